@@ -1,0 +1,12 @@
+//! Compiles `proto/` with protox, so that nobody has to install protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let services = ["controller", "invoker", "documents", "watch", "operator", "peer"];
+    let files = services.map(|name| format!("whiskraft/v1/{name}.proto"));
+    println!("cargo:rerun-if-changed=../../proto");
+    let descriptors = protox::compile(files, ["../../proto"])?;
+    tonic_prost_build::configure()
+        .bytes(".whiskraft")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

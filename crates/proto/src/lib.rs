@@ -1,0 +1,18 @@
+//! gRPC messages and services of Whiskraft, generated from `proto/`, and their conversion to and from `types`.
+//!
+//! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
+
+mod convert;
+
+pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
+
+/// Generated messages, clients and servers of protocol version 1.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; the comments are in proto/"
+)]
+pub mod v1 {
+    tonic::include_proto!("whiskraft.v1");
+}

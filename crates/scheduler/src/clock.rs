@@ -1,0 +1,38 @@
+//! The clock of this process: the only place of the crate that reads time.
+//!
+//! Actors read it once per turn and pass the moment down; everything below works on [`Instant`]s.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use whiskraft_types::Instant;
+
+/// Monotonic time since the process started; a cheap copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    /// A clock whose origin is now.
+    #[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads the monotonic clock")]
+    pub(crate) fn start() -> Self {
+        Self { origin: std::time::Instant::now() }
+    }
+
+    /// This moment.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_origin(self.origin.elapsed())
+    }
+
+    /// Waits until `moment`; at once if it has passed.
+    pub(crate) async fn sleep_until(&self, moment: Instant) {
+        tokio::time::sleep_until((self.origin + moment.since_origin()).into()).await;
+    }
+}
+
+/// Milliseconds since the Unix epoch, for records that people read; no decision depends on it.
+#[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads wall time")]
+pub(crate) fn unix_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}

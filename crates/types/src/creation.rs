@@ -1,0 +1,83 @@
+//! Why a container could not be created (`ContainerCreationError` of OpenWhisk's connector messages).
+
+use serde::{Deserialize, Serialize};
+
+/// Decides what happens to the activations that wait for the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CreationErrorClass {
+    /// The platform's fault: activations wait until their retention ends, creation is tried again.
+    Whisk,
+    /// The action's fault: waiting activations fail at once.
+    Developer,
+}
+
+/// A failed creation, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CreationError {
+    /// No usable invoker, or no candidate left.
+    NoAvailableInvokers,
+    /// Strict tags unmet, or candidates lack memory.
+    NoAvailableResources,
+    /// The invoker's pool has no room.
+    ResourceNotEnough,
+    /// The container's start failed.
+    Whisk,
+    /// The container ended before it was ready, or the sender is newer than we are.
+    Unknown,
+    /// The invoker is shutting down.
+    ShuttingDown,
+    /// No answer within the creation deadline.
+    Timeout,
+    /// The namespace's limit is zero.
+    ZeroNamespaceLimit,
+    /// The action cannot be executed.
+    NonExecutable,
+    /// Action or code could not be read.
+    Fetch,
+    /// The image could not be pulled.
+    BlackBox,
+    /// The action's limits exceed the namespace's.
+    InvalidLimit,
+}
+
+impl CreationError {
+    /// Every kind, for tests that go over all of them.
+    pub const ALL: [Self; 12] = [
+        Self::NoAvailableInvokers,
+        Self::NoAvailableResources,
+        Self::ResourceNotEnough,
+        Self::Whisk,
+        Self::Unknown,
+        Self::ShuttingDown,
+        Self::Timeout,
+        Self::ZeroNamespaceLimit,
+        Self::NonExecutable,
+        Self::Fetch,
+        Self::BlackBox,
+        Self::InvalidLimit,
+    ];
+
+    /// Whose fault it is.
+    #[must_use]
+    pub const fn class(self) -> CreationErrorClass {
+        match self {
+            Self::NonExecutable | Self::Fetch | Self::BlackBox | Self::InvalidLimit => {
+                CreationErrorClass::Developer
+            }
+            Self::NoAvailableInvokers
+            | Self::NoAvailableResources
+            | Self::ResourceNotEnough
+            | Self::Whisk
+            | Self::Unknown
+            | Self::ShuttingDown
+            | Self::Timeout
+            | Self::ZeroNamespaceLimit => CreationErrorClass::Whisk,
+        }
+    }
+
+    /// Whether the same creation may be tried on another invoker.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::ResourceNotEnough | Self::Whisk | Self::Unknown | Self::ShuttingDown)
+    }
+}

@@ -1,0 +1,24 @@
+//! The words every other crate speaks: ids, names, epochs, limits, sizes and error classes.
+//!
+//! Nothing here does IO, reads a clock or draws a random number; values come in from the shells.
+//! A newtype per concept keeps two bare integers out of every signature.
+
+mod activation;
+mod creation;
+mod id;
+mod limits;
+mod name;
+mod rejection;
+mod size;
+mod time;
+
+pub use activation::{ActivationRecord, ActivationStatus};
+pub use creation::{CreationError, CreationErrorClass};
+pub use id::{
+    ActivationId, ContainerId, Epoch, InvokerId, LogRevision, ParseIdError, Revision, SchedulerId, SessionId,
+};
+pub use limits::{ActionLimits, NamespaceLimits};
+pub use name::{ActionName, NameError, NamespaceName, QueueKey};
+pub use rejection::{NotLeader, Rejection, ThrottleScope};
+pub use size::ByteSize;
+pub use time::Instant;

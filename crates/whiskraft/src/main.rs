@@ -1,0 +1,2 @@
+//! The whiskraft binary.
+fn main() {}
