@@ -16,3 +16,6 @@ pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, 
 pub mod v1 {
     tonic::include_proto!("whiskraft.v1");
 }
+
+/// Encoding of messages that are stored, such as [`v1::Action`] as the body of its document.
+pub use prost::Message;

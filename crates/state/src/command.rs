@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use whiskraft_types::{
-    ActionLimits, ActionName, ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceLimits, NamespaceName,
-    QueueKey, Revision, SchedulerId, SessionId,
+    ActionLimits, ActionName, ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceLimits,
+    NamespaceName, QueueKey, Revision, SchedulerId, SessionId,
 };
 
 use crate::record::{BlobHash, InvokerProfile, MemberRecord};
@@ -230,7 +230,11 @@ impl DocumentKey {
     #[must_use]
     pub fn action(name: &ActionName) -> Option<Self> {
         let (namespace, rest) = name.as_str().split_once('/')?;
-        Some(Self { kind: Self::ACTION.to_owned(), namespace: namespace.parse().ok()?, name: rest.to_owned() })
+        Some(Self {
+            kind: Self::ACTION.to_owned(),
+            namespace: namespace.parse().ok()?,
+            name: rest.to_owned(),
+        })
     }
 }
 

@@ -80,7 +80,9 @@ pub enum Refusal {
         session: SessionId,
     },
     /// Another live process holds this identity.
-    #[error("{owner} is held by session {holder} of another process; stop that one or wait until its session ends")]
+    #[error(
+        "{owner} is held by session {holder} of another process; stop that one or wait until its session ends"
+    )]
     Held {
         /// Who.
         owner: String,
@@ -130,7 +132,7 @@ pub enum Refusal {
 pub enum Event {
     /// Members table.
     Member(SchedulerId, Option<MemberRecord>),
-    /// Sessions table.
+    /// Sessions table: a session opens or ends. Renewals and container numbers are not announced.
     Session(SessionId, Option<SessionRecord>),
     /// Queues table.
     Queue(QueueKey, Option<QueueRecord>),

@@ -4,20 +4,41 @@
 //! random number or iterates in an order that differs between nodes: every node that applies the same log holds
 //! the same bytes.
 
+mod blobs;
+mod bounds;
 mod command;
+mod containers;
+mod counts;
+mod documents;
+mod election;
 mod event;
+mod index;
+mod invokers;
+mod members;
+mod namespaces;
+mod queues;
 mod record;
+mod rows;
+mod sessions;
+mod slots;
+mod state;
+mod table_kind;
+mod tables;
+mod turn;
+mod view;
+#[cfg(test)]
+mod world;
 
+pub use bounds::{BLOB_LEN_MAX, DOCUMENT_LEN_MAX, SLOTS_PER_REQUEST_MAX, TTL_MAX, TTL_MIN};
 pub use command::{
-    BlobChunk, Command, ContainerChange, ContainerUpdate, DocumentKey, EnsureQueue, InvokerReport, OpenSession,
-    PutDocument, SessionOwner, SlotRequest,
+    BlobChunk, Command, ContainerChange, ContainerUpdate, DocumentKey, EnsureQueue, InvokerReport,
+    OpenSession, PutDocument, SessionOwner, SlotRequest,
 };
+pub use counts::Counts;
 pub use event::{Applied, Effect, Event, Grant, GrantedContainer, Leadership, Refusal, Response};
 pub use record::{
     BlobHash, BlobRecord, ContainerRecord, ContainerState, DocumentRecord, InvokerProfile, InvokerRecord,
     MemberRecord, NamespaceRecord, QueueRecord, SessionRecord,
 };
-
-/// Placeholder until the tables are written: see the module list above.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct State {}
+pub use state::State;
+pub use table_kind::TableKind;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use whiskraft_types::{
-    ActionLimits, ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceLimits, NamespaceName, QueueKey,
-    Revision, SchedulerId, SessionId,
+    ActionLimits, ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceLimits, NamespaceName,
+    QueueKey, Revision, SchedulerId, SessionId,
 };
 
 use crate::command::SessionOwner;

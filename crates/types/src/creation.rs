@@ -78,6 +78,9 @@ impl CreationError {
     /// Whether the same creation may be tried on another invoker.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::ResourceNotEnough | Self::Whisk | Self::Unknown | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::ResourceNotEnough | Self::Whisk | Self::Unknown | Self::ShuttingDown
+        )
     }
 }

@@ -83,7 +83,10 @@ impl FromStr for ContainerId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = text.strip_prefix('c').and_then(|rest| {
             let (session, seq) = rest.split_once('-')?;
-            Some(Self { session: SessionId(session.parse().ok()?), seq: seq.parse().ok()? })
+            Some(Self {
+                session: SessionId(session.parse().ok()?),
+                seq: seq.parse().ok()?,
+            })
         });
         parsed.ok_or_else(|| ParseIdError {
             text: text.to_owned(),
@@ -178,7 +181,10 @@ mod tests {
 
     #[test]
     fn container_id_reads_what_it_prints() {
-        let id = ContainerId { session: SessionId(12), seq: 7 };
+        let id = ContainerId {
+            session: SessionId(12),
+            seq: 7,
+        };
         assert_eq!(id.to_string(), "c12-7");
         assert_eq!("c12-7".parse(), Ok(id));
         assert!("12-7".parse::<ContainerId>().is_err());

@@ -6,6 +6,7 @@
 mod activation;
 mod creation;
 mod id;
+mod lease;
 mod limits;
 mod name;
 mod rejection;
@@ -17,8 +18,9 @@ pub use creation::{CreationError, CreationErrorClass};
 pub use id::{
     ActivationId, ContainerId, Epoch, InvokerId, LogRevision, ParseIdError, Revision, SchedulerId, SessionId,
 };
+pub use lease::Lease;
 pub use limits::{ActionLimits, NamespaceLimits};
 pub use name::{ActionName, NameError, NamespaceName, QueueKey};
 pub use rejection::{NotLeader, Rejection, ThrottleScope};
-pub use size::ByteSize;
+pub use size::{ByteSize, ParseSizeError};
 pub use time::Instant;

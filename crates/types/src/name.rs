@@ -52,14 +52,23 @@ fn check_segment(what: &'static str, text: &str) -> Result<(), NameError> {
     let inner = |b: u8| word(b) || matches!(b, b'@' | b' ' | b'.' | b'&' | b'-');
     let bytes = text.as_bytes();
     match bytes {
-        [] => Err(NameError::Empty { what, text: text.to_owned() }),
-        _ if bytes.len() > SEGMENT_LEN_MAX => Err(NameError::TooLong { what, len: bytes.len() }),
+        [] => Err(NameError::Empty {
+            what,
+            text: text.to_owned(),
+        }),
+        _ if bytes.len() > SEGMENT_LEN_MAX => Err(NameError::TooLong {
+            what,
+            len: bytes.len(),
+        }),
         [first, rest @ ..]
             if word(*first) && rest.iter().all(|b| inner(*b)) && rest.last().is_none_or(|b| *b != b' ') =>
         {
             Ok(())
         }
-        _ => Err(NameError::Illegal { what, text: text.to_owned() }),
+        _ => Err(NameError::Illegal {
+            what,
+            text: text.to_owned(),
+        }),
     }
 }
 
@@ -138,7 +147,9 @@ impl FromStr for ActionName {
         let text = text.strip_prefix('/').unwrap_or(text);
         let count = text.split('/').count();
         if !(2..=3).contains(&count) {
-            return Err(NameError::Segments { text: text.to_owned() });
+            return Err(NameError::Segments {
+                text: text.to_owned(),
+            });
         }
         for (at, segment) in text.split('/').enumerate() {
             check_segment(if at == 0 { "namespace" } else { "action name" }, segment)?;
@@ -187,6 +198,9 @@ mod tests {
     #[test]
     fn action_name_knows_its_parts() {
         let name: ActionName = "/guest/pkg/hello".parse().unwrap();
-        assert_eq!((name.namespace(), name.name(), name.as_str()), ("guest", "hello", "guest/pkg/hello"));
+        assert_eq!(
+            (name.namespace(), name.name(), name.as_str()),
+            ("guest", "hello", "guest/pkg/hello")
+        );
     }
 }

@@ -79,6 +79,9 @@ impl Rejection {
     /// Whether the SDK may try the same id again by itself.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::NotLeader(_) | Self::NoQueue | Self::Draining | Self::Unavailable { .. })
+        matches!(
+            self,
+            Self::NotLeader(_) | Self::NoQueue | Self::Draining | Self::Unavailable { .. }
+        )
     }
 }

@@ -1,0 +1,138 @@
+//! Containers after their reservation: placed, running, paused, gone.
+//!
+//! Invariant: a container that is placed names a live session of its invoker; one that is not hangs on a queue.
+
+use whiskraft_types::{ContainerId, InvokerId, QueueKey};
+
+use crate::command::{ContainerChange, ContainerUpdate};
+use crate::event::{Event, Refusal, Response};
+use crate::record::{ContainerRecord, ContainerState};
+use crate::state::State;
+use crate::turn::Turn;
+
+/// What a change makes of a container.
+enum Next {
+    /// Nothing: the change is late or a repetition.
+    Same,
+    /// Another record.
+    Record(ContainerRecord),
+    /// Its end.
+    Gone,
+}
+
+impl State {
+    /// Applies each update by itself; one that cannot be applied does not keep the others from it. The answer is
+    /// a refusal only if nothing changed because of that.
+    pub(crate) fn apply_update_containers(
+        &mut self,
+        updates: &[ContainerUpdate],
+        turn: &mut Turn,
+    ) -> Result<Response, Refusal> {
+        let mut has_changed = false;
+        let mut refusal = None;
+        for ContainerUpdate {
+            container: id,
+            change,
+        } in updates
+        {
+            let Some(row) = self.container(*id) else { continue };
+            match self.next_container(*id, row, change) {
+                Ok(Next::Same) => continue,
+                Ok(Next::Record(row)) => self.put_container(*id, row, turn),
+                Ok(Next::Gone) => drop(self.delete_container(*id, turn)),
+                Err(refused) => {
+                    refusal = Some(refused);
+                    continue;
+                }
+            }
+            has_changed = true;
+        }
+        match refusal.filter(|_| !has_changed) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Response::Done),
+        }
+    }
+
+    fn next_container(
+        &self,
+        id: ContainerId,
+        row: &ContainerRecord,
+        change: &ContainerChange,
+    ) -> Result<Next, Refusal> {
+        use {ContainerChange as Change, ContainerState as Was};
+        match (row.state, change) {
+            (_, Change::Removed) => Ok(Next::Gone),
+            (Was::InProgress, Change::Placed { invoker }) => self.place(row, *invoker),
+            (Was::InProgress, Change::Running | Change::Warm) if row.invoker.is_none() => {
+                // It would outlive the invoker it is on.
+                Err(Refusal::Invalid {
+                    reason: format!("container {id} was not placed; say first where it is"),
+                })
+            }
+            (Was::InProgress, Change::Running) => Ok(Next::Record(in_state(row, Was::Running))),
+            (Was::InProgress | Was::Running, Change::Warm) => Ok(Next::Record(in_state(row, Was::Warm))),
+            (Was::Running, Change::Placed { .. } | Change::Running) => Ok(Next::Same),
+            // A paused container gets its slot back by a reservation only, which gives it a new id.
+            (Was::Warm, Change::Placed { .. } | Change::Running | Change::Warm) => Ok(Next::Same),
+        }
+    }
+
+    fn place(&self, row: &ContainerRecord, invoker: InvokerId) -> Result<Next, Refusal> {
+        let Some(session) = self.invoker(invoker).map(|record| record.session) else {
+            return Err(Refusal::Invalid {
+                reason: format!("invoker {invoker} has no session"),
+            });
+        };
+        if row.invoker == Some((invoker, session)) {
+            return Ok(Next::Same);
+        }
+        // Elsewhere it starts from nothing.
+        Ok(Next::Record(ContainerRecord {
+            invoker: Some((invoker, session)),
+            resumes: None,
+            ..row.clone()
+        }))
+    }
+
+    pub(crate) fn put_container(&mut self, id: ContainerId, row: ContainerRecord, turn: &mut Turn) {
+        let old = self.tables.containers.insert(id, row.clone());
+        old.iter().for_each(|old| self.index.remove_container(id, old));
+        self.index.add_container(id, &row);
+        turn.touch(&row.key.namespace);
+        turn.event(Event::Container {
+            id,
+            record: row,
+            before: old.map(|old| old.state),
+            removed: false,
+        });
+    }
+
+    pub(crate) fn delete_container(&mut self, id: ContainerId, turn: &mut Turn) -> Option<ContainerRecord> {
+        let old = self.tables.containers.remove(&id)?;
+        self.index.remove_container(id, &old);
+        turn.touch(&old.key.namespace);
+        turn.event(Event::Container {
+            id,
+            record: old.clone(),
+            before: Some(old.state),
+            removed: true,
+        });
+        Some(old)
+    }
+
+    /// Gives back the slots of a queue's containers that no invoker has.
+    pub(crate) fn delete_unplaced_containers(&mut self, key: &QueueKey, turn: &mut Turn) {
+        let unplaced = self.containers_of(key).filter(|(_, row)| row.invoker.is_none());
+        let ids: Vec<ContainerId> = unplaced.map(|(id, _)| id).collect();
+        ids.into_iter()
+            .for_each(|id| drop(self.delete_container(id, turn)));
+    }
+}
+
+fn in_state(row: &ContainerRecord, state: ContainerState) -> ContainerRecord {
+    ContainerRecord { state, ..row.clone() }
+}
+
+#[cfg(test)]
+#[path = "containers_test.rs"]
+mod tests;

@@ -1,0 +1,144 @@
+//! Cases of container updates.
+
+use whiskraft_types::SessionId;
+
+use super::*;
+use crate::command::Command;
+use crate::world::{World, queue};
+
+const PLACED: ContainerChange = ContainerChange::Placed {
+    invoker: InvokerId(1),
+};
+
+/// A container in a state, and what holds after one more change: its state and whether it is an event.
+#[test]
+fn every_change_in_every_state() {
+    use ContainerChange::{Removed, Running, Warm};
+    use ContainerState as Is;
+    let table: [(&[ContainerChange], ContainerChange, Option<ContainerState>, bool); 16] = [
+        (&[], PLACED, Some(Is::InProgress), true),
+        (&[], Running, Some(Is::InProgress), false),
+        (&[], Warm, Some(Is::InProgress), false),
+        (&[], Removed, None, true),
+        (&[PLACED], PLACED, Some(Is::InProgress), false),
+        (&[PLACED], Running, Some(Is::Running), true),
+        (&[PLACED], Warm, Some(Is::Warm), true),
+        (&[PLACED], Removed, None, true),
+        (&[PLACED, Running], PLACED, Some(Is::Running), false),
+        (&[PLACED, Running], Running, Some(Is::Running), false),
+        (&[PLACED, Running], Warm, Some(Is::Warm), true),
+        (&[PLACED, Running], Removed, None, true),
+        (&[PLACED, Running, Warm], PLACED, Some(Is::Warm), false),
+        (&[PLACED, Running, Warm], Running, Some(Is::Warm), false),
+        (&[PLACED, Running, Warm], Warm, Some(Is::Warm), false),
+        (&[PLACED, Running, Warm], Removed, None, true),
+    ];
+    for (past, change, is, is_event) in table {
+        let mut world = World::new();
+        let key = queue("guest", "hello");
+        world.ensure(&key);
+        let id = world.reserve(&key, 1).remove(0);
+        past.iter()
+            .for_each(|change| drop(world.update(id, change.clone())));
+        let applied = world.update(id, change.clone());
+        let state = world.state.container(id).map(|row| row.state);
+        assert_eq!(
+            (state, !applied.events.is_empty()),
+            (is, is_event),
+            "{past:?}, then {change:?}"
+        );
+    }
+}
+
+#[test]
+fn placement_names_the_live_session_of_the_invoker() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let ids = world.reserve(&key, 2);
+    world.update(ids[0], PLACED);
+    assert_eq!(
+        world.state.container(ids[0]).unwrap().invoker,
+        Some((InvokerId(1), world.invoker_session(1)))
+    );
+    // The creation failed there and goes to another one.
+    world.update(
+        ids[0],
+        ContainerChange::Placed {
+            invoker: InvokerId(2),
+        },
+    );
+    assert_eq!(world.state.containers_on(InvokerId(1)).count(), 0);
+    assert_eq!(world.state.containers_on(InvokerId(2)).count(), 1);
+    let response = world
+        .update(
+            ids[1],
+            ContainerChange::Placed {
+                invoker: InvokerId(9),
+            },
+        )
+        .response;
+    assert!(
+        matches!(response, Response::Refused(Refusal::Invalid { .. })),
+        "{response:?}"
+    );
+}
+
+#[test]
+fn resumed_container_that_moves_starts_cold() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let warm = world.run(&key, 1);
+    world.update(warm, ContainerChange::Warm);
+    let id = world.reserve(&key, 1).remove(0);
+    world.update(id, PLACED);
+    assert_eq!(world.state.container(id).unwrap().resumes, Some(warm));
+    world.update(
+        id,
+        ContainerChange::Placed {
+            invoker: InvokerId(2),
+        },
+    );
+    assert_eq!(world.state.container(id).unwrap().resumes, None);
+}
+
+#[test]
+fn update_that_cannot_be_applied_does_not_keep_the_others_from_it() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let ids = world.reserve(&key, 2);
+    let gone = ContainerId {
+        session: SessionId(999),
+        seq: 1,
+    };
+    let nowhere = ContainerChange::Placed {
+        invoker: InvokerId(9),
+    };
+    let update = |container, change| ContainerUpdate { container, change };
+    let updates = vec![
+        update(ids[0], nowhere),
+        update(gone, ContainerChange::Removed),
+        update(ids[1], PLACED),
+        update(ids[1], ContainerChange::Running),
+    ];
+    assert_eq!(
+        world.respond(Command::UpdateContainers { updates }),
+        Response::Done
+    );
+    let states = ids.iter().map(|id| world.state.container(*id).unwrap().state);
+    assert!(states.eq([ContainerState::InProgress, ContainerState::Running]));
+}
+
+#[test]
+fn paused_container_gives_its_slot_back() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let id = world.run(&key, 1);
+    assert_eq!(world.state.queue_counts(&key).slots(), 1);
+    world.update(id, ContainerChange::Warm);
+    let counts = world.state.queue_counts(&key);
+    assert_eq!((counts.slots(), counts.warm), (0, 1));
+}

@@ -1,0 +1,52 @@
+//! Containers by state, counted per queue and per namespace. Derived from the containers table, never stored.
+
+use crate::record::ContainerState;
+
+/// How many containers are in which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Reserved, being created or resumed.
+    pub in_progress: u32,
+    /// Pulling.
+    pub running: u32,
+    /// Paused.
+    pub warm: u32,
+}
+
+impl Counts {
+    /// Slots in use: what limits are compared with.
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        self.in_progress.saturating_add(self.running)
+    }
+
+    /// All containers.
+    #[must_use]
+    pub const fn total(self) -> u32 {
+        self.slots().saturating_add(self.warm)
+    }
+
+    /// Whether nothing is counted.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.total() == 0
+    }
+
+    pub(crate) fn add(&mut self, state: ContainerState) {
+        let count = self.of(state);
+        *count = count.saturating_add(1);
+    }
+
+    pub(crate) fn subtract(&mut self, state: ContainerState) {
+        let count = self.of(state);
+        *count = count.saturating_sub(1);
+    }
+
+    fn of(&mut self, state: ContainerState) -> &mut u32 {
+        match state {
+            ContainerState::InProgress => &mut self.in_progress,
+            ContainerState::Running => &mut self.running,
+            ContainerState::Warm => &mut self.warm,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Reserving container slots: the place where the limits of namespaces and actions are exact.
+//!
+//! A slot is a container in progress or running. Each queue leader on each scheduler has to come through here before it
+//! creates one, so over all of them a namespace never has more than its limit at any log revision. A limit that
+//! was lowered takes nothing away; it grants nothing until enough containers have gone.
+
+use std::cmp::Ordering;
+
+use whiskraft_types::{ContainerId, InvokerId, SessionId};
+
+use crate::bounds::SLOTS_PER_REQUEST_MAX;
+use crate::command::{DocumentKey, SlotRequest};
+use crate::event::{Grant, GrantedContainer, Refusal, Response};
+use crate::record::{ContainerRecord, ContainerState};
+use crate::state::State;
+use crate::turn::Turn;
+
+impl State {
+    pub(crate) fn apply_reserve_slots(
+        &mut self,
+        session: SessionId,
+        requests: &[SlotRequest],
+        turn: &mut Turn,
+    ) -> Result<Response, Refusal> {
+        requests.iter().try_for_each(check_request)?;
+        Ok(Response::Grants(
+            requests
+                .iter()
+                .map(|request| self.reserve(session, request, turn))
+                .collect(),
+        ))
+    }
+
+    fn reserve(&mut self, session: SessionId, request: &SlotRequest, turn: &mut Turn) -> Grant {
+        let is_led = self.queue(&request.key).is_some_and(|queue| {
+            queue.epoch == request.epoch && queue.leader.is_some_and(|(_, leader)| leader == session)
+        });
+        let Some(holder) = self.tables.sessions.get_mut(&session).filter(|_| is_led) else {
+            return Grant::StaleEpoch;
+        };
+        if request.first_seq <= holder.container_seq {
+            return Grant::Granted(self.granted_before(session, request));
+        }
+        holder.container_seq = last_seq(request);
+        let wanted = request.count.min(self.room(request)) as usize;
+        let mut warm = self.warm_for(request, wanted).into_iter();
+        let ids = (request.first_seq..)
+            .take(wanted)
+            .map(|seq| ContainerId { session, seq });
+        Grant::Granted(ids.map(|id| self.grant(id, warm.next(), request, turn)).collect())
+    }
+
+    /// What a repeated request was granted the first time, as far as it is still in progress.
+    fn granted_before(&self, session: SessionId, request: &SlotRequest) -> Vec<GrantedContainer> {
+        let (first, last) = (request.first_seq, last_seq(request));
+        let rows = self.tables.containers.range(|id| {
+            let seq = if id.seq < first {
+                Ordering::Less
+            } else {
+                id.seq.cmp(&last).max(Ordering::Equal)
+            };
+            id.session.cmp(&session).then(seq)
+        });
+        let mine = rows.filter(|(_, row)| row.state == ContainerState::InProgress && row.key == request.key);
+        mine.map(|(id, row)| granted(*id, row)).collect()
+    }
+
+    /// Slots that namespace and action leave to a queue.
+    fn room(&self, request: &SlotRequest) -> u32 {
+        let key = &request.key;
+        let namespace_max = self.tables.slots_max(&key.namespace);
+        // The document's own word counts too: the leader may not have seen yet that it was changed.
+        let document = DocumentKey::action(&key.action).and_then(|key| self.document(&key));
+        let documented = document.and_then(|document| document.limits.as_ref()?.instances);
+        let action_max = [request.instances, documented]
+            .into_iter()
+            .flatten()
+            .fold(namespace_max, u32::min);
+        let in_namespace = namespace_max.saturating_sub(self.namespace_counts(&key.namespace).slots());
+        let in_action = action_max.saturating_sub(self.queue_counts(key).slots());
+        in_namespace.min(in_action)
+    }
+
+    /// Paused containers that a queue can have back: same revision, on an invoker that takes containers.
+    fn warm_for(&self, request: &SlotRequest, count: usize) -> Vec<ContainerId> {
+        let usable = |id: &ContainerId| {
+            self.container(*id).is_some_and(|row| {
+                let on = row.invoker.and_then(|(invoker, _)| self.invoker(invoker));
+                row.revision == request.revision && on.is_some_and(|invoker| invoker.healthy)
+            })
+        };
+        self.index
+            .warm_of(&request.key)
+            .filter(usable)
+            .take(count)
+            .collect()
+    }
+
+    fn grant(
+        &mut self,
+        id: ContainerId,
+        warm: Option<ContainerId>,
+        request: &SlotRequest,
+        turn: &mut Turn,
+    ) -> GrantedContainer {
+        let resumed = warm.and_then(|warm| Some((warm, self.delete_container(warm, turn)?)));
+        let row = ContainerRecord {
+            key: request.key.clone(),
+            revision: request.revision,
+            invoker: resumed.as_ref().and_then(|(_, old)| old.invoker),
+            state: ContainerState::InProgress,
+            memory: resumed.as_ref().map_or(request.memory, |(_, old)| old.memory),
+            epoch: request.epoch,
+            since: turn.revision,
+            resumes: resumed.map(|(warm, _)| warm),
+        };
+        let answer = granted(id, &row);
+        self.put_container(id, row, turn);
+        answer
+    }
+}
+
+fn granted(id: ContainerId, row: &ContainerRecord) -> GrantedContainer {
+    let on = row.invoker.map(|(invoker, _): (InvokerId, SessionId)| invoker);
+    GrantedContainer {
+        container: id,
+        resume: row.resumes.zip(on),
+    }
+}
+
+/// Number of the last container that a request may take; `check_request` has seen that it exists.
+fn last_seq(request: &SlotRequest) -> u64 {
+    request
+        .first_seq
+        .saturating_add(u64::from(request.count))
+        .saturating_sub(1)
+}
+
+fn check_request(request: &SlotRequest) -> Result<(), Refusal> {
+    let SlotRequest {
+        key,
+        count,
+        first_seq,
+        ..
+    } = request;
+    let invalid = |reason| Err(Refusal::Invalid { reason });
+    if !(1..=SLOTS_PER_REQUEST_MAX).contains(count) {
+        return invalid(format!(
+            "queue {key} asks for {count} containers, 1 to {SLOTS_PER_REQUEST_MAX} are allowed"
+        ));
+    }
+    if *first_seq == 0 || first_seq.checked_add(u64::from(*count)).is_none() {
+        return invalid(format!(
+            "queue {key} asks for {count} containers from number {first_seq}; they start at 1"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "slots_test.rs"]
+mod tests;

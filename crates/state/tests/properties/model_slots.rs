@@ -1,0 +1,107 @@
+//! The reference for slot reservation: container by container, every limit by counting all rows.
+
+use whiskraft_state::{
+    ContainerRecord, ContainerState, DocumentKey, Grant, GrantedContainer, QueueRecord, Response, SlotRequest,
+};
+use whiskraft_types::{ContainerId, LogRevision, SessionId};
+
+use crate::model::{Answer, Model, Refused};
+
+impl Model {
+    pub(crate) fn reserve(&mut self, session: SessionId, requests: &[SlotRequest]) -> Answer {
+        let is_sound = |request: &SlotRequest| {
+            (1..=10_000).contains(&request.count)
+                && request.first_seq > 0
+                && request.first_seq.checked_add(request.count.into()).is_some()
+        };
+        if !requests.iter().all(is_sound) {
+            return Err(Refused::Invalid);
+        }
+        Ok(Response::Grants(
+            requests
+                .iter()
+                .map(|request| self.reserve_one(session, request))
+                .collect(),
+        ))
+    }
+
+    fn reserve_one(&mut self, session: SessionId, request: &SlotRequest) -> Grant {
+        let key = &request.key;
+        let leads =
+            |row: &QueueRecord| row.epoch == request.epoch && row.leader.map(|(_, led)| led) == Some(session);
+        if !self.queues.get(key).is_some_and(leads) || !self.sessions.contains_key(&session) {
+            return Grant::StaleEpoch;
+        }
+        let seqs = request.first_seq..request.first_seq + u64::from(request.count);
+        let used = self.sessions[&session].container_seq;
+        if seqs.start > used {
+            seqs.clone()
+                .try_for_each(|seq| self.reserve_slot(ContainerId { session, seq }, request));
+            self.sessions
+                .entry(session)
+                .and_modify(|row| row.container_seq = seqs.end - 1);
+        }
+        let mine = self.containers.iter().filter(|(id, row)| {
+            let is_mine = id.session == session && seqs.contains(&id.seq) && row.key == *key;
+            is_mine && row.state == ContainerState::InProgress
+        });
+        let granted = |(id, row): (&ContainerId, &ContainerRecord)| GrantedContainer {
+            container: *id,
+            resume: row.resumes.map(|old| (old, row.invoker.unwrap().0)),
+        };
+        Grant::Granted(mine.map(granted).collect())
+    }
+
+    /// Takes one slot if every limit allows it, a paused container first.
+    fn reserve_slot(&mut self, id: ContainerId, request: &SlotRequest) -> Option<()> {
+        let key = &request.key;
+        let in_namespace = self
+            .namespaces
+            .get(&key.namespace)
+            .map_or(30, |row| row.limits.containers);
+        let document = &self.documents[&DocumentKey::action(&key.action).unwrap()];
+        let in_action = [request.instances, document.limits.as_ref().unwrap().instances];
+        let holds = |row: &ContainerRecord| row.state != ContainerState::Warm;
+        let of_namespace = self
+            .containers
+            .values()
+            .filter(|row| holds(row) && row.key.namespace == key.namespace);
+        let of_queue = self
+            .containers
+            .values()
+            .filter(|row| holds(row) && row.key == *key)
+            .count() as u32;
+        let has_room = (of_namespace.count() as u32) < in_namespace
+            && in_action.into_iter().flatten().all(|limit| of_queue < limit);
+        if !has_room {
+            return None;
+        }
+        let is_usable = |row: &ContainerRecord| {
+            let is_right =
+                row.state == ContainerState::Warm && row.key == *key && row.revision == request.revision;
+            is_right
+                && self
+                    .invokers
+                    .get(&row.invoker.unwrap().0)
+                    .is_some_and(|invoker| invoker.healthy)
+        };
+        let resumes = self
+            .containers
+            .iter()
+            .find(|(_, row)| is_usable(row))
+            .map(|(id, _)| *id);
+        let old = resumes.and_then(|old| self.containers.remove(&old));
+        let row = ContainerRecord {
+            key: key.clone(),
+            revision: request.revision,
+            invoker: old.as_ref().and_then(|old| old.invoker),
+            state: ContainerState::InProgress,
+            memory: request.memory,
+            epoch: request.epoch,
+            since: LogRevision(self.revision),
+            resumes,
+        };
+        self.containers.insert(id, row);
+        Some(())
+    }
+}
