@@ -9,9 +9,9 @@ fmt:
 lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# One process per test: tests open ports, start processes and abort on purpose.
+# One process per test: tests open ports, start processes and abort on purpose. The fault tests need the release binary: `make cluster`.
 test:
-	cargo nextest run --workspace --locked --no-fail-fast
+	cargo nextest run --workspace --exclude whiskraft-cluster-tests --locked --no-fail-fast
 	cargo test --workspace --doc --locked --quiet
 
 doc:

@@ -1,1 +1,37 @@
-//! Stub being written.
+//! What a queue leader decides: the memory queue with its dispatch ledger, when it wants containers, where they go.
+//!
+//! Pure: no IO, no clock, no chance but a seeded generator, no task. Start at [`MemoryQueue::step`]. The scheduler
+//! drives one [`MemoryQueue`] per queue it leads; the simulator drives the very same code.
+//!
+//! Invariant: an activation is in exactly one of held back, waiting, delivered, started, done.
+//! Invariant: activations and credits never wait at the same time.
+//! Invariant: containers and invokers are known by id only; nothing here can reach one.
+
+mod age;
+mod average;
+mod containers;
+mod creation;
+mod decision;
+mod input;
+mod ledger;
+mod memory_queue;
+mod output;
+mod placement;
+mod random;
+mod settings;
+mod waiting;
+
+pub use age::{is_expired, is_too_old};
+pub use average::AverageRing;
+pub use creation::{Backoff, CreationJob, CreationSettings, CreationStep};
+pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, action_limit};
+pub use input::{ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, RegisteredContainer};
+pub use ledger::ActivationState;
+pub use memory_queue::{MemoryQueue, QueueView};
+pub use output::{Outcome, Output};
+pub use placement::{
+    BuiltInPlacement, Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, WarmContainer,
+    match_warm, partition,
+};
+pub use random::Random;
+pub use settings::QueueSettings;

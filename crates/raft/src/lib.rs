@@ -1,1 +1,40 @@
-//! Stub being written.
+//! The replicated log of group 0: openraft on RocksDB, the peer network, sessions and the watch ring.
+//!
+//! Start at [`Node`]: it proposes commands, reads the tables from memory, follows their changes and keeps sessions
+//! alive. The shells use nothing else of this crate.
+//!
+//! Invariant: no type of openraft or RocksDB is part of the public API.
+//! Invariant: nothing is acknowledged to anybody before it is synced to the disk it was promised on.
+
+mod bootstrap;
+mod clock;
+mod codec;
+mod config;
+mod core;
+mod disk;
+mod error;
+mod fatal;
+mod identity;
+mod membership;
+mod network;
+mod node;
+mod peers;
+mod propose;
+mod runtime;
+mod server;
+mod sessions;
+mod start;
+mod status;
+mod store;
+mod types;
+mod watch;
+mod watchman;
+mod wire;
+
+pub use config::{NodeConfig, Settings, SettingsError};
+pub use error::{
+    KeepaliveError, MembershipError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable,
+};
+pub use node::Node;
+pub use status::{PeerStatus, RaftStatus, Role};
+pub use watch::{Batch, EventStream, StreamEnd, WatchStart};

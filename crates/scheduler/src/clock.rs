@@ -14,9 +14,14 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock whose origin is now.
-    #[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads the monotonic clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place of this crate that reads the monotonic clock"
+    )]
     pub(crate) fn start() -> Self {
-        Self { origin: std::time::Instant::now() }
+        Self {
+            origin: std::time::Instant::now(),
+        }
     }
 
     /// This moment.
@@ -31,8 +36,13 @@ impl Clock {
 }
 
 /// Milliseconds since the Unix epoch, for records that people read; no decision depends on it.
-#[expect(clippy::disallowed_methods, reason = "the one place of this crate that reads wall time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of this crate that reads wall time"
+)]
 pub(crate) fn unix_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,1 +1,34 @@
-//! Stub being written.
+//! The scheduler role: leads queues, holds their activations in memory, decides when containers are added, and hands
+//! activations to containers that pull. Start at [`Scheduler::start`].
+//!
+//! An activation's way is `submit.rs` → `shard/hot.rs` → the queue of crate `queue` → `shard/outputs.rs` → `pull.rs` and
+//! back; nothing else is on it. What the log has to decide goes through `creation/`, `updates.rs` and `proposals.rs`; what
+//! it has decided comes in through `follower.rs`.
+//!
+//! Invariant: nothing is accepted or delivered in a turn that began past the lease (`fence.rs`).
+//! Invariant: no shard ever waits for a stream, a disk or the log.
+
+mod clock;
+mod config;
+mod context;
+mod control;
+mod creation;
+mod fence;
+mod follower;
+mod intern;
+mod message;
+mod proposals;
+mod pull;
+mod reports;
+mod scheduler;
+mod services;
+mod session;
+mod shard;
+mod submit;
+mod updates;
+mod wire;
+
+pub use config::{
+    ConfigError, CreationConfig, DocumentsConfig, QueueConfig, SchedulerConfig, SessionConfig, SubmitConfig,
+};
+pub use scheduler::{Scheduler, StartError};

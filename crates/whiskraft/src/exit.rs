@@ -59,7 +59,12 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure that ends the process with `exit`; `message` says what was attempted, in lower case.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), advice: None, source: None }
+        Self {
+            exit,
+            message: message.into(),
+            advice: None,
+            source: None,
+        }
     }
 
     /// Adds the error that caused it.
@@ -105,7 +110,9 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn Error + 'static))
     }
 }
 
@@ -126,9 +133,14 @@ mod tests {
 
     #[test]
     fn help_lists_every_code() {
-        for exit in
-            [Exit::Failed, Exit::Usage, Exit::Refused, Exit::Unreachable, Exit::Fatal, Exit::Forced]
-        {
+        for exit in [
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Refused,
+            Exit::Unreachable,
+            Exit::Fatal,
+            Exit::Forced,
+        ] {
             let wanted = format!("\n  {} ", exit.code());
             assert!(EXIT_CODES_HELP.contains(&wanted), "{exit:?}");
         }

@@ -17,9 +17,13 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|error| {
         Failure::new(Exit::Usage, format!("log filter {filter:?} is not valid"))
             .caused_by(error)
-            .advise("write a level (error, warn, info, debug, trace) or pairs such as info,whiskraft_raft=debug")
+            .advise(
+                "write a level (error, warn, info, debug, trace) or pairs such as info,whiskraft_raft=debug",
+            )
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
     match format {
         LogFormat::Human => builder.with_ansi(stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).init(),

@@ -1,2 +1,91 @@
-//! The whiskraft binary.
-fn main() {}
+//! The `whiskraft` binary: reads arguments and settings, then runs one role or one command.
+//!
+//! Start at [`main`]. Roles that stay are in [`role`], commands that talk to a cluster and end in [`command`].
+
+mod arguments;
+mod cli;
+mod clock;
+mod command;
+mod config;
+mod exit;
+mod load;
+mod logging;
+mod output;
+mod role;
+mod signals;
+mod source;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::command::{action, activation, invoke, namespace, runtime, status};
+use crate::config::{Config, ConfigError, LogFormat};
+use crate::exit::{Exit, Failure};
+use crate::role::{dev, invoker, scheduler};
+
+/// What a server logs unless told otherwise; openraft tells at `info` what only its authors need.
+const SERVER_LOG: &str = "info,openraft=warn";
+/// What the other commands log unless told otherwise.
+const COMMAND_LOG: &str = "warn";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The proxy is a process of its own kind: no settings, no logs, nothing that the container could see.
+    if let Command::Runtime(args) = cli.command {
+        return runtime::run(args);
+    }
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("whiskraft: {failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let config = config::load(cli.global.sources(cli.command.overrides())).map_err(config_failure)?;
+    let default_filter = if cli.command.is_server() { SERVER_LOG } else { COMMAND_LOG };
+    logging::init(config.log.as_deref().unwrap_or(default_filter), config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error))?;
+    let log_is_read_by_machines = cli.command.is_server() && config.log_format == LogFormat::Json;
+    let result = runtime.block_on(dispatch(cli.command, config));
+    // A forced end must not wait for whatever did not stop in time.
+    runtime.shutdown_background();
+    if let (Err(failure), true) = (&result, log_is_read_by_machines) {
+        tracing::error!(error = %failure, exit_code = failure.exit().code(), "process ended");
+    }
+    result
+}
+
+async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
+    match command {
+        Command::Scheduler(_) => scheduler::run(config).await,
+        Command::Invoker(_) => invoker::run(config).await,
+        Command::Dev(args) => dev::run(args, config).await,
+        Command::Action(args) => action::run(args, &config).await,
+        Command::Activation(args) => activation::run(args, &config).await,
+        Command::Invoke(args) => invoke::run(args, &config).await,
+        Command::Status(args) => status::run(args, &config).await,
+        Command::Namespace(args) => namespace::run(args, &config).await,
+        Command::Runtime(_) => unreachable!("handled before the settings are read"),
+    }
+}
+
+fn config_failure(error: ConfigError) -> Failure {
+    let advice = match &error {
+        ConfigError::UnknownKey { .. } => Some("docs/config.md lists every key"),
+        _ => None,
+    };
+    let failure = Failure::new(Exit::Usage, "configuration").caused_by(error);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None => failure,
+    }
+}

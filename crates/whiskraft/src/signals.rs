@@ -21,7 +21,10 @@ impl Signals {
                 Failure::new(Exit::Refused, "cannot install signal handlers").caused_by(error)
             })
         };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next signal and names it.

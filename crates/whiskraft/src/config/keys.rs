@@ -1,7 +1,8 @@
 //! Every key a configuration type can be read from, found by asking serde, and the nearest one to a misspelt name.
 //!
 //! [`keys_of`] walks the type with a deserializer that holds no data: a struct tells its field names and ends the
-//! walk there, anything else is a leaf. So the list cannot differ from what loading accepts.
+//! walk there, anything else is a leaf, which tells what it wants to be read from. So the list cannot differ from
+//! what loading accepts.
 
 use std::fmt;
 
@@ -12,25 +13,57 @@ use serde::forward_to_deserialize_any;
 /// Names further from every key than this get no suggestion: it would be noise.
 const SIMILARITY_MIN: f64 = 0.6;
 
-/// Dotted names of all leaves of `T`, in the order of its fields.
-pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<String> {
+/// A setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// Dotted name.
+    pub(crate) name: String,
+    /// What it is read from.
+    pub(crate) shape: Shape,
+}
+
+/// What a setting is read from; decides how text of the environment is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Text, as it is.
+    Text,
+    /// A list; text is split at commas.
+    List,
+    /// A number, a truth value, or whatever the setting makes of it.
+    Value,
+}
+
+/// All leaves of `T`, in the order of its fields.
+pub(crate) fn keys_of<T: DeserializeOwned>() -> Vec<Key> {
     let mut keys = Vec::new();
     collect::<T>(&mut Vec::new(), &mut keys);
     keys
 }
 
-fn collect<T: DeserializeOwned>(path: &mut Vec<&'static str>, keys: &mut Vec<String>) {
-    let mut fields = None;
-    let end = T::deserialize(Probe { path: path.as_slice(), fields: &mut fields });
+fn collect<T: DeserializeOwned>(path: &mut Vec<&'static str>, keys: &mut Vec<Key>) {
+    let mut found = Found::Leaf(Shape::Value);
+    let end = T::deserialize(Probe {
+        path: path.as_slice(),
+        found: &mut found,
+    });
     debug_assert!(end.is_err(), "a probe never yields a value");
-    match fields {
-        None => keys.push(path.join(".")),
-        Some(fields) => fields.iter().for_each(|field| {
+    match found {
+        Found::Leaf(shape) => keys.push(Key {
+            name: path.join("."),
+            shape,
+        }),
+        Found::Struct(fields) => fields.iter().for_each(|field| {
             path.push(field);
             collect::<T>(path, keys);
             path.pop();
         }),
     }
+}
+
+/// What a probe met at the end of its path.
+enum Found {
+    Struct(&'static [&'static str]),
+    Leaf(Shape),
 }
 
 /// The key that a user who wrote `name` most likely meant.
@@ -68,17 +101,36 @@ impl de::Error for Stop {
     }
 }
 
-/// Descends along `path` and reports the fields of the struct it finds there.
+/// Descends along `path` and reports what it finds there.
 struct Probe<'a> {
     path: &'a [&'static str],
-    fields: &'a mut Option<&'static [&'static str]>,
+    found: &'a mut Found,
+}
+
+impl Probe<'_> {
+    fn stop<T>(self, shape: Shape) -> Result<T, Stop> {
+        *self.found = Found::Leaf(shape);
+        Err(Stop)
+    }
 }
 
 impl<'de> Deserializer<'de> for Probe<'_> {
     type Error = Stop;
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
-        Err(Stop)
+        self.stop(Shape::Value)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
+        self.stop(Shape::Text)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
+        self.stop(Shape::Text)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
+        self.stop(Shape::List)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
@@ -100,17 +152,21 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         match self.path.split_first() {
-            Some((key, rest)) => visitor.visit_map(OneField { key, rest, fields: self.fields }),
+            Some((key, rest)) => visitor.visit_map(OneField {
+                key,
+                rest,
+                found: self.found,
+            }),
             None => {
-                *self.fields = Some(fields);
+                *self.found = Found::Struct(fields);
                 Err(Stop)
             }
         }
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map enum identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct
+        tuple tuple_struct map enum identifier ignored_any
     }
 }
 
@@ -118,7 +174,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
 struct OneField<'a> {
     key: &'static str,
     rest: &'a [&'static str],
-    fields: &'a mut Option<&'static [&'static str]>,
+    found: &'a mut Found,
 }
 
 impl<'de> MapAccess<'de> for OneField<'_> {
@@ -129,7 +185,10 @@ impl<'de> MapAccess<'de> for OneField<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
-        seed.deserialize(Probe { path: self.rest, fields: self.fields })
+        seed.deserialize(Probe {
+            path: self.rest,
+            found: self.found,
+        })
     }
 }
 
@@ -141,16 +200,15 @@ mod tests {
 
     #[derive(Default, serde::Deserialize)]
     #[serde(default, rename_all = "kebab-case")]
-    #[expect(dead_code, reason = "only its shape matters")]
     struct Inner {
         #[serde(with = "humantime_serde")]
         ttl_max: Duration,
         names: Vec<String>,
+        count: u64,
     }
 
     #[derive(Default, serde::Deserialize)]
     #[serde(default, rename_all = "kebab-case")]
-    #[expect(dead_code, reason = "only its shape matters")]
     struct Outer {
         log: String,
         data_dir: Option<std::path::PathBuf>,
@@ -160,14 +218,29 @@ mod tests {
 
     #[test]
     fn keys_are_the_leaves_in_order() {
-        let wanted =
-            ["log", "data-dir", "inner.ttl-max", "inner.names", "maybe.ttl-max", "maybe.names"];
-        assert_eq!(keys_of::<Outer>(), wanted);
+        let keys = keys_of::<Outer>();
+        let found: Vec<_> = keys.iter().map(|key| (key.name.as_str(), key.shape)).collect();
+        let wanted = [
+            ("log", Shape::Text),
+            ("data-dir", Shape::Text),
+            ("inner.ttl-max", Shape::Text),
+            ("inner.names", Shape::List),
+            ("inner.count", Shape::Value),
+            ("maybe.ttl-max", Shape::Text),
+            ("maybe.names", Shape::List),
+            ("maybe.count", Shape::Value),
+        ];
+        assert_eq!(found, wanted);
     }
 
     #[test]
     fn nearest_finds_typing_slips_and_wrong_sections() {
-        let keys = ["log", "scheduler.data-dir", "scheduler.client-listen", "raft.heartbeat"];
+        let keys = [
+            "log",
+            "scheduler.data-dir",
+            "scheduler.client-listen",
+            "raft.heartbeat",
+        ];
         assert_eq!(nearest("scheduler.data-dri", keys), Some("scheduler.data-dir"));
         assert_eq!(nearest("data_dir", keys), Some("scheduler.data-dir"));
         assert_eq!(nearest("raft.heartbeet", keys), Some("raft.heartbeat"));

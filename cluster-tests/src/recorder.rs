@@ -1,0 +1,75 @@
+//! What really ran: the test action appends one line per run to a file outside the cluster's directories.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One run of the test action, as the action itself recorded it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Activation id, from `__OW_ACTIVATION_ID`.
+    pub id: String,
+    /// The argument `n` of the call.
+    pub n: u64,
+    /// Pid of the function's process.
+    pub pid: u32,
+}
+
+/// Reads the history file.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    path: PathBuf,
+}
+
+impl Recorder {
+    /// A history in this file.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Where the action writes.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Python source of the action that records: it appends one line in one write, sleeps `sleep_ms`, and answers
+    /// with a value that only a run with this argument can know.
+    #[must_use]
+    pub fn action(&self) -> String {
+        format!(
+            "import os, time\n\
+             def main(args):\n    \
+                 line = '%s %d %d\\n' % (os.environ['__OW_ACTIVATION_ID'], args['n'], os.getpid())\n    \
+                 out = os.open({path:?}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)\n    \
+                 os.write(out, line.encode())\n    \
+                 os.close(out)\n    \
+                 time.sleep(args.get('sleep_ms', 0) / 1000)\n    \
+                 return {{'n': args['n'], 'square': args['n'] ** 2, 'id': os.environ['__OW_ACTIVATION_ID']}}\n",
+            path = self.path.display().to_string(),
+        )
+    }
+
+    /// Everything recorded so far, in order.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Run> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        text.lines().filter_map(parse).collect()
+    }
+
+    /// Runs per activation id.
+    #[must_use]
+    pub fn runs_per_id(&self) -> BTreeMap<String, usize> {
+        let mut count = BTreeMap::new();
+        for run in self.runs() {
+            *count.entry(run.id).or_insert(0) += 1;
+        }
+        count
+    }
+}
+
+fn parse(line: &str) -> Option<Run> {
+    let mut words = line.split_whitespace();
+    Some(Run { id: words.next()?.to_owned(), n: words.next()?.parse().ok()?, pid: words.next()?.parse().ok()? })
+}

@@ -1,0 +1,409 @@
+//! The one task that owns the router: takes requests, stream and watch events in, carries the outputs out.
+//!
+//! Everything that happens to an activation passes through here in one order. The actor owns every other task of
+//! the client and ends them when it ends: on `close`, or when the last handle is gone.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use whiskraft_proto::v1;
+use whiskraft_types::{ActivationId, QueueKey, SchedulerId};
+
+use crate::caches::Caches;
+use crate::core::{EnsureAnswer, Input, Output, Router, StreamId};
+use crate::ensure::ensure_queue;
+use crate::handle::{ActorHandle, Request, Waiter};
+use crate::outbox::Outbox;
+use crate::shared::{Readiness, Shared};
+use crate::stream::{Answers, StreamTask};
+use crate::watch::{Subscription, Table, WatchUpdate};
+
+/// Requests waiting for the actor; a full channel makes callers wait.
+const REQUESTS_MAX: usize = 1024;
+/// Frames waiting for the actor; a full channel makes the streams wait, then the schedulers.
+const EVENTS_MAX: usize = 256;
+/// Requests or events taken in one turn before the outputs go out.
+const TURN_MAX: usize = 256;
+
+/// What the tasks of the client report.
+pub(crate) enum Event {
+    StreamOpened {
+        stream: StreamId,
+        welcome: v1::SubmitWelcome,
+    },
+    StreamFailed {
+        stream: StreamId,
+        cause: String,
+    },
+    StreamLost {
+        stream: StreamId,
+        unsent: Vec<ActivationId>,
+    },
+    Answers {
+        stream: StreamId,
+        answers: Box<Answers>,
+    },
+    Ensured {
+        key: QueueKey,
+        answer: EnsureAnswer,
+    },
+    Watch(WatchUpdate),
+}
+
+/// The stream to one scheduler.
+struct Link {
+    task: u64,
+    outbox: Arc<Outbox>,
+    abort: AbortHandle,
+}
+
+pub(crate) struct Actor {
+    shared: Arc<Shared>,
+    router: Router,
+    /// Drawn once: the same for all streams and reconnects.
+    controller: [u8; 16],
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Receiver<Event>,
+    events_sender: mpsc::Sender<Event>,
+    tasks: JoinSet<()>,
+    links: BTreeMap<SchedulerId, Link>,
+    waiters: BTreeMap<ActivationId, Waiter>,
+    caches: Caches,
+    readiness: watch::Sender<Readiness>,
+    /// Stream tasks started so far; the upper half of their generations.
+    tasks_started: u64,
+    /// Set once somebody asked to close.
+    closing: Option<oneshot::Sender<()>>,
+}
+
+impl Actor {
+    /// Starts the actor and its watch.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        router: Router,
+        controller: [u8; 16],
+    ) -> (ActorHandle, watch::Receiver<Readiness>) {
+        let (requests_sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+        let (readiness, ready) = watch::channel(Readiness::default());
+        let mut actor = Self {
+            shared,
+            router,
+            controller,
+            requests,
+            events,
+            events_sender,
+            tasks: JoinSet::new(),
+            links: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            caches: Caches::default(),
+            readiness,
+            tasks_started: 0,
+            closing: None,
+        };
+        actor.start_watch();
+        tokio::spawn(actor.run());
+        (ActorHandle::new(requests_sender), ready)
+    }
+
+    fn start_watch(&mut self) {
+        let tables = vec![Table::Members, Table::Queues, Table::Throttles];
+        let mut subscription = Subscription::new(Arc::clone(&self.shared), tables, None);
+        let events = self.events_sender.clone();
+        let readiness = self.readiness.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let update = subscription
+                    .next(|cause| readiness.send_modify(|readiness| cause.clone_into(&mut readiness.cause)))
+                    .await;
+                if events.send(Event::Watch(update)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn run(mut self) {
+        let mut outputs = Vec::new();
+        while self.closing.is_none() {
+            let deadline = self.router.next_deadline();
+            tokio::select! {
+                biased;
+                // Deadlines before messages: a channel that is never empty must not starve them.
+                () = self.shared.clock.sleep_until(deadline) => self.step(Input::Tick, &mut outputs),
+                Some(ended) = self.tasks.join_next() => report(ended),
+                Some(event) = self.events.recv() => self.on_events(event, &mut outputs),
+                request = self.requests.recv() => match request {
+                    Some(request) => self.on_requests(request, &mut outputs),
+                    // Every handle is gone: nobody waits for anything any more.
+                    None => break,
+                },
+            }
+            self.carry_out(&mut outputs);
+        }
+        self.step(Input::Close, &mut outputs);
+        self.carry_out(&mut outputs);
+        self.tasks.shutdown().await;
+        if let Some(done) = self.closing {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+
+    fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {
+        self.router.step(self.shared.clock.now(), input, outputs);
+    }
+
+    fn on_requests(&mut self, first: Request, outputs: &mut Vec<Output>) {
+        self.on_request(first, outputs);
+        for _ in 1..TURN_MAX.min(self.requests.len() + 1) {
+            let Ok(request) = self.requests.try_recv() else {
+                return;
+            };
+            self.on_request(request, outputs);
+        }
+    }
+
+    fn on_request(&mut self, request: Request, outputs: &mut Vec<Output>) {
+        match request {
+            Request::Submit { activation, waiter } => match self.router.admit(&activation) {
+                Ok(()) => {
+                    self.waiters.insert(activation.id, waiter);
+                    self.step(Input::Submit(*activation), outputs);
+                }
+                Err(error) => waiter.settle(Err(error)),
+            },
+            Request::Close { done } => self.closing = Some(done),
+        }
+    }
+
+    fn on_events(&mut self, first: Event, outputs: &mut Vec<Output>) {
+        self.on_event(first, outputs);
+        for _ in 1..TURN_MAX.min(self.events.len() + 1) {
+            let Ok(event) = self.events.try_recv() else { return };
+            self.on_event(event, outputs);
+        }
+    }
+
+    fn on_event(&mut self, event: Event, outputs: &mut Vec<Output>) {
+        match event {
+            Event::StreamOpened { stream, welcome } if self.is_current(stream) => {
+                self.on_stream_opened(stream, welcome, outputs);
+            }
+            Event::StreamFailed { stream, cause } if self.is_current(stream) => self.not_ready(cause),
+            Event::StreamLost { stream, unsent } if self.is_current(stream) => {
+                self.shared.directory.set_connected(stream.scheduler, false);
+                self.step(Input::StreamLost { stream, unsent }, outputs);
+            }
+            Event::Answers { stream, answers } if self.is_current(stream) => {
+                self.on_answers(stream, *answers, outputs);
+            }
+            Event::Ensured { key, answer } => self.step(Input::Ensured { key, answer }, outputs),
+            Event::Watch(update) => self.on_watch(update, outputs),
+            // A task that was ended had this in the channel already.
+            Event::StreamOpened { .. }
+            | Event::StreamFailed { .. }
+            | Event::StreamLost { .. }
+            | Event::Answers { .. } => {}
+        }
+    }
+
+    fn is_current(&self, stream: StreamId) -> bool {
+        self.links
+            .get(&stream.scheduler)
+            .is_some_and(|link| link.task == stream.generation >> 32)
+    }
+
+    fn on_stream_opened(&mut self, stream: StreamId, welcome: v1::SubmitWelcome, outputs: &mut Vec<Output>) {
+        let scheduler = stream.scheduler;
+        if let Err((expected, found)) = self.check_cluster(&welcome.cluster_id) {
+            tracing::error!(%scheduler, expected, found, "scheduler of another cluster is not used");
+            self.readiness
+                .send_modify(|readiness| readiness.wrong_cluster = Some(found));
+            return;
+        }
+        tracing::debug!(%scheduler, window = welcome.window, "submit stream opened");
+        self.shared.directory.set_connected(scheduler, true);
+        self.shared
+            .payload_len_max
+            .store(welcome.payload_len_max, Ordering::Relaxed);
+        let (window, payload_len_max) = (welcome.window, welcome.payload_len_max);
+        self.step(
+            Input::StreamOpened {
+                stream,
+                window,
+                payload_len_max,
+            },
+            outputs,
+        );
+        self.readiness
+            .send_modify(|readiness| readiness.has_stream = true);
+    }
+
+    /// The first cluster found is the cluster, unless the caller named one.
+    fn check_cluster(&self, found: &str) -> Result<(), (String, String)> {
+        let mut cluster = self
+            .shared
+            .cluster_id
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match cluster.as_deref() {
+            Some(expected) if expected != found => Err((expected.to_owned(), found.to_owned())),
+            Some(_) => Ok(()),
+            None => {
+                *cluster = Some(found.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn not_ready(&self, cause: String) {
+        self.readiness.send_modify(|readiness| readiness.cause = cause);
+    }
+
+    fn on_answers(&mut self, stream: StreamId, answers: Answers, outputs: &mut Vec<Output>) {
+        for id in answers.accepted {
+            self.step(Input::Accepted { stream, id }, outputs);
+        }
+        for (id, rejection) in answers.rejected {
+            self.step(
+                Input::Rejected {
+                    stream,
+                    id,
+                    rejection,
+                },
+                outputs,
+            );
+        }
+        for completed in answers.completed {
+            let input = match completed {
+                Ok(record) => Input::Completed { stream, record },
+                Err((id, source)) => Input::Garbled { stream, id, source },
+            };
+            self.step(input, outputs);
+        }
+    }
+
+    fn on_watch(&mut self, update: WatchUpdate, outputs: &mut Vec<Output>) {
+        let is_snapshot = matches!(update, WatchUpdate::Snapshot { last: true, .. });
+        let inputs = {
+            let mut throttles = self
+                .shared
+                .throttles
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.caches.apply(update, &mut throttles)
+        };
+        for input in inputs {
+            self.step(input, outputs);
+        }
+        if is_snapshot {
+            self.readiness
+                .send_modify(|readiness| readiness.knows_members = true);
+        }
+    }
+
+    fn carry_out(&mut self, outputs: &mut Vec<Output>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Open { scheduler, address } => self.open(scheduler, address),
+                Output::Shut { scheduler } => self.shut(scheduler),
+                Output::Send {
+                    stream,
+                    id,
+                    submission,
+                } => {
+                    if let Some(waiter) = self.waiters.get(&id) {
+                        waiter.attempts.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if let Some(link) = self.links.get(&stream.scheduler) {
+                        link.outbox.submit(stream.generation, id, submission);
+                    }
+                }
+                Output::Received { stream, id } => {
+                    if let Some(link) = self.links.get(&stream.scheduler) {
+                        link.outbox.received(stream.generation, id);
+                    }
+                }
+                Output::Ensure { key } => self.ensure(key),
+                Output::Accepted { id } => {
+                    if let Some(waiter) = self.waiters.get_mut(&id) {
+                        waiter.accept(Ok(()));
+                    }
+                }
+                Output::Overdue { id, error } => {
+                    if let Some(waiter) = self.waiters.get_mut(&id) {
+                        waiter.give_up(error);
+                    }
+                }
+                Output::Settled { id, outcome } => {
+                    if let Some(waiter) = self.waiters.remove(&id) {
+                        waiter.settle(outcome);
+                    }
+                }
+            }
+        }
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.router.stats();
+    }
+
+    fn open(&mut self, scheduler: SchedulerId, address: String) {
+        self.shared.directory.add(scheduler, address.clone());
+        self.tasks_started += 1;
+        let outbox = Arc::new(Outbox::default());
+        let task = StreamTask {
+            scheduler,
+            address,
+            hello: v1::SubmitHello {
+                controller: self.controller.to_vec().into(),
+                // The welcome names the cluster and comes before anything is submitted: we compare, and can say
+                // which one we found.
+                cluster_id: String::new(),
+            },
+            open_deadline: self.shared.settings.try_deadline,
+            clock: self.shared.clock,
+            directory: Arc::clone(&self.shared.directory),
+            outbox: Arc::clone(&outbox),
+            events: self.events_sender.clone(),
+        };
+        let abort = self.tasks.spawn(task.run(self.tasks_started << 32));
+        self.links.insert(
+            scheduler,
+            Link {
+                task: self.tasks_started,
+                outbox,
+                abort,
+            },
+        );
+    }
+
+    fn shut(&mut self, scheduler: SchedulerId) {
+        if let Some(link) = self.links.remove(&scheduler) {
+            link.abort.abort();
+            link.outbox.close();
+        }
+        self.shared.directory.remove(scheduler);
+    }
+
+    fn ensure(&mut self, key: QueueKey) {
+        let directory = Arc::clone(&self.shared.directory);
+        let deadline = self.shared.settings.try_deadline;
+        let events = self.events_sender.clone();
+        self.tasks.spawn(async move {
+            let answer = ensure_queue(&directory, &key, deadline).await;
+            // The actor is gone only when the client is closed: nobody needs the answer then.
+            let _ = events.send(Event::Ensured { key, answer }).await;
+        });
+    }
+}
+
+/// Tasks end when they are told to, or when their one question is answered; anything else is a defect of ours.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task of the client failed");
+    }
+}

@@ -1,0 +1,217 @@
+//! Questions with one answer: asked at one scheduler after the other until one answers or time is up.
+
+use std::time::Duration;
+
+use tonic::Code;
+use tonic::transport::Channel;
+use whiskraft_types::{Rejection, SchedulerId};
+
+use crate::CallError;
+use crate::backoff::Backoff;
+use crate::directory::{Candidate, Class};
+use crate::shared::Shared;
+use crate::stream::describe;
+
+/// How one kind of question is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    /// Shown in errors.
+    pub(crate) operation: &'static str,
+    pub(crate) class: Class,
+    /// For one try.
+    pub(crate) try_deadline: Duration,
+    /// For all tries.
+    pub(crate) deadline: Duration,
+}
+
+/// An answer, and whether an earlier try of the same question may have been carried out as well.
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) is_repeated: bool,
+}
+
+/// What one try gives: a value, a typed no, or a failure of the transport.
+pub(crate) type Tried<T> = Result<Result<T, Rejection>, tonic::Status>;
+
+impl Call {
+    pub(crate) fn quick(shared: &Shared, operation: &'static str) -> Self {
+        Self {
+            operation,
+            class: Class::Quick,
+            try_deadline: shared.settings.try_deadline,
+            deadline: shared.settings.call_deadline,
+        }
+    }
+
+    /// Documents go through the log and over the bulk connection: a try gets the time of the whole call.
+    pub(crate) fn bulk(shared: &Shared, operation: &'static str) -> Self {
+        let deadline = shared.settings.call_deadline;
+        Self {
+            operation,
+            class: Class::Bulk,
+            try_deadline: deadline / 2,
+            deadline,
+        }
+    }
+
+    pub(crate) fn transfer(shared: &Shared, operation: &'static str) -> Self {
+        let deadline = shared.settings.transfer_deadline;
+        Self {
+            operation,
+            class: Class::Bulk,
+            try_deadline: deadline,
+            deadline,
+        }
+    }
+
+    /// Asks until somebody answers.
+    pub(crate) async fn ask<T, F>(
+        self,
+        shared: &Shared,
+        ask: impl Fn(Channel) -> F,
+    ) -> Result<Answer<T>, CallError>
+    where
+        F: Future<Output = Tried<T>>,
+    {
+        let started = shared.clock.now();
+        let deadline = started + self.deadline;
+        let mut backoff = Backoff::default();
+        let (mut tries, mut is_repeated) = (0, false);
+        let mut cause = "no scheduler is known".to_owned();
+        loop {
+            for candidate in shared.directory.candidates() {
+                let left = shared.clock.left(deadline);
+                if left.is_zero() {
+                    break;
+                }
+                tries += 1;
+                match self.try_once(shared, &candidate, left, &ask).await {
+                    Attempt::Answered(value) => return Ok(Answer { value, is_repeated }),
+                    Attempt::Refused(error) => return Err(error),
+                    Attempt::Failed {
+                        cause: newest,
+                        may_have_worked,
+                    } => {
+                        cause = newest;
+                        is_repeated |= may_have_worked;
+                    }
+                }
+            }
+            let pause = backoff.next();
+            if shared.clock.left(deadline) <= pause {
+                let waited = shared.clock.now().saturating_since(started);
+                return Err(CallError::Unreachable {
+                    operation: self.operation,
+                    waited,
+                    tries,
+                    cause,
+                });
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Asks exactly this scheduler, once.
+    pub(crate) async fn ask_member<T, F>(
+        self,
+        shared: &Shared,
+        scheduler: SchedulerId,
+        ask: impl FnOnce(Channel) -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Tried<T>>,
+    {
+        let operation = self.operation;
+        let address = shared
+            .directory
+            .address(scheduler)
+            .ok_or(CallError::NoSuchScheduler { operation, scheduler })?;
+        let started = shared.clock.now();
+        let candidate = Candidate {
+            scheduler: Some(scheduler),
+            address,
+        };
+        match self.try_once(shared, &candidate, self.try_deadline, ask).await {
+            Attempt::Answered(value) => Ok(value),
+            Attempt::Refused(error) => Err(error),
+            Attempt::Failed { cause, .. } => {
+                let waited = shared.clock.now().saturating_since(started);
+                Err(CallError::Unreachable {
+                    operation,
+                    waited,
+                    tries: 1,
+                    cause,
+                })
+            }
+        }
+    }
+
+    async fn try_once<T, F>(
+        self,
+        shared: &Shared,
+        candidate: &Candidate,
+        left: Duration,
+        ask: impl FnOnce(Channel) -> F,
+    ) -> Attempt<T>
+    where
+        F: Future<Output = Tried<T>>,
+    {
+        let who = match candidate.scheduler {
+            Some(scheduler) => format!("scheduler {scheduler} at {}", candidate.address),
+            None => candidate.address.clone(),
+        };
+        let channel = match shared.directory.channel(&candidate.address, self.class) {
+            Ok(channel) => channel,
+            Err(error) => {
+                return Attempt::Failed {
+                    cause: error.to_string(),
+                    may_have_worked: false,
+                };
+            }
+        };
+        let deadline = self.try_deadline.min(left);
+        match tokio::time::timeout(deadline, ask(channel)).await {
+            Err(_) => Attempt::Failed {
+                cause: format!("{who} did not answer within {deadline:?}"),
+                may_have_worked: true,
+            },
+            Ok(Ok(Ok(value))) => Attempt::Answered(value),
+            Ok(Ok(Err(rejection))) if rejection.is_retryable() => Attempt::Failed {
+                cause: format!("{who}: {rejection}"),
+                may_have_worked: false,
+            },
+            Ok(Ok(Err(rejection))) => Attempt::Refused(CallError::Rejected {
+                operation: self.operation,
+                rejection,
+            }),
+            Ok(Err(status)) if is_transient(status.code()) => Attempt::Failed {
+                cause: format!("{who}: {}", describe(&status)),
+                may_have_worked: true,
+            },
+            Ok(Err(status)) => Attempt::Refused(CallError::BadAnswer {
+                operation: self.operation,
+                reason: format!("{who}: {}", describe(&status)),
+            }),
+        }
+    }
+}
+
+enum Attempt<T> {
+    Answered(T),
+    Refused(CallError),
+    Failed { cause: String, may_have_worked: bool },
+}
+
+/// Failures of a connection or of one scheduler, which another scheduler may not have.
+const fn is_transient(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::Unknown
+            | Code::Internal
+            | Code::ResourceExhausted
+    )
+}

@@ -1,0 +1,251 @@
+//! Which schedulers there are, which of them are connected, and the channels to them.
+//!
+//! Written by the actor, read by everyone who asks a question. Channels are lazy and reconnect by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use tonic::transport::{Channel, Endpoint};
+use whiskraft_types::SchedulerId;
+
+use crate::{ConnectError, Settings};
+
+/// HTTP/2 window of one stream: a few frames of results in flight.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// HTTP/2 window of one connection.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Longest message taken from a scheduler: a batch of records with results of 1 MiB and logs of 10 MiB.
+pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
+
+/// Traffic that must not delay each other gets connections of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Activations, questions, watch.
+    Quick,
+    /// Documents and code.
+    Bulk,
+}
+
+/// Somebody who can be asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// `None` for an endpoint whose number is not known.
+    pub(crate) scheduler: Option<SchedulerId>,
+    pub(crate) address: String,
+}
+
+#[derive(Debug)]
+struct Known {
+    address: String,
+    connected: bool,
+}
+
+/// The schedulers as this client sees them.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    settings: Settings,
+    /// What the caller named; asked while no member is known, and when none answers.
+    endpoints: Vec<String>,
+    members: RwLock<BTreeMap<SchedulerId, Known>>,
+    channels: Mutex<BTreeMap<(String, Class), Channel>>,
+    /// Spreads questions over the schedulers.
+    turn: AtomicUsize,
+}
+
+impl Directory {
+    /// # Errors
+    /// An endpoint that is not an address, or none at all.
+    pub(crate) fn new(settings: Settings, endpoints: Vec<String>) -> Result<Self, ConnectError> {
+        if endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|text| bare_address(text).to_owned())
+            .collect();
+        for endpoint in &endpoints {
+            check_address(endpoint)?;
+        }
+        Ok(Self {
+            settings,
+            endpoints,
+            members: RwLock::default(),
+            channels: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    pub(crate) fn add(&self, scheduler: SchedulerId, address: String) {
+        self.write().insert(
+            scheduler,
+            Known {
+                address,
+                connected: false,
+            },
+        );
+    }
+
+    pub(crate) fn remove(&self, scheduler: SchedulerId) {
+        let Some(known) = self.write().remove(&scheduler) else {
+            return;
+        };
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.remove(&(known.address.clone(), Class::Quick));
+        channels.remove(&(known.address, Class::Bulk));
+    }
+
+    pub(crate) fn set_connected(&self, scheduler: SchedulerId, connected: bool) {
+        if let Some(known) = self.write().get_mut(&scheduler) {
+            known.connected = connected;
+        }
+    }
+
+    pub(crate) fn members(&self) -> Vec<(SchedulerId, String)> {
+        self.read()
+            .iter()
+            .map(|(scheduler, known)| (*scheduler, known.address.clone()))
+            .collect()
+    }
+
+    pub(crate) fn address(&self, scheduler: SchedulerId) -> Option<String> {
+        self.read().get(&scheduler).map(|known| known.address.clone())
+    }
+
+    /// Everybody who can be asked, best first: connected members, other members, endpoints that are neither.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let members = self.read();
+        let of = |connected: bool| {
+            let part: Vec<_> = members
+                .iter()
+                .filter(|(_, known)| known.connected == connected)
+                .map(|(id, known)| Candidate {
+                    scheduler: Some(*id),
+                    address: known.address.clone(),
+                })
+                .collect();
+            rotated(part, turn)
+        };
+        let unknown = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| members.values().all(|known| known.address != **endpoint))
+            .map(|endpoint| Candidate {
+                scheduler: None,
+                address: endpoint.clone(),
+            })
+            .collect();
+        let mut all = of(true);
+        all.extend(of(false));
+        all.extend(rotated(unknown, turn));
+        all
+    }
+
+    /// The lazy channel to an address.
+    ///
+    /// # Errors
+    /// Says why the address cannot be one.
+    pub(crate) fn channel(&self, address: &str, class: Class) -> Result<Channel, ConnectError> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&(address.to_owned(), class)) {
+            return Ok(channel.clone());
+        }
+        let channel = check_address(address)?
+            .connect_timeout(self.settings.tcp_connect_deadline)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(self.settings.keepalive_interval)
+            .keep_alive_timeout(self.settings.keepalive_timeout)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .connect_lazy();
+        channels.insert((address.to_owned(), class), channel.clone());
+        Ok(channel)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SchedulerId, Known>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SchedulerId, Known>> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bare_address(text: &str) -> &str {
+    text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/')
+}
+
+fn check_address(address: &str) -> Result<Endpoint, ConnectError> {
+    let bad = |reason: String| ConnectError::BadEndpoint {
+        endpoint: address.to_owned(),
+        reason,
+    };
+    let port = address
+        .rsplit_once(':')
+        .and_then(|(_, port)| port.parse::<u16>().ok());
+    if port.is_none() {
+        return Err(bad("it must end in a port number".to_owned()));
+    }
+    Endpoint::from_shared(format!("http://{address}")).map_err(|error| bad(error.to_string()))
+}
+
+fn rotated(mut candidates: Vec<Candidate>, turn: usize) -> Vec<Candidate> {
+    if !candidates.is_empty() {
+        let by = turn % candidates.len();
+        candidates.rotate_left(by);
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(endpoints: &[&str]) -> Result<Directory, ConnectError> {
+        Directory::new(
+            Settings::default(),
+            endpoints.iter().map(|text| (*text).to_owned()).collect(),
+        )
+    }
+
+    fn addresses(directory: &Directory) -> Vec<String> {
+        directory
+            .candidates()
+            .into_iter()
+            .map(|candidate| candidate.address)
+            .collect()
+    }
+
+    #[test]
+    fn connected_members_come_first_and_take_turns() {
+        let directory = directory(&["h:1", "http://h:9/"]).unwrap();
+        for id in 1..=3 {
+            directory.add(SchedulerId(id), format!("h:{id}"));
+        }
+        directory.set_connected(SchedulerId(2), true);
+        directory.set_connected(SchedulerId(3), true);
+        let (first, second) = (addresses(&directory), addresses(&directory));
+        assert_eq!(first[2..], ["h:1", "h:9"]);
+        assert_ne!(first[0], second[0]);
+        assert!(first[..2].contains(&"h:2".to_owned()) && first[..2].contains(&"h:3".to_owned()));
+        directory.remove(SchedulerId(2));
+        assert_eq!(addresses(&directory), ["h:3", "h:1", "h:9"]);
+    }
+
+    #[test]
+    fn bad_endpoints_are_named() {
+        assert_eq!(directory(&[]).unwrap_err(), ConnectError::NoEndpoint);
+        for bad in ["", "host", "host:port", "a b:1"] {
+            assert!(
+                matches!(directory(&[bad]).unwrap_err(), ConnectError::BadEndpoint { .. }),
+                "{bad:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a caller may say about one invocation.
+
+use std::fmt;
+use std::time::Duration;
+
+use whiskraft_types::ActivationId;
+
+/// How long an invocation waits unless told otherwise; OpenWhisk's longest blocking wait.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Options of [`Client::invoke`](crate::Client::invoke) and [`Client::submit`](crate::Client::submit).
+///
+/// ```
+/// use std::time::Duration;
+/// use whiskraft_client::InvokeOptions;
+///
+/// let options = InvokeOptions { deadline: Duration::from_secs(5), ..InvokeOptions::default() };
+/// # let _ = options;
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct InvokeOptions {
+    /// How long the call may take: until the result for `invoke`, until acceptance for `submit`. Default 60 s.
+    pub deadline: Duration,
+    /// Id of the activation; `None` draws one. Name one to be able to try again after a crash of the caller.
+    pub id: Option<ActivationId>,
+    /// With `id`: it may have been submitted before, by an earlier life of the caller. Costs latency after a
+    /// scheduler was lost, and makes sure that the activation does not start twice.
+    pub may_have_run: bool,
+    /// The action's time limit, if the caller knows it: tells how soon an activation without any answer is given
+    /// up. `None` assumes the longest limit there is.
+    pub time_limit: Option<Duration>,
+    /// Request this belongs to, for logs and for the action's environment.
+    pub transaction: String,
+    /// Who asks; goes to the action.
+    pub subject: String,
+    /// `uuid:secret` with which the action may call back, or empty. Never logged.
+    pub api_key: String,
+    /// The activation that caused this one (a sequence, a trigger).
+    pub cause: Option<ActivationId>,
+}
+
+impl Default for InvokeOptions {
+    fn default() -> Self {
+        Self {
+            deadline: DEADLINE_DEFAULT,
+            id: None,
+            may_have_run: false,
+            time_limit: None,
+            transaction: String::new(),
+            subject: String::new(),
+            api_key: String::new(),
+            cause: None,
+        }
+    }
+}
+
+impl fmt::Debug for InvokeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InvokeOptions")
+            .field("deadline", &self.deadline)
+            .field("id", &self.id)
+            .field("may_have_run", &self.may_have_run)
+            .field("time_limit", &self.time_limit)
+            .field("transaction", &self.transaction)
+            .field("subject", &self.subject)
+            .field("api_key", &if self.api_key.is_empty() { "" } else { "<hidden>" })
+            .field("cause", &self.cause)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_hides_the_api_key() {
+        let options = InvokeOptions {
+            api_key: "uuid:secret".to_owned(),
+            ..InvokeOptions::default()
+        };
+        let text = format!("{options:?}");
+        assert!(!text.contains("secret") && text.contains("<hidden>"), "{text}");
+    }
+}

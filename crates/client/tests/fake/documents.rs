@@ -1,0 +1,211 @@
+//! Documents and blobs of a fake scheduler.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+use tokio_stream::StreamExt;
+use tonic::{Request, Response, Status, Streaming};
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::documents_server::Documents;
+use whiskraft_proto::v1::put_document_response::Outcome;
+
+use super::services::Frames;
+use super::{Fake, Seen};
+
+/// Documents by `namespace/name`, blobs by hash.
+#[derive(Default)]
+pub struct Store {
+    pub documents: BTreeMap<String, (u64, Vec<u8>)>,
+    pub blobs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub namespaces: BTreeMap<String, u32>,
+    /// So many answers to writes get lost after the write was done.
+    pub answers_lost: u32,
+    revision: u64,
+}
+
+impl Store {
+    fn put(&mut self, request: v1::PutDocumentRequest) -> Outcome {
+        if let Some(missing) = request
+            .blobs
+            .iter()
+            .find(|hash| !self.blobs.contains_key(hash.as_ref()))
+        {
+            return Outcome::MissingBlob(v1::MissingBlob {
+                sha256: missing.clone(),
+            });
+        }
+        let name = name(request.key.as_ref());
+        let current = self.documents.get(&name).map_or(0, |(revision, _)| *revision);
+        if request
+            .expected_revision
+            .is_some_and(|expected| expected != current)
+        {
+            return Outcome::Conflict(v1::RevisionConflict { current });
+        }
+        self.revision += 1;
+        self.documents
+            .insert(name, (self.revision, request.body.to_vec()));
+        Outcome::Revision(self.revision)
+    }
+
+    fn answer(&mut self, outcome: Outcome) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        if self.answers_lost > 0 {
+            self.answers_lost -= 1;
+            return Err(Status::unavailable("the answer was lost by the test"));
+        }
+        Ok(Response::new(v1::PutDocumentResponse {
+            outcome: Some(outcome),
+        }))
+    }
+}
+
+fn name(key: Option<&v1::DocumentKey>) -> String {
+    let key = key.unwrap();
+    assert_eq!(key.kind, "action");
+    format!("{}/{}", key.namespace, key.name)
+}
+
+#[tonic::async_trait]
+impl Documents for Fake {
+    type GetBlobStream = Frames<v1::BlobChunk>;
+
+    async fn put_document(
+        &self,
+        request: Request<v1::PutDocumentRequest>,
+    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        self.check_up()?;
+        self.with(|state| {
+            let outcome = state.store.put(request.into_inner());
+            state.store.answer(outcome)
+        })
+    }
+
+    async fn get_document(
+        &self,
+        request: Request<v1::GetDocumentRequest>,
+    ) -> Result<Response<v1::GetDocumentResponse>, Status> {
+        use v1::get_document_response::Outcome;
+
+        self.check_up()?;
+        let request = request.into_inner();
+        let found = self.with(|state| state.store.documents.get(&name(request.key.as_ref())).cloned());
+        let outcome = match found {
+            Some((revision, body)) => Outcome::Document(v1::Document {
+                key: request.key,
+                revision,
+                body: body.into(),
+            }),
+            None => Outcome::NotFound(v1::NotFound {}),
+        };
+        Ok(Response::new(v1::GetDocumentResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn delete_document(
+        &self,
+        request: Request<v1::DeleteDocumentRequest>,
+    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        self.check_up()?;
+        self.with(|state| {
+            let outcome = match state
+                .store
+                .documents
+                .remove(&name(request.into_inner().key.as_ref()))
+            {
+                Some((revision, _)) => Outcome::Revision(revision + 1),
+                None => Outcome::NotFound(v1::NotFound {}),
+            };
+            state.store.answer(outcome)
+        })
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<v1::ListDocumentsRequest>,
+    ) -> Result<Response<v1::ListDocumentsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = usize::try_from(request.limit).unwrap();
+        let names: Vec<(String, u64)> = self.with(|state| {
+            let all = state.store.documents.iter();
+            all.filter_map(|(name, (revision, _))| {
+                let (namespace, name) = name.split_once('/').unwrap();
+                let wanted = namespace == request.namespace && name > request.after.as_str();
+                wanted.then(|| (name.to_owned(), *revision))
+            })
+            .collect()
+        });
+        let documents = names
+            .iter()
+            .take(limit)
+            .map(|(name, revision)| v1::DocumentSummary {
+                key: Some(v1::DocumentKey {
+                    kind: request.kind.clone(),
+                    namespace: request.namespace.clone(),
+                    name: name.clone(),
+                }),
+                revision: *revision,
+                len: 1,
+            });
+        let (documents, more) = (documents.collect(), names.len() > limit);
+        Ok(Response::new(v1::ListDocumentsResponse { documents, more }))
+    }
+
+    async fn put_blob(
+        &self,
+        request: Request<Streaming<v1::BlobChunk>>,
+    ) -> Result<Response<v1::PutBlobResponse>, Status> {
+        use v1::put_blob_response::Outcome;
+
+        let mut chunks = request.into_inner();
+        let first = chunks.next().await.unwrap()?;
+        let mut blob = first.data.to_vec();
+        let mut count = 1;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            assert!(chunk.sha256.is_empty() && chunk.data.len() <= 256 << 10);
+            blob.extend_from_slice(&chunk.data);
+            count += 1;
+        }
+        assert_eq!(first.sha256, Sha256::digest(&blob).as_slice());
+        assert_eq!(first.len, blob.len() as u64);
+        self.see(Seen::PutBlob(count));
+        self.with(|state| state.store.blobs.insert(first.sha256.to_vec(), blob));
+        Ok(Response::new(v1::PutBlobResponse {
+            outcome: Some(Outcome::Len(first.len)),
+        }))
+    }
+
+    async fn get_blob(
+        &self,
+        request: Request<v1::GetBlobRequest>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        let hash = request.into_inner().sha256;
+        let Some(blob) = self.with(|state| state.store.blobs.get(hash.as_ref()).cloned()) else {
+            return Err(Status::not_found("no such blob"));
+        };
+        let chunks: Vec<_> = blob
+            .chunks(1000)
+            .map(|part| {
+                Ok(v1::BlobChunk {
+                    data: part.to_vec().into(),
+                    ..Default::default()
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn put_namespace(
+        &self,
+        request: Request<v1::PutNamespaceRequest>,
+    ) -> Result<Response<v1::PutNamespaceResponse>, Status> {
+        use v1::put_namespace_response::Outcome;
+
+        let request = request.into_inner();
+        self.with(|state| state.store.namespaces.insert(request.name, request.containers));
+        Ok(Response::new(v1::PutNamespaceResponse {
+            outcome: Some(Outcome::Revision(5)),
+        }))
+    }
+}

@@ -1,0 +1,198 @@
+//! What a backend answers: how init and run ended, as values that become the activation record.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId, InvokerId};
+
+use super::classify::error_result;
+
+/// How an init ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitOutcome {
+    /// The code is loaded.
+    Ready(InitSpan),
+    /// The activation that caused it ends with this; remove the container.
+    Failed(Ended),
+    /// The container could not take it; the activation did not start. Remove the container.
+    GiveBack(GiveBack),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// The activation is over. Reuse the container only if [`Ended::is_reusable`].
+    Ended(Ended),
+    /// Not one byte reached the action: the activation may go elsewhere. Remove the container.
+    GiveBack(GiveBack),
+}
+
+/// The activation was certainly not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GiveBack {
+    /// Why, for the refusal sent to the scheduler.
+    pub reason: String,
+}
+
+/// When an init ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitSpan {
+    /// Start, milliseconds since the Unix epoch.
+    pub start_ms: u64,
+    /// Length.
+    pub took: Duration,
+}
+
+/// Whether the log lines are all there. A value: nothing looks for texts in what users print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogOutcome {
+    /// All of them.
+    Complete,
+    /// Cut at the limit; the notice is the last line.
+    Truncated,
+    /// The end could not be told; the notice is the last line.
+    Incomplete,
+}
+
+/// An activation that ended in a container, and what its record needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Status class.
+    pub status: ActivationStatus,
+    /// JSON text of the result; `{"error": …}` unless success.
+    pub result: Bytes,
+    /// `response.size` of the record: UTF-16 units of the body, or the Content-Length of a truncated one.
+    pub size: Option<u64>,
+    /// Start of the call (init or run), milliseconds since the Unix epoch.
+    pub start_ms: u64,
+    /// Length of the call.
+    pub took: Duration,
+    /// Whether the time limit ended it.
+    pub timed_out: bool,
+    /// Lines of the record.
+    pub logs: Vec<String>,
+    /// What is known about them.
+    pub log_outcome: LogOutcome,
+    /// Whether this ended an init instead of a run.
+    pub in_init: bool,
+}
+
+impl Ended {
+    /// The end of an activation whose arguments cannot be passed to any action. It cost the container nothing.
+    pub(crate) fn refused_arguments(now_ms: u64) -> Self {
+        Self {
+            status: ActivationStatus::ApplicationError,
+            result: error_result("The arguments are not a JSON object or array."),
+            size: None,
+            start_ms: now_ms,
+            took: Duration::ZERO,
+            timed_out: false,
+            logs: Vec::new(),
+            log_outcome: LogOutcome::Complete,
+            in_init: false,
+        }
+    }
+
+    /// Whether the container may run another activation: it did what the protocol asks for.
+    #[must_use]
+    pub const fn is_reusable(&self) -> bool {
+        matches!(
+            self.status,
+            ActivationStatus::Success | ActivationStatus::ApplicationError
+        )
+    }
+
+    /// Makes the activation record. `init` is the init that ran for this activation just before the run;
+    /// `waited_ms` is how long it waited at the schedulers and here until init (or a warm run) began.
+    #[must_use]
+    pub fn into_record(
+        self,
+        id: ActivationId,
+        init: Option<InitSpan>,
+        waited_ms: u64,
+        ran_on: (InvokerId, ContainerId),
+    ) -> ActivationRecord<Bytes> {
+        let init_took = if self.in_init {
+            Some(self.took)
+        } else {
+            init.map(|span| span.took)
+        };
+        let before = if self.in_init {
+            Duration::ZERO
+        } else {
+            init_took.unwrap_or_default()
+        };
+        let init_ms = init_took.map(millis);
+        ActivationRecord {
+            id,
+            status: self.status,
+            result: self.result,
+            logs: self.logs,
+            start_ms: self.start_ms.saturating_sub(millis(before)),
+            end_ms: self.start_ms + millis(self.took),
+            init_ms,
+            wait_ms: waited_ms,
+            timed_out: self.timed_out,
+            ran_on: Some(ran_on),
+        }
+    }
+}
+
+/// Whole milliseconds of a duration.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use whiskraft_types::SessionId;
+
+    use super::*;
+
+    fn ended(in_init: bool) -> Ended {
+        Ended {
+            status: ActivationStatus::Success,
+            result: Bytes::from_static(b"{}"),
+            size: Some(2),
+            start_ms: 10_000,
+            took: Duration::from_millis(70),
+            timed_out: false,
+            logs: Vec::new(),
+            log_outcome: LogOutcome::Complete,
+            in_init,
+        }
+    }
+
+    fn times(ended: Ended, init: Option<InitSpan>) -> (u64, u64, Option<u64>) {
+        let container = ContainerId {
+            session: SessionId(1),
+            seq: 1,
+        };
+        let record = ended.into_record(
+            ActivationId::from_bytes([1; 16]),
+            init,
+            5,
+            (InvokerId(1), container),
+        );
+        (record.start_ms, record.end_ms, record.init_ms)
+    }
+
+    #[test]
+    fn duration_is_init_plus_run_without_the_gap_between() {
+        let init = InitSpan {
+            start_ms: 9_000,
+            took: Duration::from_millis(300),
+        };
+        assert_eq!(times(ended(false), Some(init)), (9_700, 10_070, Some(300)));
+    }
+
+    #[test]
+    fn warm_run_has_its_own_times() {
+        assert_eq!(times(ended(false), None), (10_000, 10_070, None));
+    }
+
+    #[test]
+    fn failed_init_has_the_times_of_the_init() {
+        assert_eq!(times(ended(true), None), (10_000, 10_070, Some(70)));
+    }
+}

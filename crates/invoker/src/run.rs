@@ -1,0 +1,230 @@
+//! Hot path: one activation in its container, from the pool's order to the record.
+//!
+//! Budget per activation: the payload is passed on as it came unless the action has default parameters.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use whiskraft_pool::{Finished, WorkerId};
+use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId, Instant, InvokerId};
+
+use crate::backend::{Backend, Context, Ended, InitOutcome, InitRequest, Instance, RunOutcome, RunRequest};
+use crate::clock;
+use crate::event::Event;
+use crate::words::{ActionSpec, Delivery, Input, Record, record_len};
+
+/// A run that has not ended after this time is reported as started. Containers that cannot take a run say so sooner,
+/// and short runs save a message.
+const BEGUN_AFTER: Duration = Duration::from_millis(10);
+/// What ends an activation that ran when its container was taken away.
+const LOST_TEXT: &str = "The action did not produce a valid response and exited unexpectedly.";
+
+/// An activation to run.
+pub(crate) struct RunTask<'a> {
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) events: &'a tokio::sync::mpsc::Sender<Event>,
+    pub(crate) worker: WorkerId,
+    pub(crate) instance: Instance,
+    pub(crate) ran_on: (InvokerId, ContainerId),
+    pub(crate) namespace: String,
+    pub(crate) action: &'a ActionSpec,
+    pub(crate) code: Option<Bytes>,
+}
+
+/// The order.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: ActivationId,
+    pub(crate) init: bool,
+    pub(crate) start_by: Instant,
+    pub(crate) delivery: Delivery,
+}
+
+impl RunTask<'_> {
+    /// Runs the activation; what to tell the pool about its end.
+    pub(crate) async fn run(self, run: Run) -> (ActivationId, Input) {
+        let Run {
+            id,
+            init,
+            start_by,
+            delivery,
+        } = run;
+        let now = clock::now();
+        if now >= start_by {
+            return (
+                id,
+                self.not_started(id, true, "the invoker was fenced before the start".to_owned()),
+            );
+        }
+        let here = now.saturating_since(delivery.received_at).as_millis();
+        let waited_ms = delivery
+            .waited_ms
+            .saturating_add(u64::try_from(here).unwrap_or(u64::MAX));
+        let context = self.context(id, &delivery);
+        let mut span = None;
+        if init {
+            match self
+                .backend
+                .init(self.instance, self.init_request(context.clone()))
+                .await
+            {
+                InitOutcome::Ready(ready) => {
+                    span = Some(ready);
+                    // Fails only when the actor is gone, and then nobody wants more activations.
+                    let _ = self
+                        .events
+                        .send(Event::Worker(Input::Initialised { worker: self.worker }))
+                        .await;
+                }
+                InitOutcome::Failed(ended) => {
+                    return (
+                        id,
+                        self.finished(id, ended.into_record(id, None, waited_ms, self.ran_on), false),
+                    );
+                }
+                InitOutcome::GiveBack(back) => return (id, self.not_started(id, false, back.reason)),
+            }
+        }
+        let request = RunRequest {
+            payload: merged(delivery.payload, &self.action.parameters),
+            context,
+            timeout: self.action.limits.timeout,
+            logs_max: self.action.limits.logs,
+        };
+        let (outcome, begun) = self.outcome(id, request).await;
+        let input = match outcome {
+            RunOutcome::Ended(ended) => {
+                let reusable = Ended::is_reusable(&ended);
+                self.finished(id, ended.into_record(id, span, waited_ms, self.ran_on), reusable)
+            }
+            RunOutcome::GiveBack(back) if begun => {
+                tracing::warn!(activation = %id, reason = back.reason, "given back too late to run elsewhere");
+                lost(self.worker, id, self.ran_on)
+            }
+            RunOutcome::GiveBack(back) => self.not_started(id, false, back.reason),
+        };
+        (id, input)
+    }
+
+    /// Runs it, and says so when it has not ended soon; the second value is whether it did.
+    async fn outcome(&self, id: ActivationId, request: RunRequest) -> (RunOutcome, bool) {
+        let mut run = self.backend.run(self.instance, request);
+        if let Ok(outcome) = tokio::time::timeout(BEGUN_AFTER, &mut run).await {
+            return (outcome, false);
+        }
+        let worker = self.worker;
+        // Fails only when the actor is gone, and then nobody hears of the result either.
+        let _ = self.events.send(Event::Worker(Input::Begun { worker, id })).await;
+        (run.await, true)
+    }
+
+    fn context(&self, id: ActivationId, delivery: &Delivery) -> Context {
+        let key = self.action.provide_api_key && !delivery.api_key.is_empty();
+        Context {
+            namespace: self.namespace.clone(),
+            action_name: format!("/{}", self.action.name),
+            action_version: self.action.version.clone(),
+            activation_id: id.to_string(),
+            transaction_id: delivery.transaction.clone(),
+            api_key: key.then(|| delivery.api_key.clone()),
+        }
+    }
+
+    fn init_request(&self, context: Context) -> InitRequest {
+        InitRequest {
+            name: self.action.name.name().to_owned(),
+            main: self.action.main.clone(),
+            binary: self.action.binary,
+            code: self.code.clone(),
+            env: std::collections::BTreeMap::new(),
+            context,
+            timeout: self.action.limits.timeout,
+            logs_max: self.action.limits.logs,
+        }
+    }
+
+    fn not_started(&self, id: ActivationId, reusable: bool, reason: String) -> Input {
+        Input::NotStarted {
+            worker: self.worker,
+            id,
+            reusable,
+            reason,
+        }
+    }
+
+    fn finished(&self, id: ActivationId, record: ActivationRecord<Bytes>, reusable: bool) -> Input {
+        finished(self.worker, id, record, reusable)
+    }
+}
+
+fn finished(worker: WorkerId, id: ActivationId, record: ActivationRecord<Bytes>, reusable: bool) -> Input {
+    let healthy = record.status != ActivationStatus::WhiskError;
+    let record = Record::from(record);
+    let len = record_len(&record);
+    Input::Finished(Finished {
+        worker,
+        id,
+        record,
+        len,
+        reusable,
+        healthy,
+    })
+}
+
+/// The end of an activation whose container was removed before it answered.
+pub(crate) fn lost(worker: WorkerId, id: ActivationId, ran_on: (InvokerId, ContainerId)) -> Input {
+    let now_ms = clock::wall_ms();
+    let record = ActivationRecord {
+        id,
+        status: ActivationStatus::WhiskError,
+        result: serde_json::json!({ "error": LOST_TEXT }).to_string().into(),
+        logs: Vec::new(),
+        start_ms: now_ms,
+        end_ms: now_ms,
+        init_ms: None,
+        wait_ms: 0,
+        timed_out: false,
+        ran_on: Some(ran_on),
+    };
+    finished(worker, id, record, false)
+}
+
+/// The payload over the action's default parameters, if it is an object; anything else stays as it is.
+fn merged(payload: Bytes, defaults: &Map<String, Value>) -> Bytes {
+    if defaults.is_empty() {
+        return payload;
+    }
+    let caller = match payload.is_empty() {
+        true => Ok(Value::Object(Map::new())),
+        false => serde_json::from_slice(&payload),
+    };
+    let Ok(Value::Object(caller)) = caller else {
+        return payload;
+    };
+    let mut all = defaults.clone();
+    all.extend(caller);
+    Value::Object(all).to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(payload: &'static str, defaults: &str) -> String {
+        let defaults = serde_json::from_str(defaults).unwrap();
+        String::from_utf8(merged(Bytes::from_static(payload.as_bytes()), &defaults).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn callers_parameters_win() {
+        assert_eq!(merge(r#"{"a":1}"#, r#"{"a":2,"b":3}"#), r#"{"a":1,"b":3}"#);
+        assert_eq!(merge("", r#"{"b":3}"#), r#"{"b":3}"#);
+    }
+
+    #[test]
+    fn what_is_no_object_is_passed_on_as_it_came() {
+        assert_eq!(merge("[1, 2]", r#"{"b":3}"#), "[1, 2]");
+        assert_eq!(merge("{\"a\" : 1}", "{}"), "{\"a\" : 1}");
+    }
+}

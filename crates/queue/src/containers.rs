@@ -1,0 +1,279 @@
+//! The containers of a queue and their open asks.
+//!
+//! Credits are served highest first by (warmed, container id): load gathers on few containers, the others fall idle
+//! and are paused. Invariant: `ready` holds exactly the containers that may be served and have credits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use whiskraft_types::{ContainerId, Instant, InvokerId, Revision};
+
+/// What will become of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It serves, or will.
+    Serving,
+    /// It was told to end after what runs in it, because it runs an old revision.
+    Ending,
+    /// The table lost it at this moment; its invoker still has to say how its activations ended.
+    Gone(Instant),
+}
+
+/// A container of this queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    /// Where; `None` until placed.
+    pub(crate) invoker: Option<InvokerId>,
+    /// Revision of the action it runs.
+    pub(crate) revision: Revision,
+    /// Whether it runs; else it is in progress.
+    pub(crate) is_running: bool,
+    /// Whether a former leader reserved it.
+    pub(crate) is_inherited: bool,
+    /// Open asks.
+    pub(crate) credits: u32,
+    /// Whether its code is loaded.
+    pub(crate) warmed: bool,
+    /// Activations delivered to it or started in it.
+    pub(crate) in_flight: u32,
+    /// What will become of it.
+    pub(crate) fate: Fate,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    all: BTreeMap<ContainerId, Container>,
+    ready: BTreeSet<(bool, ContainerId)>,
+}
+
+/// How many containers can serve the newest revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Running.
+    pub(crate) running: usize,
+    /// In progress.
+    pub(crate) in_progress: usize,
+}
+
+impl Containers {
+    /// A container that a former leader left.
+    pub(crate) fn inherit(
+        &mut self,
+        id: ContainerId,
+        invoker: Option<InvokerId>,
+        revision: Revision,
+        is_running: bool,
+    ) {
+        self.insert(id, invoker, revision, is_running);
+        if let Some(container) = self.all.get_mut(&id) {
+            container.is_inherited = true;
+        }
+    }
+
+    /// A new container; a known one stays as it is.
+    pub(crate) fn insert(
+        &mut self,
+        id: ContainerId,
+        invoker: Option<InvokerId>,
+        revision: Revision,
+        is_running: bool,
+    ) {
+        let fate = Fate::Serving;
+        let new = Container {
+            invoker,
+            revision,
+            is_running,
+            is_inherited: false,
+            credits: 0,
+            warmed: false,
+            in_flight: 0,
+            fate,
+        };
+        self.all.entry(id).or_insert(new);
+    }
+
+    /// The container, if it is one of ours.
+    pub(crate) fn find(&self, id: ContainerId) -> Option<&Container> {
+        self.all.get(&id)
+    }
+
+    /// Records where it is.
+    pub(crate) fn place(&mut self, id: ContainerId, invoker: InvokerId, is_running: bool) {
+        if let Some(container) = self.all.get_mut(&id) {
+            container.invoker = Some(invoker);
+            container.is_running |= is_running;
+        }
+    }
+
+    /// Adds credits of a running container; `false` if it is not one of ours, or gone. One that is ending keeps none.
+    pub(crate) fn credit(&mut self, id: ContainerId, invoker: InvokerId, count: u32, warmed: bool) -> bool {
+        let Some(container) = self.all.get_mut(&id).filter(|c| !matches!(c.fate, Fate::Gone(_))) else {
+            return false;
+        };
+        container.invoker = Some(invoker);
+        container.is_running = true;
+        if container.fate == Fate::Serving && count > 0 {
+            if container.credits > 0 && container.warmed != warmed {
+                self.ready.remove(&(container.warmed, id));
+            }
+            container.warmed = warmed;
+            container.credits = container.credits.saturating_add(count);
+            self.ready.insert((warmed, id));
+        }
+        true
+    }
+
+    /// Whether somebody asks.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes one credit of the highest one; its activation counts as in flight.
+    pub(crate) fn take_ready(&mut self) -> Option<(ContainerId, InvokerId)> {
+        let &(warmed, id) = self.ready.last()?;
+        let container = self.all.get_mut(&id)?;
+        container.credits -= 1;
+        container.in_flight += 1;
+        if container.credits == 0 {
+            self.ready.remove(&(warmed, id));
+        }
+        Some((id, container.invoker?))
+    }
+
+    /// Takes all credits of a container back.
+    pub(crate) fn withdraw(&mut self, id: ContainerId) {
+        if let Some(container) = self.all.get_mut(&id) {
+            container.credits = 0;
+            self.ready.remove(&(container.warmed, id));
+        }
+    }
+
+    /// Takes all credits of an invoker's containers back.
+    pub(crate) fn withdraw_all(&mut self, invoker: InvokerId) {
+        self.on(invoker).into_iter().for_each(|id| self.withdraw(id));
+    }
+
+    /// An activation was found running in the container.
+    pub(crate) fn adopt(&mut self, id: ContainerId) {
+        if let Some(container) = self.all.get_mut(&id) {
+            container.in_flight += 1;
+        }
+    }
+
+    /// An activation left the container. A gone one is forgotten with its last; the answer says whether an ending one
+    /// is free now.
+    pub(crate) fn settle(&mut self, id: ContainerId) -> bool {
+        let Some(container) = self.all.get_mut(&id) else {
+            return false;
+        };
+        container.in_flight = container.in_flight.saturating_sub(1);
+        match container.fate {
+            Fate::Gone(_) if container.in_flight == 0 => {
+                self.all.remove(&id);
+                false
+            }
+            Fate::Ending => container.in_flight == 0,
+            Fate::Serving | Fate::Gone(_) => false,
+        }
+    }
+
+    /// The table lost the container; whether an invoker still has to say something about it.
+    pub(crate) fn leave(&mut self, id: ContainerId, now: Instant) -> bool {
+        self.withdraw(id);
+        match self.all.get_mut(&id) {
+            Some(container) if container.in_flight > 0 => {
+                container.fate = Fate::Gone(now);
+                true
+            }
+            _ => {
+                self.all.remove(&id);
+                false
+            }
+        }
+    }
+
+    /// Forgets a container.
+    pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Container> {
+        self.withdraw(id);
+        self.all.remove(&id)
+    }
+
+    /// Ends every serving container whose revision is older than `newest`, and says which of them are free.
+    pub(crate) fn end_older(&mut self, newest: Revision) -> Vec<ContainerId> {
+        let is_old = |c: &Container| c.fate == Fate::Serving && c.revision < newest;
+        let old: Vec<_> = self
+            .all
+            .iter()
+            .filter(|(_, c)| is_old(c))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &old {
+            self.withdraw(*id);
+            if let Some(container) = self.all.get_mut(id) {
+                container.fate = Fate::Ending;
+            }
+        }
+        old.into_iter()
+            .filter(|id| self.all.get(id).is_some_and(|c| c.in_flight == 0))
+            .collect()
+    }
+
+    /// Containers on an invoker.
+    pub(crate) fn on(&self, invoker: InvokerId) -> Vec<ContainerId> {
+        self.all
+            .iter()
+            .filter(|(_, c)| c.invoker == Some(invoker))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Containers that were gone for `wait` and more.
+    pub(crate) fn overdue(&self, now: Instant, wait: Duration) -> Vec<ContainerId> {
+        self.gone()
+            .filter(|(_, since)| now.saturating_since(*since) >= wait)
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// When the first gone container went.
+    pub(crate) fn gone_since(&self) -> Option<Instant> {
+        self.gone().map(|(_, since)| since).min()
+    }
+
+    fn gone(&self) -> impl Iterator<Item = (ContainerId, Instant)> {
+        self.all
+            .iter()
+            .filter_map(|(id, container)| match container.fate {
+                Fate::Gone(since) => Some((*id, since)),
+                Fate::Serving | Fate::Ending => None,
+            })
+    }
+
+    /// How many serve the newest revision.
+    pub(crate) fn counts(&self) -> Counts {
+        let serving = || {
+            self.all
+                .values()
+                .filter(|container| container.fate == Fate::Serving)
+        };
+        let running = serving().filter(|container| container.is_running).count();
+        Counts {
+            running,
+            in_progress: serving().count() - running,
+        }
+    }
+
+    /// Open asks of all.
+    pub(crate) fn credits(&self) -> usize {
+        self.all
+            .values()
+            .map(|container| container.credits as usize)
+            .sum()
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}

@@ -1,0 +1,235 @@
+//! Everything a [`MemoryQueue`](crate::MemoryQueue) can be told. The scheduler's shard actor is the only sender.
+//!
+//! Contract with the sender: frames of another epoch or of an ended invoker session never get here; inputs of one
+//! stream arrive in the order of that stream, table changes in the order of the log; a new leadership is a new
+//! `MemoryQueue`, whose first input is [`Input::Takeover`] unless the queue was just created.
+
+use std::fmt;
+use std::time::Duration;
+
+use whiskraft_types::{ActivationId, ContainerId, CreationError, InvokerId, Revision};
+
+/// An SDK instance: the same for all its streams and reconnects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControllerId(pub [u8; 16]);
+
+impl fmt::Display for ControllerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// One fact for the queue. `P` is what the caller submitted, `R` the record of a finished activation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input<P, R> {
+    /// A controller submits an activation, or submits it again. Answered by `Accept` or `Reject`, for good or bad;
+    /// once accepted, by exactly one `Complete` per controller that asks.
+    Submit {
+        /// Who asks.
+        controller: ControllerId,
+        /// The activation; the same for every attempt.
+        id: ActivationId,
+        /// From 1; above 1 an earlier leader may have started it.
+        attempt: u32,
+        /// What to run it with. Another payload under the same id is a conflict.
+        payload: P,
+    },
+    /// The controller has the outcome: its record can go, and the invoker may forget it too.
+    Received {
+        /// Who has it.
+        controller: ControllerId,
+        /// Of which activation.
+        id: ActivationId,
+    },
+
+    /// A container asks for `count` more activations. The first ask of a container also says that it runs.
+    Credit {
+        /// Where it is: the invoker of the stream.
+        invoker: InvokerId,
+        /// Who asks.
+        container: ContainerId,
+        /// How many more.
+        count: u32,
+        /// Whether its code is loaded; such containers are served first.
+        warmed: bool,
+    },
+    /// A container takes its open asks back. Answered by `WithdrawAck`, after which nothing is delivered to it
+    /// until it asks again.
+    Withdraw {
+        /// Who.
+        container: ContainerId,
+    },
+    /// A delivered activation is about to run: from here on it is never run again.
+    Started {
+        /// Where.
+        container: ContainerId,
+        /// What.
+        id: ActivationId,
+    },
+    /// An activation ended in a container. May repeat until `AcknowledgeInvoker`.
+    Completed {
+        /// The invoker of the stream.
+        invoker: InvokerId,
+        /// Where it ran.
+        container: ContainerId,
+        /// What.
+        id: ActivationId,
+        /// Its record.
+        record: R,
+        /// Length of init and run, for the average; `None` for a run that says nothing about the action.
+        duration: Option<Duration>,
+        /// Further asks of the same container.
+        credits: u32,
+    },
+    /// A delivered activation was certainly not started: it goes back to the head of the queue.
+    Refused {
+        /// Who refused.
+        container: ContainerId,
+        /// What.
+        id: ActivationId,
+    },
+
+    /// First input of a leadership that follows another one: who may have work of the predecessors.
+    Takeover {
+        /// Invokers that may have activations or results of this queue: at least those that hold a container of it,
+        /// paused ones included, in the apply that changed the epoch. One that holds only an unacknowledged result
+        /// belongs here too, else its activation could run again. Until each has registered or is gone, resubmitted
+        /// activations are held back; containers are asked for after a bounded wait.
+        expected: Vec<InvokerId>,
+        /// Invokers that held one and whose session ended in that apply or shortly before (within the session TTL
+        /// of the former leader, who may not have lived to report it). What they ran is not known.
+        lost: Vec<InvokerId>,
+        /// The containers of the queue at that log revision, warm ones left out. The sender gives those in progress
+        /// creation jobs of its own, and gives up the ones that were never placed.
+        containers: Vec<KnownContainer>,
+    },
+    /// An invoker says all it has of this queue, for this epoch: the answer to `Reregister`, or the opening of a
+    /// new stream (then after [`Input::Disconnected`] for the old one). `Deliver`s that the sender could not put on
+    /// the old stream, and any for this invoker until its `Register` is in, are dropped by the sender: this input
+    /// settles them.
+    Register {
+        /// Who.
+        invoker: InvokerId,
+        /// Its containers of this queue.
+        containers: Vec<RegisteredContainer>,
+        /// Finished there, not acknowledged.
+        unacknowledged: Vec<(ActivationId, R)>,
+    },
+    /// The pull stream of an invoker ended: nothing can be delivered there until it registers again.
+    Disconnected {
+        /// Which.
+        invoker: InvokerId,
+    },
+    /// The session of an invoker ended in the log: what was there is lost.
+    InvokerGone {
+        /// Which.
+        invoker: InvokerId,
+    },
+
+    /// The answer of the log to one `Reserve`: it grants at most what was asked. Also sent, with no containers, when
+    /// the reservation certainly failed.
+    Granted {
+        /// Count of the `Reserve` that this answers.
+        asked: u32,
+        /// New containers, now in progress.
+        containers: Vec<ContainerId>,
+        /// Revision of the action that they run.
+        revision: Revision,
+    },
+    /// The creation (or resumption) was sent to an invoker.
+    ContainerPlaced {
+        /// Which.
+        container: ContainerId,
+        /// Where.
+        invoker: InvokerId,
+    },
+    /// The containers table says that it runs.
+    ContainerRunning {
+        /// Which.
+        container: ContainerId,
+        /// Where.
+        invoker: InvokerId,
+    },
+    /// The containers table says that it is paused and holds no slot; it asks no more under this id.
+    ContainerWarm {
+        /// Which.
+        container: ContainerId,
+    },
+    /// The containers table lost it. What ran in it is still reported by its invoker, which lives.
+    ContainerRemoved {
+        /// Which.
+        container: ContainerId,
+    },
+    /// A creation was given up, after its retries. The sender also removes the container from the table.
+    CreationFailed {
+        /// Which.
+        container: ContainerId,
+        /// Why; its class decides what happens to the activations that wait.
+        error: CreationError,
+        /// Text for the users whose activations fail.
+        message: String,
+    },
+
+    /// The action document changed. An older revision than the newest known changes nothing.
+    Action(ActionProfile),
+    /// The namespace reached its container limit, or has room again (the derived throttle of the log).
+    NamespaceFull(bool),
+    /// The scheduler may act for its queues no more (`true`), or again (`false`) without having lost its session.
+    Fence(bool),
+    /// The proposal to remove this queue certainly failed: it goes on.
+    RemovalFailed,
+    /// The time of [`next_deadline`](crate::MemoryQueue::next_deadline) has come.
+    Tick(NamespaceCounts),
+}
+
+/// What the queue needs of its action document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionProfile {
+    /// Newest revision.
+    pub revision: Revision,
+    /// Activations one container runs at once, at least 1.
+    pub concurrency: u32,
+    /// Most containers of the action in this namespace, if it has a limit of its own.
+    pub instances: Option<u32>,
+    /// Whether its containers come from an image that must be pulled: waiting is allowed for longer.
+    pub blackbox: bool,
+}
+
+/// Containers of the namespace over all queues and schedulers, from the local copy of the log's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NamespaceCounts {
+    /// Most containers, starting ones included.
+    pub limit: u32,
+    /// Running ones.
+    pub running: u32,
+    /// Reserved or starting ones.
+    pub in_progress: u32,
+}
+
+/// A container that a former leader left behind, as the containers table has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownContainer {
+    /// Which.
+    pub container: ContainerId,
+    /// Where; `None` until placed.
+    pub invoker: Option<InvokerId>,
+    /// Revision of the action it runs.
+    pub revision: Revision,
+    /// Whether it runs; else it is in progress.
+    pub running: bool,
+}
+
+/// A container as its invoker reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredContainer {
+    /// Which.
+    pub container: ContainerId,
+    /// Revision of the action it runs.
+    pub revision: Revision,
+    /// Delivered to it or started in it, not finished.
+    pub in_flight: Vec<ActivationId>,
+    /// Open asks, all of them.
+    pub credits: u32,
+    /// Whether its code is loaded.
+    pub warmed: bool,
+}

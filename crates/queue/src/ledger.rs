@@ -1,0 +1,356 @@
+//! The dispatch ledger: where every activation of this leadership is, and how it ended.
+//!
+//! Outcomes stay until every controller that asked has them. One that nobody fetches within the grace is *kept*: its
+//! invoker may forget it, and it can be looked up until its time is over. Ids whose outcome is gone are remembered
+//! for a while, so that a late resubmission does not run them again.
+//! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
+
+use crate::waiting::Ticket;
+use crate::{ControllerId, Outcome, QueueSettings};
+
+/// Controllers that wait for one activation. More than one is a retry through another SDK instance; beyond this
+/// many the longest waiting is dropped and has to submit again.
+const WAITERS_MAX: usize = 8;
+
+/// Where an activation is, as `find` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActivationState<R> {
+    /// In the queue (or held back until all invokers have registered).
+    Waiting,
+    /// Sent to a container that has not said yet that it starts it.
+    Delivered(ContainerId),
+    /// Running.
+    Started(ContainerId),
+    /// It ended.
+    Done(Outcome<R>),
+}
+
+/// Where an activation is.
+#[derive(Debug, Clone)]
+pub(crate) enum Stage<R> {
+    /// Not to be delivered before all invokers have registered: one of them may have it.
+    Held,
+    /// In the queue.
+    Waiting,
+    /// Sent.
+    Delivered(ContainerId),
+    /// Reported by the invoker that has it; only that one knows whether it has started.
+    Adopted(ContainerId),
+    /// Running.
+    Started(ContainerId),
+    /// Ended.
+    Done(Done<R>),
+}
+
+impl<R> Stage<R> {
+    /// The container that has it.
+    pub(crate) const fn container(&self) -> Option<ContainerId> {
+        match self {
+            Self::Delivered(container) | Self::Adopted(container) | Self::Started(container) => {
+                Some(*container)
+            }
+            Self::Held | Self::Waiting | Self::Done(_) => None,
+        }
+    }
+}
+
+/// The end of an activation.
+#[derive(Debug, Clone)]
+pub(crate) struct Done<R> {
+    /// How.
+    pub(crate) outcome: Outcome<R>,
+    /// Who still keeps this result for us.
+    pub(crate) invoker: Option<InvokerId>,
+    /// When.
+    pub(crate) at: Instant,
+}
+
+/// One activation.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<P, R> {
+    /// Where it is.
+    pub(crate) stage: Stage<R>,
+    /// Who waits for it.
+    pub(crate) waiters: Waiters,
+    /// What to run it with; `None` while only an invoker has told of it.
+    pub(crate) payload: Option<P>,
+    /// Order and time of acceptance.
+    pub(crate) ticket: Ticket,
+    /// Newest attempt that was submitted.
+    pub(crate) attempt: u32,
+    /// Times that an invoker refused it.
+    pub(crate) refusals: u8,
+}
+
+impl<P, R> Entry<P, R> {
+    /// A new activation.
+    pub(crate) const fn new(
+        stage: Stage<R>,
+        waiters: Waiters,
+        payload: Option<P>,
+        ticket: Ticket,
+        attempt: u32,
+    ) -> Self {
+        Self {
+            stage,
+            waiters,
+            payload,
+            ticket,
+            attempt,
+            refusals: 0,
+        }
+    }
+}
+
+/// Controllers that wait for one activation, without memory of its own for the first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Waiters {
+    first: Option<ControllerId>,
+    others: Vec<ControllerId>,
+}
+
+impl Waiters {
+    /// One controller.
+    pub(crate) const fn one(controller: ControllerId) -> Self {
+        Self {
+            first: Some(controller),
+            others: Vec::new(),
+        }
+    }
+
+    /// Adds one; a known one changes nothing.
+    pub(crate) fn add(&mut self, controller: ControllerId) {
+        if self.iter().any(|known| known == controller) {
+            return;
+        }
+        if self.first.is_none() {
+            self.first = Some(controller);
+            return;
+        }
+        if self.others.len() + 1 == WAITERS_MAX {
+            self.first = Some(self.others.remove(0));
+        }
+        self.others.push(controller);
+    }
+
+    /// Removes one; `false` if it did not wait.
+    fn remove(&mut self, controller: ControllerId) -> bool {
+        if self.first == Some(controller) {
+            self.first = (!self.others.is_empty()).then(|| self.others.remove(0));
+            return true;
+        }
+        let before = self.others.len();
+        self.others.retain(|known| *known != controller);
+        self.others.len() < before
+    }
+
+    /// All of them, the longest waiting first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ControllerId> {
+        self.first.into_iter().chain(self.others.iter().copied())
+    }
+}
+
+/// All activations of this leadership.
+#[derive(Debug)]
+pub(crate) struct Ledger<P, R> {
+    entries: BTreeMap<ActivationId, Entry<P, R>>,
+    /// Done, within the grace.
+    owed: BTreeSet<(Instant, ActivationId)>,
+    /// Done, past the grace.
+    kept: BTreeSet<(Instant, ActivationId)>,
+    /// Ids whose outcome is gone, and their order.
+    settled: BTreeSet<ActivationId>,
+    settled_order: VecDeque<(Instant, ActivationId)>,
+}
+
+impl<P, R> Default for Ledger<P, R> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            owed: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            settled: BTreeSet::new(),
+            settled_order: VecDeque::new(),
+        }
+    }
+}
+
+impl<P, R> Ledger<P, R> {
+    /// The entry of an id.
+    pub(crate) fn find(&self, id: ActivationId) -> Option<&Entry<P, R>> {
+        self.entries.get(&id)
+    }
+
+    /// The entry of an id; its stage may be changed between those that are not done.
+    pub(crate) fn find_mut(&mut self, id: ActivationId) -> Option<&mut Entry<P, R>> {
+        self.entries.get_mut(&id)
+    }
+
+    /// Adds an activation that is not done.
+    pub(crate) fn insert(&mut self, entry: Entry<P, R>) {
+        self.entries.insert(entry.ticket.id, entry);
+    }
+
+    /// Forgets an activation that is not done.
+    pub(crate) fn remove(&mut self, id: ActivationId) {
+        self.entries.remove(&id);
+    }
+
+    /// Notes that the entry, which the caller has made `Done` at `at`, is owed to its controllers.
+    pub(crate) fn note_done(&mut self, id: ActivationId, at: Instant) {
+        self.owed.insert((at, id));
+    }
+
+    /// Drops the oldest outcomes while there are too many; `acknowledge` tells who may forget which result.
+    pub(crate) fn evict(
+        &mut self,
+        now: Instant,
+        settings: &QueueSettings,
+        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
+    ) {
+        while self.done_len() > settings.results_max {
+            let Some(&(_, id)) = self.kept.first().or_else(|| self.owed.first()) else {
+                return;
+            };
+            self.forget(id, now, settings, acknowledge);
+        }
+    }
+
+    /// A controller has the outcome; with the last one it goes.
+    pub(crate) fn received(
+        &mut self,
+        id: ActivationId,
+        controller: ControllerId,
+        now: Instant,
+        settings: &QueueSettings,
+        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let Stage::Done(_) = entry.stage else { return };
+        if entry.waiters.remove(controller) && entry.waiters.first.is_none() {
+            self.forget(id, now, settings, acknowledge);
+        }
+    }
+
+    /// Drops an outcome and remembers its id.
+    fn forget(
+        &mut self,
+        id: ActivationId,
+        now: Instant,
+        settings: &QueueSettings,
+        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
+    ) {
+        let Some(Entry {
+            stage: Stage::Done(done),
+            ..
+        }) = self.entries.remove(&id)
+        else {
+            return;
+        };
+        self.owed.remove(&(done.at, id));
+        self.kept.remove(&(done.at, id));
+        done.invoker
+            .into_iter()
+            .for_each(|invoker| acknowledge(invoker, id));
+        if self.settled.insert(id) {
+            self.settled_order.push_back((now, id));
+        }
+        if self.settled.len() > settings.dedup_max {
+            self.forget_settled();
+        }
+    }
+
+    fn forget_settled(&mut self) {
+        if let Some((_, id)) = self.settled_order.pop_front() {
+            self.settled.remove(&id);
+        }
+    }
+
+    /// Ends graces and keeping times.
+    pub(crate) fn expire(
+        &mut self,
+        now: Instant,
+        settings: &QueueSettings,
+        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
+    ) {
+        let is_over = |since: Instant, time| now.saturating_since(since) >= time;
+        while let Some(&(at, id)) = self
+            .owed
+            .first()
+            .filter(|(at, _)| is_over(*at, settings.result_grace))
+        {
+            self.owed.pop_first();
+            self.kept.insert((at, id));
+            if let Some(Entry {
+                stage: Stage::Done(done),
+                ..
+            }) = self.entries.get_mut(&id)
+            {
+                done.invoker
+                    .take()
+                    .into_iter()
+                    .for_each(|invoker| acknowledge(invoker, id));
+            }
+        }
+        while let Some(&(_, id)) = self
+            .kept
+            .first()
+            .filter(|(at, _)| is_over(*at, settings.result_keep))
+        {
+            self.forget(id, now, settings, acknowledge);
+        }
+        while self
+            .settled_order
+            .front()
+            .is_some_and(|(at, _)| is_over(*at, settings.dedup_window))
+        {
+            self.forget_settled();
+        }
+    }
+
+    /// When `expire` has something to do.
+    pub(crate) fn next_expiry(&self, settings: &QueueSettings) -> Option<Instant> {
+        let owed = self.owed.first().map(|(at, _)| *at + settings.result_grace);
+        let kept = self.kept.first().map(|(at, _)| *at + settings.result_keep);
+        let settled = self
+            .settled_order
+            .front()
+            .map(|(at, _)| *at + settings.dedup_window);
+        [owed, kept, settled].into_iter().flatten().min()
+    }
+
+    /// Ids in the given stage, ascending.
+    pub(crate) fn ids_where(&self, wanted: impl Fn(&Stage<R>) -> bool) -> Vec<ActivationId> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| wanted(&entry.stage))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Whether the activation ended and its outcome is gone.
+    pub(crate) fn is_settled(&self, id: ActivationId) -> bool {
+        self.settled.contains(&id)
+    }
+
+    /// Whether outcomes are owed to controllers within the grace.
+    pub(crate) fn is_owing(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Outcomes held.
+    pub(crate) fn done_len(&self) -> usize {
+        self.owed.len() + self.kept.len()
+    }
+
+    /// Activations that are not done.
+    pub(crate) fn open_len(&self) -> usize {
+        self.entries.len() - self.done_len()
+    }
+}

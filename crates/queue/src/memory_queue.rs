@@ -1,0 +1,391 @@
+//! The memory queue: activations of one action in one invocation namespace under one leadership, from acceptance to
+//! the moment their controllers have the outcome.
+//!
+//! Fed by the scheduler's shard actor with [`Input`]s; everything it wants done comes back as [`Output`]s, in order.
+//! It owns no timer: the shell asks [`MemoryQueue::next_deadline`] after each step and sends [`Input::Tick`] then, so
+//! an idle queue costs its memory and nothing else.
+//! Invariant: activations and credits never wait at the same time, unless fenced.
+//! Invariant: while an activation waits, a decision is due.
+
+mod deliver;
+mod scaling;
+mod submit;
+mod takeover;
+mod view;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Epoch, Instant, InvokerId, QueueKey};
+
+use crate::containers::Containers;
+use crate::ledger::{Done, Ledger, Stage};
+use crate::waiting::Waiting;
+use crate::{ActionProfile, AverageRing, DecisionRule, Input, Outcome, Output, QueueSettings};
+use scaling::{Failure, Starved};
+
+pub use view::QueueView;
+
+/// Outcomes and ids are forgotten at most this often, so that a busy queue does not tick for each of them.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// When a refused caller should try again: about the time in which a full queue or namespace changes.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The activations of one action in one invocation namespace, under one leadership.
+#[derive(Debug)]
+pub struct MemoryQueue<P, R> {
+    key: QueueKey,
+    epoch: Epoch,
+    action: ActionProfile,
+    settings: Arc<QueueSettings>,
+    /// `None` is the built-in rule.
+    rule: Option<Arc<dyn DecisionRule>>,
+
+    ledger: Ledger<P, R>,
+    waiting: Waiting,
+    held: Waiting,
+    next_seq: u64,
+    containers: Containers,
+    average: AverageRing,
+
+    /// Invokers whose `Register` ends the hold-back.
+    expected: BTreeSet<InvokerId>,
+    /// Invokers without a stream: their next `Register` replaces what we think they have.
+    disconnected: BTreeSet<InvokerId>,
+    /// An invoker that may have run activations of a former leader and cannot be asked any more.
+    lost: Option<InvokerId>,
+
+    /// Containers asked for and not yet granted.
+    reserving: u32,
+    initialized: bool,
+    decide_at: Option<Instant>,
+    /// No scaling before this.
+    scale_after: Option<Instant>,
+    failure: Option<Failure>,
+    starved: Option<Starved>,
+    is_namespace_full: bool,
+
+    is_fenced: bool,
+    /// Failures decided while fenced: another leader may decide otherwise, so they are told only after the fence.
+    deferred: Vec<(ActivationId, Outcome<R>)>,
+    is_throttled: bool,
+    is_removing: bool,
+    quiet_since: Option<Instant>,
+    expired_at: Instant,
+}
+
+impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+    /// An empty queue for one leadership, with the built-in rule.
+    #[must_use]
+    pub fn new(
+        key: QueueKey,
+        epoch: Epoch,
+        action: ActionProfile,
+        settings: Arc<QueueSettings>,
+        now: Instant,
+    ) -> Self {
+        let average = AverageRing::new(settings.duration_samples);
+        Self {
+            key,
+            epoch,
+            action,
+            settings,
+            rule: None,
+            ledger: Ledger::default(),
+            waiting: Waiting::default(),
+            held: Waiting::default(),
+            next_seq: 0,
+            containers: Containers::default(),
+            average,
+            expected: BTreeSet::new(),
+            disconnected: BTreeSet::new(),
+            lost: None,
+            reserving: 0,
+            initialized: false,
+            decide_at: Some(now),
+            scale_after: None,
+            failure: None,
+            starved: None,
+            is_namespace_full: false,
+            is_fenced: false,
+            deferred: Vec::new(),
+            is_throttled: false,
+            is_removing: false,
+            quiet_since: Some(now),
+            expired_at: now,
+        }
+    }
+
+    /// The same with another rule for its decisions.
+    #[must_use]
+    pub fn with_rule(mut self, rule: Arc<dyn DecisionRule>) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// Advances the queue by one input; what the shell has to do is appended to `out`, in order. `now` never falls.
+    pub fn step(&mut self, now: Instant, input: Input<P, R>, out: &mut Vec<Output<P, R>>) {
+        match input {
+            Input::Submit {
+                controller,
+                id,
+                attempt,
+                payload,
+            } => {
+                self.on_submit(now, controller, id, attempt, payload, out);
+            }
+            Input::Received { controller, id } => self.on_received(now, controller, id, out),
+            Input::Credit {
+                invoker,
+                container,
+                count,
+                warmed,
+            } => {
+                self.on_credit(now, invoker, container, count, warmed, out);
+            }
+            Input::Withdraw { container } => self.on_withdraw(container, out),
+            Input::Started { container, id } => self.on_started(container, id),
+            Input::Completed {
+                invoker,
+                container,
+                id,
+                record,
+                duration,
+                credits,
+            } => {
+                if self.on_record(now, invoker, id, record, out) {
+                    duration.into_iter().for_each(|sample| self.average.push(sample));
+                }
+                if credits > 0 {
+                    // A container that has completed a run has its code loaded.
+                    self.on_credit(now, invoker, container, credits, true, out);
+                }
+            }
+            Input::Refused { container, id } => self.on_refused(now, container, id, out),
+            Input::Takeover {
+                expected,
+                lost,
+                containers,
+            } => {
+                self.on_takeover(now, expected, lost, containers, out);
+            }
+            Input::Register {
+                invoker,
+                containers,
+                unacknowledged,
+            } => {
+                self.on_register(now, invoker, containers, unacknowledged, out);
+            }
+            Input::Disconnected { invoker } => self.on_disconnected(invoker),
+            Input::InvokerGone { invoker } => self.on_invoker_gone(now, invoker, out),
+            Input::Granted {
+                asked,
+                containers,
+                revision,
+            } => {
+                self.on_granted(asked, &containers, revision, out);
+            }
+            Input::ContainerPlaced { container, invoker } => self.containers.place(container, invoker, false),
+            Input::ContainerRunning { container, invoker } => self.on_running(container, invoker),
+            Input::ContainerWarm { container } | Input::ContainerRemoved { container } => {
+                self.on_container_left(now, container);
+            }
+            Input::CreationFailed {
+                container,
+                error,
+                message,
+            } => {
+                self.on_creation_failed(now, container, error, message, out);
+            }
+            Input::Action(action) => self.on_action(now, action, out),
+            Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
+            Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
+            Input::RemovalFailed => {
+                self.is_removing = false;
+                self.quiet_since = None;
+            }
+            Input::Tick(counts) => self.on_tick(now, counts, out),
+        }
+        self.update_derived(now, out);
+    }
+
+    /// When the queue wants its next [`Input::Tick`]; `None` while only another input can change anything.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.is_fenced || self.is_removing {
+            return None;
+        }
+        let expiry = self
+            .ledger
+            .next_expiry(&self.settings)
+            .map(|at| at.max(self.expired_at + EXPIRY_PAUSE));
+        let held = self.held.oldest().map(|at| at + self.retention());
+        let settle = self
+            .containers
+            .gone_since()
+            .map(|at| at + self.settings.settle_wait);
+        let idle = self.quiet_since.map(|at| at + self.settings.idle_after);
+        let flush = self
+            .failure
+            .as_ref()
+            .map(|failure| failure.active_at + self.settings.flush_grace);
+        [self.decide_at, expiry, held, settle, idle, flush]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Which queue this is.
+    #[must_use]
+    pub const fn key(&self) -> &QueueKey {
+        &self.key
+    }
+
+    /// Generation of its leadership.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Activations that no container has, held back ones included.
+    fn len(&self) -> usize {
+        self.waiting.len() + self.held.len()
+    }
+
+    fn retention(&self) -> Duration {
+        if self.action.blackbox {
+            self.settings.retention_blackbox
+        } else {
+            self.settings.retention
+        }
+    }
+
+    /// What follows from the state alone. Done after every input, so nothing has to be remembered to be cleared.
+    fn update_derived(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+        let len = self.len();
+        let is_throttled = if self.is_throttled {
+            len > self.settings.release_len()
+        } else {
+            len >= self.settings.len_max as usize
+        };
+        if is_throttled != self.is_throttled {
+            self.is_throttled = is_throttled;
+            tracing::debug!(queue = %self.key, len, is_throttled, "action throttle changed");
+            out.push(Output::SetThrottle(is_throttled));
+        }
+        let is_quiet = self.ledger.open_len() == 0
+            && !self.ledger.is_owing()
+            && self.containers.is_empty()
+            && self.reserving == 0
+            && self.expected.is_empty();
+        self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
+        debug_assert!(self.is_fenced || self.waiting.is_empty() || !self.containers.has_ready());
+        debug_assert!(self.waiting.is_empty() || self.decide_at.is_some());
+    }
+
+    /// Ends an activation: every controller that waits for it hears the outcome. The first outcome is the one that
+    /// counts.
+    fn finish(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        outcome: Outcome<R>,
+        invoker: Option<InvokerId>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        let done = Stage::Done(Done {
+            outcome: outcome.clone(),
+            invoker,
+            at: now,
+        });
+        match std::mem::replace(&mut entry.stage, done) {
+            Stage::Held => self.held.remove(entry.ticket.seq),
+            Stage::Waiting => self.waiting.remove(entry.ticket.seq),
+            Stage::Delivered(container) | Stage::Adopted(container) | Stage::Started(container) => {
+                if self.containers.settle(container) {
+                    out.push(Output::RemoveContainer { container });
+                }
+            }
+            ended @ Stage::Done(_) => {
+                entry.stage = ended;
+                return;
+            }
+        }
+        for controller in entry.waiters.iter() {
+            out.push(Output::Complete {
+                controller,
+                id,
+                outcome: outcome.clone(),
+            });
+        }
+        tracing::trace!(activation = %id, queue = %self.key, "ended");
+        self.ledger.note_done(id, now);
+        self.ledger.evict(now, &self.settings, &mut acknowledge_to(out));
+    }
+
+    /// Ends an activation that did not run, or of which nobody can say. A fenced queue only notes it.
+    fn fail(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        status: ActivationStatus,
+        text: String,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let outcome = Outcome::Failure { status, text };
+        if self.is_fenced {
+            self.deferred.push((id, outcome));
+        } else {
+            self.finish(now, id, outcome, None, out);
+        }
+    }
+
+    fn fail_all(
+        &mut self,
+        now: Instant,
+        ids: Vec<ActivationId>,
+        status: ActivationStatus,
+        text: &str,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        ids.into_iter()
+            .for_each(|id| self.fail(now, id, status, text.to_owned(), out));
+    }
+
+    fn on_fence(&mut self, now: Instant, is_fenced: bool, out: &mut Vec<Output<P, R>>) {
+        self.is_fenced = is_fenced;
+        if is_fenced {
+            return;
+        }
+        for (id, outcome) in std::mem::take(&mut self.deferred) {
+            self.finish(now, id, outcome, None, out);
+        }
+        self.try_release(now, out);
+        self.pump(now, out);
+        self.decide_soon(now);
+    }
+}
+
+/// Tells invokers what they may forget.
+fn acknowledge_to<P, R>(out: &mut Vec<Output<P, R>>) -> impl FnMut(InvokerId, ActivationId) {
+    |invoker, id| out.push(Output::AcknowledgeInvoker { invoker, id })
+}
+
+/// Text for an activation that nobody can tell about any more.
+fn lost_text(invoker: InvokerId) -> String {
+    format!("The activation may have started on invoker {invoker}, which was lost.")
+}
+
+/// Text for one that its invoker had and does not have any more.
+fn mislaid_text(invoker: InvokerId) -> String {
+    format!("The activation may have started on invoker {invoker}, which has lost it.")
+}
+
+/// Text for one whose container went without a word about it.
+fn container_text(container: ContainerId) -> String {
+    format!("The activation may have started in container {container}, which was removed.")
+}

@@ -1,0 +1,162 @@
+//! Hot path: hand-out and outcome. Budget per activation: one look into the ledger per frame, no copy of payload or
+//! record but their handles, no lock.
+
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
+
+use super::MemoryQueue;
+use crate::ledger::{Entry, Stage, Waiters};
+use crate::{Outcome, Output, is_expired};
+
+impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+    pub(super) fn on_credit(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        container: ContainerId,
+        count: u32,
+        warmed: bool,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        if !self.containers.credit(container, invoker, count, warmed) {
+            // Its creation was given up, or the table lost it: it must not hold memory for nothing.
+            tracing::debug!(queue = %self.key, %container, "unknown container asks; ending it");
+            return out.push(Output::RemoveContainer { container });
+        }
+        self.failure = None;
+        self.pump(now, out);
+    }
+
+    pub(super) fn on_withdraw(&mut self, container: ContainerId, out: &mut Vec<Output<P, R>>) {
+        self.containers.withdraw(container);
+        out.push(Output::WithdrawAck { container });
+    }
+
+    pub(super) fn on_started(&mut self, container: ContainerId, id: ActivationId) {
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        if matches!(entry.stage, Stage::Delivered(at) | Stage::Adopted(at) if at == container) {
+            entry.stage = Stage::Started(container);
+        }
+    }
+
+    /// An invoker has the record of an activation; whether that is its end.
+    pub(super) fn on_record(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        id: ActivationId,
+        record: R,
+        out: &mut Vec<Output<P, R>>,
+    ) -> bool {
+        let is_kept_for_us = match self.ledger.find(id).map(|entry| &entry.stage) {
+            // Offered again while its controllers have not confirmed it: the invoker must go on keeping it.
+            Some(Stage::Done(done)) => Some(done.invoker == Some(invoker)),
+            None if self.ledger.is_settled(id) => Some(false),
+            // It ran under a former leader; its controller will ask.
+            None => {
+                self.adopt_unknown(now, id, Stage::Held);
+                None
+            }
+            Some(_) => None,
+        };
+        match is_kept_for_us {
+            None => self.finish(now, id, Outcome::Record(record), Some(invoker), out),
+            Some(false) => out.push(Output::AcknowledgeInvoker { invoker, id }),
+            Some(true) => {}
+        }
+        is_kept_for_us.is_none()
+    }
+
+    /// Enters an activation that only an invoker has told of.
+    pub(super) fn adopt_unknown(&mut self, now: Instant, id: ActivationId, stage: Stage<R>) {
+        let ticket = self.next_ticket(now, id);
+        self.ledger
+            .insert(Entry::new(stage, Waiters::default(), None, ticket, 1));
+    }
+
+    pub(super) fn on_refused(
+        &mut self,
+        now: Instant,
+        container: ContainerId,
+        id: ActivationId,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        match entry.stage {
+            Stage::Delivered(at) | Stage::Adopted(at) if at == container => {}
+            Stage::Started(at) if at == container => {
+                // Contradicts itself: what was started is not run again.
+                let text = "The invoker gave the activation back after its start.".to_owned();
+                return self.fail(now, id, ActivationStatus::WhiskError, text, out);
+            }
+            Stage::Held | Stage::Waiting | Stage::Done(_) => return,
+            Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) => return,
+        }
+        entry.refusals = entry.refusals.saturating_add(1);
+        if entry.refusals > self.settings.refusals_max {
+            let text = format!("The activation was refused {} times by invokers.", entry.refusals);
+            return self.fail(now, id, ActivationStatus::WhiskError, text, out);
+        }
+        self.give_back(now, container, id, out);
+        self.pump(now, out);
+    }
+
+    /// A delivered activation that was not started gets its place back.
+    pub(super) fn give_back(
+        &mut self,
+        now: Instant,
+        container: ContainerId,
+        id: ActivationId,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        if self.containers.settle(container) {
+            out.push(Output::RemoveContainer { container });
+        }
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        if entry.payload.is_none() {
+            // Nobody has submitted it to us yet; whoever does will find it new.
+            return self.ledger.remove(id);
+        }
+        entry.stage = Stage::Waiting;
+        let age = now.saturating_since(entry.ticket.accepted_at);
+        self.waiting.insert(entry.ticket);
+        if is_expired(age, self.retention()) {
+            self.decide_soon(now);
+        } else {
+            self.decide_for_new(now);
+        }
+    }
+
+    /// Gives waiting activations to containers that ask, until one of both runs out.
+    pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+        while !self.is_fenced && self.containers.has_ready() {
+            let Some(ticket) = self.waiting.pop() else { return };
+            let Some(entry) = self.ledger.find_mut(ticket.id) else {
+                continue;
+            };
+            let Some(payload) = entry.payload.clone() else {
+                continue;
+            };
+            let Some((container, invoker)) = self.containers.take_ready() else {
+                return;
+            };
+            entry.stage = Stage::Delivered(container);
+            let (id, attempt) = (ticket.id, entry.attempt);
+            let waited = now.saturating_since(ticket.accepted_at);
+            tracing::trace!(activation = %id, %container, "delivered");
+            out.push(Output::Deliver {
+                invoker,
+                container,
+                id,
+                attempt,
+                waited,
+                payload,
+            });
+        }
+    }
+}

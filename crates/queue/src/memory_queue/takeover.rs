@@ -1,0 +1,222 @@
+//! Following another leader, and invokers that come and go.
+//!
+//! The promise kept here: while invokers live, an activation starts once, whichever leader delivered it. What an
+//! invoker reports is adopted; what it does not report was not started; what only a lost invoker could have said ends
+//! as possibly started.
+
+use std::collections::BTreeSet;
+
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
+
+use super::{MemoryQueue, lost_text, mislaid_text};
+use crate::ledger::Stage;
+use crate::{KnownContainer, Output, RegisteredContainer};
+
+/// What a `Register` says anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All that the invoker has: the stream before it is gone, and what it does not report is not there.
+    Everything,
+    /// The containers that a former leader left. Those of this leadership may have asked, and got, in the meantime.
+    Inherited,
+    /// No asks and no losses: on a stream in use, frames may have crossed it.
+    Nothing,
+}
+
+impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+    pub(super) fn on_takeover(
+        &mut self,
+        now: Instant,
+        expected: Vec<InvokerId>,
+        lost: Vec<InvokerId>,
+        containers: Vec<KnownContainer>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        // The former leader has asked for the first container long ago; moving a queue is no reason for another.
+        self.initialized = true;
+        self.decide_at = None;
+        self.lost = lost.first().copied();
+        self.expected.extend(expected);
+        for KnownContainer {
+            container,
+            invoker,
+            revision,
+            running,
+        } in containers
+        {
+            self.containers.inherit(container, invoker, revision, running);
+        }
+        self.end_older(out);
+        if !self.expected.is_empty() {
+            self.scale_after = Some(now + self.settings.takeover_wait_max);
+            tracing::debug!(queue = %self.key, epoch = %self.epoch, invokers = self.expected.len(),
+                "leadership follows another one; waiting for invokers to register");
+        }
+    }
+
+    pub(super) fn on_register(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        containers: Vec<RegisteredContainer>,
+        unacknowledged: Vec<(ActivationId, R)>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let scope = if self.disconnected.remove(&invoker) {
+            self.containers.withdraw_all(invoker);
+            Scope::Everything
+        } else if self.expected.contains(&invoker) {
+            Scope::Inherited
+        } else {
+            Scope::Nothing
+        };
+        self.expected.remove(&invoker);
+        for (id, record) in unacknowledged {
+            self.on_record(now, invoker, id, record, out);
+        }
+        let mut reported = BTreeSet::new();
+        for registered in containers {
+            reported.extend(registered.in_flight.iter().copied());
+            self.register_container(now, invoker, registered, scope, out);
+        }
+        if scope == Scope::Everything {
+            self.drop_unreported(now, invoker, &reported, out);
+        }
+        self.end_older(out);
+        self.try_release(now, out);
+        self.pump(now, out);
+    }
+
+    fn register_container(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        registered: RegisteredContainer,
+        scope: Scope,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let RegisteredContainer {
+            container,
+            revision,
+            in_flight,
+            credits,
+            warmed,
+        } = registered;
+        let known = self.containers.find(container).map(|known| known.is_inherited);
+        if known.is_none() {
+            // The table has given it up. What runs in it may end, and its invoker will tell.
+            self.containers.insert(container, Some(invoker), revision, true);
+        }
+        self.containers.place(container, invoker, true);
+        for id in in_flight {
+            self.adopt(now, container, id);
+        }
+        let replaces = match scope {
+            Scope::Everything => known.is_some(),
+            Scope::Inherited => known == Some(true),
+            Scope::Nothing => false,
+        };
+        if known.is_none() {
+            self.containers.leave(container, now);
+            out.push(Output::RemoveContainer { container });
+        } else if replaces && self.containers.credit(container, invoker, credits, warmed) {
+            self.failure = None;
+        }
+    }
+
+    /// An invoker has the activation delivered or started.
+    fn adopt(&mut self, now: Instant, container: ContainerId, id: ActivationId) {
+        if self.ledger.is_settled(id) {
+            return;
+        }
+        match self.ledger.find_mut(id) {
+            None => self.adopt_unknown(now, id, Stage::Adopted(container)),
+            Some(entry) => {
+                match entry.stage {
+                    Stage::Held => self.held.remove(entry.ticket.seq),
+                    Stage::Waiting => self.waiting.remove(entry.ticket.seq),
+                    Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) | Stage::Done(_) => return,
+                }
+                entry.stage = Stage::Adopted(container);
+            }
+        }
+        self.containers.adopt(container);
+    }
+
+    /// Settles what we thought the invoker had and it does not report: a delivery got lost on the way, a started one
+    /// went with something that the invoker lost.
+    fn drop_unreported(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        reported: &BTreeSet<ActivationId>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let there: BTreeSet<_> = self.containers.on(invoker).into_iter().collect();
+        for id in self
+            .ledger
+            .ids_where(|stage| stage.container().is_some_and(|at| there.contains(&at)))
+        {
+            if reported.contains(&id) {
+                continue;
+            }
+            match self.ledger.find(id).map(|entry| &entry.stage) {
+                Some(Stage::Delivered(container)) => {
+                    let container = *container;
+                    self.give_back(now, container, id, out);
+                }
+                _ => self.fail(now, id, ActivationStatus::WhiskError, mislaid_text(invoker), out),
+            }
+        }
+    }
+
+    pub(super) fn on_disconnected(&mut self, invoker: InvokerId) {
+        if !self.containers.on(invoker).is_empty() {
+            self.disconnected.insert(invoker);
+            self.containers.withdraw_all(invoker);
+        }
+    }
+
+    pub(super) fn on_invoker_gone(&mut self, now: Instant, invoker: InvokerId, out: &mut Vec<Output<P, R>>) {
+        self.disconnected.remove(&invoker);
+        if self.expected.remove(&invoker) {
+            // It did not say what it had, and never will.
+            self.lost = Some(invoker);
+        }
+        let gone: BTreeSet<_> = self.containers.on(invoker).into_iter().collect();
+        let ids = self
+            .ledger
+            .ids_where(|stage| stage.container().is_some_and(|at| gone.contains(&at)));
+        if !ids.is_empty() {
+            tracing::warn!(queue = %self.key, %invoker, activations = ids.len(), "invoker lost with activations");
+        }
+        self.fail_all(now, ids, ActivationStatus::WhiskError, &lost_text(invoker), out);
+        for container in gone {
+            self.containers.remove(container);
+        }
+        self.try_release(now, out);
+        self.decide_soon(now);
+    }
+
+    /// Ends the hold-back once nobody is expected any more.
+    pub(super) fn try_release(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+        if !self.expected.is_empty() || self.is_fenced {
+            return;
+        }
+        if self.scale_after.take().is_some() {
+            self.decide_soon(now);
+        }
+        if let Some(invoker) = self.lost {
+            let ids = self.held.ids();
+            return self.fail_all(now, ids, ActivationStatus::WhiskError, &lost_text(invoker), out);
+        }
+        while let Some(ticket) = self.held.pop() {
+            if let Some(entry) = self.ledger.find_mut(ticket.id) {
+                entry.stage = Stage::Waiting;
+                self.waiting.insert(ticket);
+                self.decide_for_new(now);
+            }
+        }
+        self.pump(now, out);
+    }
+}

@@ -1,0 +1,105 @@
+//! What can be seen of a queue from outside: `status`, and the lookup of an activation by id.
+
+use whiskraft_types::{ActivationId, Instant};
+
+use super::MemoryQueue;
+use crate::ledger::Stage;
+use crate::{ActivationState, ControllerId, QueueState};
+
+/// What `status` shows of a queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueView {
+    /// Its state.
+    pub state: QueueState,
+    /// Waiting activations, held back ones included.
+    pub waiting: usize,
+    /// Of these, held back until every invoker has registered.
+    pub held: usize,
+    /// Delivered or started ones.
+    pub in_flight: usize,
+    /// Outcomes kept.
+    pub done: usize,
+    /// Running containers.
+    pub running: usize,
+    /// Containers in progress, asked for ones included.
+    pub in_progress: usize,
+    /// Asks of containers that nothing has answered yet.
+    pub credits: usize,
+    /// Whether new activations are refused because too many wait.
+    pub is_throttled: bool,
+    /// Average length of a run in milliseconds.
+    pub average_ms: Option<f64>,
+    /// When the oldest waiting activation was accepted.
+    pub oldest: Option<Instant>,
+}
+
+impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+    /// Where an activation is, as far as this leadership knows.
+    #[must_use]
+    pub fn find(&self, id: ActivationId) -> Option<ActivationState<R>> {
+        self.ledger.find(id).map(|entry| match &entry.stage {
+            Stage::Held | Stage::Waiting => ActivationState::Waiting,
+            Stage::Delivered(container) => ActivationState::Delivered(*container),
+            Stage::Adopted(container) | Stage::Started(container) => ActivationState::Started(*container),
+            Stage::Done(done) => ActivationState::Done(done.outcome.clone()),
+        })
+    }
+
+    /// What `status` shows.
+    #[must_use]
+    pub fn view(&self) -> QueueView {
+        let counts = self.containers.counts();
+        QueueView {
+            state: self.state(),
+            waiting: self.len(),
+            held: self.held.len(),
+            in_flight: self.ledger.open_len() - self.len(),
+            done: self.ledger.done_len(),
+            running: counts.running,
+            in_progress: counts.in_progress + self.reserving as usize,
+            credits: self.containers.credits(),
+            is_throttled: self.is_throttled,
+            average_ms: self.average.mean_ms(),
+            oldest: self.waiting.oldest().into_iter().chain(self.held.oldest()).min(),
+        }
+    }
+
+    /// Activations that have not ended, each with every controller that waits for it: whom the shell has to tell when
+    /// the leadership ends.
+    pub fn unfinished(&self) -> impl Iterator<Item = (ControllerId, ActivationId)> {
+        let ids = self
+            .ledger
+            .ids_where(|stage| !matches!(stage, Stage::Done(_)))
+            .into_iter();
+        let waiters = |id| {
+            self.ledger
+                .find(id)
+                .map(|entry| entry.waiters.iter().map(move |waiter| (waiter, id)))
+        };
+        ids.filter_map(waiters).flatten()
+    }
+
+    /// Activations that were delivered and have not said yet that they start.
+    #[must_use]
+    pub fn delivered_len(&self) -> usize {
+        self.ledger
+            .ids_where(|stage| matches!(stage, Stage::Delivered(_)))
+            .len()
+    }
+
+    fn state(&self) -> QueueState {
+        if self.is_removing {
+            QueueState::Removing
+        } else if self.failure.is_some() {
+            QueueState::Flushing
+        } else if self.is_throttled {
+            QueueState::ActionThrottled
+        } else if self.quiet_since.is_some() {
+            QueueState::Idle
+        } else if self.is_namespace_full {
+            QueueState::NamespaceThrottled
+        } else {
+            QueueState::Running
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Everything a [`MemoryQueue`](crate::MemoryQueue) wants done, in order. The scheduler's shard actor carries it out
+//! and adds the queue's key and epoch to every frame.
+
+use std::time::Duration;
+
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, InvokerId, Rejection};
+
+use crate::ControllerId;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output<P, R> {
+    /// Tell the controller that its activation is taken.
+    Accept {
+        /// Whom.
+        controller: ControllerId,
+        /// Which.
+        id: ActivationId,
+    },
+    /// Tell the controller that it is not.
+    Reject {
+        /// Whom.
+        controller: ControllerId,
+        /// Which.
+        id: ActivationId,
+        /// Why, and what to do next.
+        rejection: Rejection,
+    },
+    /// Send the activation to the container, on the stream whose `Register` was passed in last. Only a stream that
+    /// is certainly broken allows to drop this; `Disconnected` follows then.
+    Deliver {
+        /// Where the container is.
+        invoker: InvokerId,
+        /// Which container.
+        container: ContainerId,
+        /// The activation.
+        id: ActivationId,
+        /// Newest attempt that was submitted.
+        attempt: u32,
+        /// Time since this leader accepted it.
+        waited: Duration,
+        /// What to run it with.
+        payload: P,
+    },
+    /// Send the outcome to the controller. If it is not connected, drop this: it submits again when it is back.
+    Complete {
+        /// Whom.
+        controller: ControllerId,
+        /// Which.
+        id: ActivationId,
+        /// How it ended.
+        outcome: Outcome<R>,
+    },
+    /// Tell the invoker that it may forget this result.
+    AcknowledgeInvoker {
+        /// Whom.
+        invoker: InvokerId,
+        /// Which.
+        id: ActivationId,
+    },
+    /// Tell the container's invoker that its asks are taken back.
+    WithdrawAck {
+        /// Whose.
+        container: ContainerId,
+    },
+    /// Ask the log for container slots; answered by exactly one [`Granted`](crate::Input::Granted).
+    Reserve {
+        /// How many.
+        count: u32,
+    },
+    /// Propose that new activations of this action are refused (or taken again), for other schedulers and SDKs to
+    /// see. The queue itself refuses from this moment.
+    SetThrottle(bool),
+    /// The namespace is full, this queue has work and not one container: an idle container of another queue of the
+    /// namespace should make room. Sent once each time this begins.
+    Starved,
+    /// End the container after what runs in it: it runs an old revision, or nobody here knows it.
+    RemoveContainer {
+        /// Which.
+        container: ContainerId,
+    },
+    /// Propose the removal of this queue: nothing waits, runs or is owed for the whole idle time. Activations are
+    /// answered with `NoQueue` until `RemovalFailed`.
+    RemoveQueue,
+}
+
+/// How an activation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<R> {
+    /// It ran; this is its record.
+    Record(R),
+    /// It did not run, or nobody can say: the shell makes a record of no duration from this.
+    Failure {
+        /// Class of the failure.
+        status: ActivationStatus,
+        /// Text for the user.
+        text: String,
+    },
+}

@@ -1,0 +1,84 @@
+//! Settings of every queue that a scheduler leads; shared by all of them.
+
+use std::time::Duration;
+
+/// Limits and times of a [`MemoryQueue`](crate::MemoryQueue).
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueSettings {
+    /// Waiting activations at which new ones are rejected with `Throttled`. Default 10000.
+    pub len_max: u32,
+    /// Part of `len_max` at or below which they are taken again. Default 0.9.
+    pub throttling_fraction: f64,
+    /// Longest wait from acceptance to delivery; after it an activation fails. Default 60 s.
+    pub retention: Duration,
+    /// The same for actions whose image must be pulled. Default 300 s.
+    pub retention_blackbox: Duration,
+    /// Age at which a waiting activation asks for more containers. Default 100 ms.
+    pub stale_threshold: Duration,
+    /// Pause between two scaling decisions while activations wait. Default 100 ms.
+    pub decision_interval: Duration,
+    /// Most runs that the duration average looks back on. Default 10.
+    pub duration_samples: usize,
+    /// Time with nothing waiting, running or owed after which the queue is removed. Default 10 min.
+    pub idle_after: Duration,
+    /// Most times that one activation may be refused by invokers before it fails. Default 5.
+    pub refusals_max: u8,
+    /// Longest time without scaling after a change of leader. Default 1 s.
+    pub takeover_wait_max: Duration,
+    /// Longest pause between creations while they fail; from 100 ms it doubles up to this. Default 1.6 s.
+    pub creation_pause_max: Duration,
+    /// Time without a new activation after which a failed creation is forgotten. Default 60 s.
+    pub flush_grace: Duration,
+    /// Time that a queue without containers in a full namespace keeps its activations before it fails them and
+    /// refuses new ones. Default 1 s.
+    pub starved_wait: Duration,
+    /// Time after which the invoker may forget a result that its controller did not fetch. Default 60 s.
+    pub result_grace: Duration,
+    /// Time that such a result can be looked up by id, from its end. Default 10 min.
+    pub result_keep: Duration,
+    /// Most outcomes kept; the oldest go first. Default 10000.
+    pub results_max: usize,
+    /// Time that the id of a received outcome is remembered, to refuse it when it is submitted again. Default 60 s.
+    pub dedup_window: Duration,
+    /// Most such ids; the oldest go first. Default 10000.
+    pub dedup_max: usize,
+    /// Time for an invoker to say what became of the activations of a container that the table lost. Default 10 s.
+    pub settle_wait: Duration,
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            len_max: 10_000,
+            throttling_fraction: 0.9,
+            retention: Duration::from_secs(60),
+            retention_blackbox: Duration::from_secs(300),
+            stale_threshold: Duration::from_millis(100),
+            decision_interval: Duration::from_millis(100),
+            duration_samples: 10,
+            idle_after: Duration::from_secs(600),
+            refusals_max: 5,
+            takeover_wait_max: Duration::from_secs(1),
+            creation_pause_max: Duration::from_millis(1600),
+            flush_grace: Duration::from_secs(60),
+            starved_wait: Duration::from_secs(1),
+            result_grace: Duration::from_secs(60),
+            result_keep: Duration::from_secs(600),
+            results_max: 10_000,
+            dedup_window: Duration::from_secs(60),
+            dedup_max: 10_000,
+            settle_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+impl QueueSettings {
+    /// Waiting activations at or below which throttling ends.
+    #[must_use]
+    pub fn release_len(&self) -> usize {
+        // Truncation is meant: a length is at most the product exactly if it is at most its whole part.
+        let released = (f64::from(self.len_max) * self.throttling_fraction.clamp(0.0, 1.0)) as usize;
+        // A queue that is at its limit is throttled, whatever the fraction says.
+        released.min(self.len_max.saturating_sub(1) as usize)
+    }
+}

@@ -1,0 +1,129 @@
+//! Accepting, handing out, finishing.
+
+use crate::rig::check;
+
+#[test]
+fn waiting_container_is_served_at_once() {
+    check(
+        "have c1
+         credit c1        -> nothing
+         submit a1        -> accepted a1, deliver a1 to c1
+         submit a2        -> accepted a2
+         started a1 c1    -> nothing
+         completed a1 c1  -> done a1 to k1
+         received a1      -> ack a1 to i1
+         credit c1        -> deliver a2 to c1",
+    );
+}
+
+#[test]
+fn completion_with_credits_pulls_the_next() {
+    check(
+        "have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         submit a2           -> accepted a2
+         completed a1 c1 +1  -> done a1 to k1, deliver a2 to c1",
+    );
+}
+
+#[test]
+fn order_is_that_of_arrival_and_several_asks_are_one_container() {
+    check(
+        "have c1
+         submit a1 -> accepted a1
+         submit a2 -> accepted a2
+         submit a3 -> accepted a3
+         credit c1 x2 -> deliver a1 to c1, deliver a2 to c1
+         credit c1 x2 -> deliver a3 to c1
+         submit a4 -> accepted a4, deliver a4 to c1",
+    );
+}
+
+#[test]
+fn warmed_containers_come_first_then_the_highest_id() {
+    check(
+        "have c1 c2 c3
+         credit c1 warmed -> nothing
+         credit c2 -> nothing
+         credit c3 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         submit a2 -> accepted a2, deliver a2 to c3
+         submit a3 -> accepted a3, deliver a3 to c2",
+    );
+}
+
+#[test]
+fn withdrawn_asks_get_nothing() {
+    check(
+        "have c1
+         credit c1 x3 -> nothing
+         withdraw c1  -> withdrawn c1
+         submit a1    -> accepted a1",
+    );
+}
+
+#[test]
+fn unknown_container_is_ended() {
+    check(
+        "credit c9 -> remove c9
+         submit a1 -> accepted a1",
+    );
+}
+
+#[test]
+fn refused_activation_goes_back_to_its_place() {
+    check(
+        "have c1 c2
+         credit c1 x2 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         submit a2 -> accepted a2, deliver a2 to c1
+         submit a3 -> accepted a3
+         refused a1 c1 -> nothing
+         refused a2 c1 -> nothing
+         credit c2 x3 -> deliver a1 to c2, deliver a2 to c2, deliver a3 to c2",
+    );
+}
+
+#[test]
+fn refusal_by_a_container_that_does_not_have_it_is_ignored() {
+    check(
+        "have c1 c2
+         credit c1 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         refused a1 c2 -> nothing
+         credit c2 -> nothing
+         refused a1 c1 -> deliver a1 to c2",
+    );
+}
+
+#[test]
+fn sixth_refusal_is_the_end() {
+    check(
+        "have c1
+         submit a1 -> accepted a1
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> deliver a1 to c1
+         refused a1 c1 -> failed a1 to k1 whisk: The activation was refused 6 times by invokers.",
+    );
+}
+
+#[test]
+fn what_was_started_is_not_given_back() {
+    check(
+        "have c1
+         credit c1 x2 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         started a1 c1 -> nothing
+         refused a1 c1 -> failed a1 to k1 whisk: The invoker gave the activation back after its start.",
+    );
+}

@@ -1,0 +1,452 @@
+//! The one helper of the transcripts. A line is `input` or `input -> outputs`; without an arrow nothing is expected
+//! and nothing forbidden. Activations are `a1`, controllers `k1`, containers `c1`; a container of two digits sits on
+//! the invoker of its first digit (`c21` on `i2`), others on `i1`. `\,` is a comma inside a text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use whiskraft_queue::{
+    ActionProfile, ControllerId, Input, KnownContainer, MemoryQueue, NamespaceCounts, Outcome, Output,
+    QueueSettings, RegisteredContainer,
+};
+use whiskraft_types::{
+    ActivationId, ActivationStatus, ContainerId, CreationError, Epoch, Instant, InvokerId, QueueKey,
+    Rejection, Revision, SessionId, ThrottleScope,
+};
+
+/// Runs a transcript on a new queue; panics with the line that went another way.
+pub(crate) fn check(transcript: &str) {
+    let mut rig = Rig::default();
+    for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (input, expected) = match line.split_once("->") {
+            Some((input, expected)) => (input.trim(), Some(expected.trim())),
+            None => (line, None),
+        };
+        rig.run(input, line);
+        let said: Vec<String> = rig.out.drain(..).map(|output| show(&output)).collect();
+        if let Some(expected) = expected {
+            assert_eq!(said, split(expected), "\nat: {line}\nin:\n{transcript}");
+        }
+    }
+}
+
+struct Rig {
+    settings: QueueSettings,
+    queue: Option<MemoryQueue<String, String>>,
+    now: Instant,
+    out: Vec<Output<String, String>>,
+}
+
+impl Default for Rig {
+    fn default() -> Self {
+        let settings = QueueSettings::default();
+        Self {
+            settings,
+            queue: None,
+            now: Instant::ORIGIN,
+            out: Vec::new(),
+        }
+    }
+}
+
+impl Rig {
+    fn queue(&mut self) -> &mut MemoryQueue<String, String> {
+        let (settings, now) = (self.settings.clone(), self.now);
+        self.queue.get_or_insert_with(|| {
+            let key = QueueKey {
+                namespace: "guest".parse().unwrap(),
+                action: "guest/hello".parse().unwrap(),
+            };
+            MemoryQueue::new(key, Epoch(1), profile(1, false), Arc::new(settings), now)
+        })
+    }
+
+    fn tell(&mut self, input: Input<String, String>) {
+        let (now, mut out) = (self.now, std::mem::take(&mut self.out));
+        self.queue().step(now, input, &mut out);
+        self.out = out;
+    }
+
+    fn run(&mut self, input: &str, line: &str) {
+        let (verb, rest) = input.split_once(' ').unwrap_or((input, ""));
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        match (verb, words.as_slice()) {
+            ("settings", [name, value]) => self.set(name, value.parse().unwrap()),
+            ("have", ids) => self.grant(0, ids, 1),
+            ("granted", [asked, ids @ .., revision]) if revision.starts_with('r') => {
+                self.grant(asked.parse().unwrap(), ids, number(revision));
+            }
+            ("granted", [asked, ids @ ..]) => self.grant(asked.parse().unwrap(), ids, 1),
+            ("submit", [ids, rest @ ..]) => self.submit(ids, rest),
+            ("credit", [id, rest @ ..]) => self.credit(id, rest),
+            ("completed", [id, at, rest @ ..]) => self.complete(id, at, rest),
+            ("takeover", words) => self.takeover(words),
+            ("register", _) => self.register(rest),
+            ("creation-failed", _) => self.creation_failed(rest),
+            ("tick", words) => self.tell(Input::Tick(counts(words))),
+            ("wait", [time, words @ ..]) => self.wait(time, words),
+            ("due", ["now"]) => assert_eq!(self.queue().next_deadline(), Some(self.now), "{line}"),
+            ("never", ["due"]) => assert_eq!(self.queue().next_deadline(), None, "{line}"),
+            // A queue that has asked for its first container and lost it again: only demand makes it ask now.
+            ("started-up", []) => {
+                self.tell(Input::Tick(counts(&[])));
+                self.tell(Input::Granted {
+                    asked: 1,
+                    containers: Vec::new(),
+                    revision: Revision(1),
+                });
+                self.out.clear();
+            }
+            _ => {
+                let input = simple(verb, &words).unwrap_or_else(|| panic!("cannot read {line:?}"));
+                self.tell(input);
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, value: usize) {
+        match name {
+            "len-max" => self.settings.len_max = u32::try_from(value).unwrap(),
+            "results-max" => self.settings.results_max = value,
+            other => panic!("no setting {other:?}"),
+        }
+    }
+
+    fn grant(&mut self, asked: u32, ids: &[&str], revision: u64) {
+        let containers = ids.iter().map(|id| container(id)).collect();
+        self.tell(Input::Granted {
+            asked,
+            containers,
+            revision: Revision(revision),
+        });
+    }
+
+    fn submit(&mut self, ids: &str, words: &[&str]) {
+        let value = |name| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+        let (first, last) = ids.split_once("..").unwrap_or((ids, ids));
+        for id in number(first)..=number(last) {
+            self.tell(Input::Submit {
+                controller: controller(value("from").unwrap_or("k1")),
+                id: activation(&format!("a{id}")),
+                attempt: value("attempt").map_or(1, |attempt| attempt.parse().unwrap()),
+                payload: value("payload").unwrap_or_default().to_owned(),
+            });
+        }
+    }
+
+    fn credit(&mut self, id: &str, words: &[&str]) {
+        let count = words
+            .iter()
+            .find_map(|word| word.strip_prefix('x'))
+            .map_or(1, |count| count.parse().unwrap());
+        let (invoker, container) = (invoker_of(id), container(id));
+        self.tell(Input::Credit {
+            invoker,
+            container,
+            count,
+            warmed: words.contains(&"warmed"),
+        });
+    }
+
+    fn complete(&mut self, id: &str, at: &str, words: &[&str]) {
+        let credits = words
+            .iter()
+            .find_map(|word| word.strip_prefix('+'))
+            .map_or(0, |count| count.parse().unwrap());
+        self.tell(Input::Completed {
+            invoker: invoker_of(at),
+            container: container(at),
+            id: activation(id),
+            record: id.to_owned(),
+            duration: None,
+            credits,
+        });
+    }
+
+    fn takeover(&mut self, words: &[&str]) {
+        let mut lists = words.split(|word| *word == "with");
+        let (invokers, containers) = (lists.next().unwrap_or_default(), lists.next().unwrap_or_default());
+        let mut invokers = invokers.split(|word| *word == "lost");
+        let mut ids = || {
+            invokers
+                .next()
+                .unwrap_or_default()
+                .iter()
+                .map(|id| InvokerId(number(id)))
+                .collect()
+        };
+        let (expected, lost) = (ids(), ids());
+        let known = |id: &&str| KnownContainer {
+            container: container(id),
+            invoker: Some(invoker_of(id)),
+            revision: Revision(1),
+            running: true,
+        };
+        self.tell(Input::Takeover {
+            expected,
+            lost,
+            containers: containers.iter().map(known).collect(),
+        });
+    }
+
+    /// `i1 c1 has a1 a2 asks 2, c2 has asks 0 unacked a3 a4`
+    fn register(&mut self, text: &str) {
+        let (text, unacked) = text.split_once("unacked").unwrap_or((text, ""));
+        let (invoker, containers) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let containers = containers
+            .split(',')
+            .filter(|text| !text.trim().is_empty())
+            .map(|text| {
+                let (id, rest) = text.split_once("has").unwrap();
+                let (in_flight, asks) = rest.split_once("asks").unwrap();
+                RegisteredContainer {
+                    container: container(id.trim()),
+                    revision: Revision(1),
+                    in_flight: in_flight.split_whitespace().map(activation).collect(),
+                    credits: asks.trim().parse().unwrap(),
+                    warmed: true,
+                }
+            });
+        let containers = containers.collect();
+        let unacknowledged = unacked
+            .split_whitespace()
+            .map(|id| (activation(id), id.to_owned()))
+            .collect();
+        self.tell(Input::Register {
+            invoker: InvokerId(number(invoker)),
+            containers,
+            unacknowledged,
+        });
+    }
+
+    fn creation_failed(&mut self, text: &str) {
+        let (what, message) = text.split_once(": ").unwrap();
+        let (id, error) = what.split_once(' ').unwrap();
+        let error = match error {
+            "resources" => CreationError::NoAvailableResources,
+            "image" => CreationError::BlackBox,
+            other => panic!("no error {other:?}"),
+        };
+        self.tell(Input::CreationFailed {
+            container: container(id),
+            error,
+            message: message.to_owned(),
+        });
+    }
+
+    /// Lets time pass and ticks at every deadline on the way.
+    fn wait(&mut self, time: &str, words: &[&str]) {
+        let digits = time.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let count: u64 = digits.parse().unwrap();
+        let until = self.now + Duration::from_millis(if time.ends_with("ms") { count } else { count * 1000 });
+        // More ticks than any transcript needs: a queue that keeps asking for the same moment is caught here.
+        for _ in 0..10_000 {
+            match self.queue().next_deadline().filter(|at| *at <= until) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.tell(Input::Tick(counts(words)));
+                }
+                None => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+        panic!("the queue wants a tick for ever");
+    }
+}
+
+fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
+    Some(match (verb, words) {
+        ("received", [id]) => Input::Received {
+            controller: controller("k1"),
+            id: activation(id),
+        },
+        ("received", [id, "from", from]) => Input::Received {
+            controller: controller(from),
+            id: activation(id),
+        },
+        ("withdraw", [id]) => Input::Withdraw {
+            container: container(id),
+        },
+        ("started", [id, at]) => Input::Started {
+            container: container(at),
+            id: activation(id),
+        },
+        ("refused", [id, at]) => Input::Refused {
+            container: container(at),
+            id: activation(id),
+        },
+        ("disconnected", [id]) => Input::Disconnected {
+            invoker: InvokerId(number(id)),
+        },
+        ("gone", [id]) => Input::InvokerGone {
+            invoker: InvokerId(number(id)),
+        },
+        ("placed", [id]) => Input::ContainerPlaced {
+            container: container(id),
+            invoker: invoker_of(id),
+        },
+        ("running", [id]) => Input::ContainerRunning {
+            container: container(id),
+            invoker: invoker_of(id),
+        },
+        ("warm", [id]) => Input::ContainerWarm {
+            container: container(id),
+        },
+        ("removed", [id]) => Input::ContainerRemoved {
+            container: container(id),
+        },
+        ("action", [revision, rest @ ..]) => Input::Action(profile(number(revision), rest == ["blackbox"])),
+        ("room", []) => Input::NamespaceFull(false),
+        ("fence", []) => Input::Fence(true),
+        ("unfence", []) => Input::Fence(false),
+        ("removal-failed", []) => Input::RemovalFailed,
+        _ => return None,
+    })
+}
+
+fn profile(revision: u64, blackbox: bool) -> ActionProfile {
+    ActionProfile {
+        revision: Revision(revision),
+        concurrency: 1,
+        instances: None,
+        blackbox,
+    }
+}
+
+fn counts(words: &[&str]) -> NamespaceCounts {
+    let value = |name| {
+        words
+            .windows(2)
+            .find(|pair| pair[0] == name)
+            .map(|pair| pair[1].parse().unwrap())
+    };
+    NamespaceCounts {
+        limit: value("limit").unwrap_or(10),
+        running: value("running").unwrap_or(0),
+        in_progress: 0,
+    }
+}
+
+fn number(name: &str) -> u64 {
+    name[1..]
+        .parse()
+        .unwrap_or_else(|_| panic!("no number in {name:?}"))
+}
+
+fn activation(name: &str) -> ActivationId {
+    ActivationId::from_bytes(u128::from(number(name)).to_be_bytes())
+}
+
+fn controller(name: &str) -> ControllerId {
+    ControllerId(u128::from(number(name)).to_be_bytes())
+}
+
+fn container(name: &str) -> ContainerId {
+    ContainerId {
+        session: SessionId(1),
+        seq: number(name),
+    }
+}
+
+fn invoker_of(name: &str) -> InvokerId {
+    InvokerId(match number(name) {
+        seq @ 10.. => seq / 10,
+        _ => 1,
+    })
+}
+
+fn show_id(id: ActivationId) -> String {
+    format!("a{}", u128::from_be_bytes(*id.as_bytes()))
+}
+
+fn show(output: &Output<String, String>) -> String {
+    let controller_name = |controller: &ControllerId| format!("k{}", u128::from_be_bytes(controller.0));
+    match output {
+        Output::Accept { id, .. } => format!("accepted {}", show_id(*id)),
+        Output::Reject { id, rejection, .. } => {
+            format!("rejected {} {}", show_id(*id), show_rejection(rejection))
+        }
+        Output::Deliver {
+            invoker,
+            container,
+            id,
+            ..
+        } => {
+            let name = format!("c{}", container.seq);
+            assert_eq!(*invoker, invoker_of(&name), "delivered to the wrong invoker");
+            format!("deliver {} to {name}", show_id(*id))
+        }
+        Output::Complete {
+            controller,
+            id,
+            outcome,
+        } => {
+            let (id, to) = (show_id(*id), controller_name(controller));
+            match outcome {
+                Outcome::Record(record) => {
+                    assert_eq!(*record, id, "the record of another activation");
+                    format!("done {id} to {to}")
+                }
+                Outcome::Failure {
+                    status: ActivationStatus::WhiskError,
+                    text,
+                } => {
+                    format!("failed {id} to {to} whisk: {text}")
+                }
+                Outcome::Failure { status, text } => {
+                    assert_eq!(*status, ActivationStatus::DeveloperError);
+                    format!("failed {id} to {to} developer: {text}")
+                }
+            }
+        }
+        Output::AcknowledgeInvoker { invoker, id } => format!("ack {} to i{invoker}", show_id(*id)),
+        Output::WithdrawAck { container } => format!("withdrawn c{}", container.seq),
+        Output::Reserve { count } => format!("reserve {count}"),
+        Output::SetThrottle(true) => "throttle on".to_owned(),
+        Output::SetThrottle(false) => "throttle off".to_owned(),
+        Output::Starved => "starved".to_owned(),
+        Output::RemoveContainer { container } => format!("remove c{}", container.seq),
+        Output::RemoveQueue => "remove queue".to_owned(),
+    }
+}
+
+fn show_rejection(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::NoQueue => "no-queue",
+        Rejection::Throttled {
+            scope: ThrottleScope::Action,
+            ..
+        } => "throttled action",
+        Rejection::Throttled {
+            scope: ThrottleScope::Namespace,
+            ..
+        } => "throttled namespace",
+        Rejection::Conflict => "conflict",
+        Rejection::Unavailable { .. } => "unavailable",
+        Rejection::Invalid { .. } => "invalid",
+        other => panic!("a queue does not say {other}"),
+    }
+}
+
+/// Splits expectations at commas and spells `accepted a1..a3` out.
+fn split(expected: &str) -> Vec<String> {
+    if expected == "nothing" {
+        return Vec::new();
+    }
+    let protected = expected.replace("\\,", "\u{0}");
+    let mut parts = Vec::new();
+    for part in protected.split(',').map(|part| part.trim().replace('\u{0}', ",")) {
+        match part
+            .strip_prefix("accepted ")
+            .and_then(|ids| ids.split_once(".."))
+        {
+            Some((first, last)) => {
+                parts.extend((number(first)..=number(last)).map(|id| format!("accepted a{id}")));
+            }
+            None => parts.push(part),
+        }
+    }
+    parts
+}

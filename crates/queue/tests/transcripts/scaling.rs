@@ -1,0 +1,184 @@
+//! Containers: asked for, failed, replaced.
+
+use crate::rig::check;
+
+#[test]
+fn new_queue_asks_for_a_container_before_the_first_activation() {
+    check(
+        "tick -> reserve 1
+         tick -> nothing
+         submit a1 -> accepted a1
+         wait 100ms -> nothing
+         granted 1 c1 -> nothing
+         placed c1
+         credit c1 -> deliver a1 to c1",
+    );
+}
+
+#[test]
+fn activation_without_any_container_is_decided_upon_at_once() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         due now
+         tick -> reserve 1",
+    );
+}
+
+#[test]
+fn stale_ones_ask_for_one_container_each_while_the_length_of_runs_is_unknown() {
+    check(
+        "have c1
+         running c1
+         submit a1..a3 -> accepted a1..a3
+         wait 100ms limit 10 running 1 -> reserve 3
+         wait 100ms limit 10 running 1 -> nothing
+         granted 3 -> nothing
+         wait 100ms limit 10 running 1 -> reserve 3",
+    );
+}
+
+#[test]
+fn platform_failure_keeps_the_waiting_and_tries_again_after_growing_pauses() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick -> reserve 1
+         granted 1 c1 -> nothing
+         creation-failed c1 resources: no room -> nothing
+         wait 99ms -> nothing
+         wait 1ms -> reserve 1
+         granted 1 c2 -> nothing
+         creation-failed c2 resources: no room -> nothing
+         wait 199ms -> nothing
+         wait 1ms -> reserve 1
+         granted 1 c3 -> nothing
+         credit c3 -> deliver a1 to c3",
+    );
+}
+
+#[test]
+fn platform_failure_gives_its_reason_at_the_end_of_the_retention() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick -> reserve 1
+         granted 1 c1 -> nothing
+         creation-failed c1 resources: no room -> nothing
+         tick -> nothing
+         wait 100ms -> reserve 1
+         wait 60s -> failed a1 to k1 whisk: no room",
+    );
+}
+
+#[test]
+fn developer_failure_fails_the_waiting_and_the_next_ones_at_once() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick -> reserve 1
+         granted 1 c1 -> nothing
+         creation-failed c1 image: no such image -> failed a1 to k1 developer: no such image
+         wait 10s -> nothing
+         submit a2 -> accepted a2, failed a2 to k1 developer: no such image
+         tick -> reserve 1
+         granted 1 c2 -> nothing
+         credit c2 -> nothing
+         submit a3 -> accepted a3, deliver a3 to c2",
+    );
+}
+
+#[test]
+fn developer_failure_is_forgotten_when_nobody_comes() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick -> reserve 1
+         granted 1 c1 -> nothing
+         creation-failed c1 image: no such image -> failed a1 to k1 developer: no such image
+         received a1
+         wait 60s -> nothing
+         submit a2 -> accepted a2",
+    );
+}
+
+#[test]
+fn failure_beside_a_running_container_changes_nothing() {
+    check(
+        "have c1 c2
+         running c1
+         submit a1 -> accepted a1
+         creation-failed c2 image: no such image -> nothing
+         credit c1 -> deliver a1 to c1",
+    );
+}
+
+#[test]
+fn zero_limit_is_told_at_the_end_of_the_retention_and_ends_when_raised() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick limit 0 -> nothing
+         wait 60s limit 0 -> failed a1 to k1 whisk: The namespace limit is less than or equal to 0.
+         submit a2 -> accepted a2
+         wait 1s limit 5 -> reserve 1",
+    );
+}
+
+#[test]
+fn newer_revision_ends_free_containers_now_and_busy_ones_afterwards() {
+    check(
+        "have c1 c2
+         credit c1 -> nothing
+         credit c2 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c2
+         action r2 -> remove c1
+         submit a2 -> accepted a2
+         completed a1 c2 +1 -> remove c2, done a1 to k1
+         removed c1
+         removed c2
+         tick -> reserve 1
+         granted 1 c3 r2 -> nothing
+         credit c3 -> deliver a2 to c3",
+    );
+}
+
+#[test]
+fn slot_granted_for_an_old_revision_is_given_back() {
+    check(
+        "tick -> reserve 1
+         action r2 -> nothing
+         granted 1 c1 r1 -> remove c1",
+    );
+}
+
+#[test]
+fn queue_with_nothing_to_do_asks_to_be_removed_and_refuses_meanwhile() {
+    check(
+        "tick -> reserve 1
+         granted 1 c1
+         credit c1 -> nothing
+         wait 3600s -> nothing
+         warm c1
+         wait 599s -> nothing
+         wait 1s -> remove queue
+         submit a1 -> rejected a1 no-queue
+         removal-failed
+         submit a1 -> accepted a1",
+    );
+}
+
+#[test]
+fn result_that_nobody_fetches_holds_the_queue_for_the_grace_only() {
+    check(
+        "started-up
+         have c1
+         credit c1 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         completed a1 c1 -> done a1 to k1
+         warm c1
+         wait 60s -> ack a1 to i1
+         wait 599s -> nothing
+         wait 1s -> remove queue",
+    );
+}

@@ -1,0 +1,25 @@
+//! The one place of this crate that reads the clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Now, on the monotonic clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of this crate that reads the monotonic clock"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Holds a thread up, to imitate a slow disk.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "imitates a slow disk in measurements; nothing waits for an event here"
+)]
+pub(crate) fn stall(time: Duration) {
+    if !time.is_zero() {
+        std::thread::sleep(time);
+    }
+}

@@ -1,0 +1,165 @@
+//! What a node is told when it starts: who it is, where its data lives, and its settings.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use whiskraft_types::SchedulerId;
+
+/// Bounds outside which a cluster cannot work, with the setting that breaks one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {found}, but must be {wanted}")]
+pub struct SettingsError {
+    setting: &'static str,
+    found: String,
+    wanted: String,
+}
+
+/// Everything [`Node::start`](crate::Node::start) needs.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// This scheduler's number in `initial_cluster`; `None` for one that joins, whose number the cluster chooses.
+    pub id: Option<SchedulerId>,
+    /// Peer addresses (`host:port`) of the schedulers that form the cluster, the same on each of them; empty for one
+    /// that joins.
+    pub initial_cluster: BTreeMap<SchedulerId, String>,
+    /// Peer addresses of live members through which this scheduler joins; `None` for an initial member.
+    pub join: Option<Vec<String>>,
+    /// Name of the cluster; part of its identity, so that two clusters on the same addresses stay apart.
+    pub cluster_name: String,
+    /// Directory for log, snapshots, documents and identity; created if missing.
+    pub data_dir: PathBuf,
+    /// Listener for other schedulers, bound already.
+    pub peer_listener: TcpListener,
+    /// `host:port` at which others reach `peer_listener`; `None` takes the address in `initial_cluster` or, for one
+    /// that joins, the listener's own.
+    pub advertise_peer: Option<String>,
+    /// `host:port` at which controllers and invokers reach this scheduler.
+    pub advertise_client: String,
+    /// Failure zone; may be empty.
+    pub zone: String,
+    /// Version of the binary.
+    pub version: String,
+    /// Tunables.
+    pub settings: Settings,
+}
+
+/// Tunables of the replicated log (`[scheduler.raft]`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Pause between heartbeats of the Raft leader. Default 50ms.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Shortest silence after which a follower asks for votes. Default 150ms; keep it above ten slow syncs.
+    #[serde(with = "humantime_serde")]
+    pub election_min: Duration,
+    /// Longest such silence, and the length of the leader's lease. Default 300ms.
+    #[serde(with = "humantime_serde")]
+    pub election_max: Duration,
+    /// How long a proposal, a read index or a forwarded call may wait for a leader and its answer. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub propose_timeout: Duration,
+    /// How long sending a snapshot to a follower may take. Default 30s.
+    #[serde(with = "humantime_serde")]
+    pub snapshot_timeout: Duration,
+    /// Log entries between two snapshots. Default 20000.
+    pub snapshot_logs: u64,
+    /// Log entries kept below the newest snapshot, so that a follower that was away catches up from the log; more
+    /// than two snapshot intervals, so that the older snapshot stays usable. Default 100000.
+    pub logs_kept: u64,
+    /// Batches of events kept for watchers that resume. Default 8192.
+    pub watch_batches: usize,
+    /// Bytes of events kept for watchers that resume, by estimate. Default 33554432 (32 MiB).
+    pub watch_bytes: usize,
+    /// Space that must be left on the disk of `data-dir` for this node to accept documents and blobs. Default
+    /// 67108864 (64 MiB).
+    pub disk_reserve: u64,
+    /// Added to every sync of the log; for measurements of slow disks. Default 0s.
+    #[serde(with = "humantime_serde")]
+    pub sync_delay: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+            propose_timeout: Duration::from_secs(5),
+            snapshot_timeout: Duration::from_secs(30),
+            snapshot_logs: 20_000,
+            logs_kept: 100_000,
+            watch_batches: 8192,
+            watch_bytes: 32 << 20,
+            disk_reserve: 64 << 20,
+            sync_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks the relations between settings.
+    ///
+    /// # Errors
+    /// Names the first setting that is out of bounds.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let refuse = |setting, found: String, wanted: String| {
+            Err(SettingsError {
+                setting,
+                found,
+                wanted,
+            })
+        };
+        if self.heartbeat < Duration::from_millis(5) {
+            return refuse(
+                "heartbeat",
+                format!("{:?}", self.heartbeat),
+                "at least 5ms".to_owned(),
+            );
+        }
+        if self.election_min < self.heartbeat * 2 {
+            let wanted = format!("at least twice the heartbeat of {:?}", self.heartbeat);
+            return refuse("election-min", format!("{:?}", self.election_min), wanted);
+        }
+        if self.election_max <= self.election_min {
+            let wanted = format!("more than election-min, {:?}", self.election_min);
+            return refuse("election-max", format!("{:?}", self.election_max), wanted);
+        }
+        if self.snapshot_logs == 0 {
+            return refuse("snapshot-logs", "0".to_owned(), "at least 1".to_owned());
+        }
+        if self.watch_batches == 0 || self.watch_bytes == 0 {
+            return refuse(
+                "watch-batches",
+                "0".to_owned(),
+                "at least 1, like watch-bytes".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_within_bounds() {
+        assert_eq!(Settings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_setting_out_of_bounds_is_named() {
+        let settings = Settings {
+            election_max: Duration::from_millis(100),
+            ..Settings::default()
+        };
+        let error = settings.check().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "election-max is 100ms, but must be more than election-min, 150ms"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The running consensus core and what the parts of a node ask it for: who leads, whether this node may act as the
+//! leader, a write into its own log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::{Instant, RaftMetrics, ReadPolicy, ServerState};
+use whiskraft_state::{Command, Response};
+use whiskraft_types::LogRevision;
+
+use crate::config::Settings;
+use crate::disk::DiskSpace;
+use crate::fatal::Fatal;
+use crate::peers::Peers;
+use crate::store::{Machine, Shared};
+use crate::types::{Proposal, Types};
+
+/// openraft, with our types.
+pub(crate) type Raft = openraft::Raft<Types, Machine>;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(crate) raft: Raft,
+    pub(crate) peers: Peers,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) fatal: Fatal,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) disk: DiskSpace,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.peers.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why this node, asked as the leader, has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotDone {
+    /// Certainly not done: this node does not lead; another may.
+    NotLeader(Option<u64>),
+    /// Certainly not done, for now: ask again.
+    Busy(String),
+    /// May still be done.
+    Unknown(String),
+}
+
+impl Core {
+    /// This node.
+    pub(crate) fn id(&self) -> u64 {
+        self.peers.id()
+    }
+
+    /// Looks at openraft's metrics without copying them.
+    pub(crate) fn metrics<T>(&self, look: impl FnOnce(&RaftMetrics<Types>) -> T) -> T {
+        look(&self.raft.metrics().borrow_watched())
+    }
+
+    /// Who leads, as far as this node knows.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.metrics(|metrics| metrics.current_leader)
+    }
+
+    /// Peer address of a member.
+    pub(crate) fn address(&self, id: u64) -> Option<String> {
+        self.metrics(|metrics| {
+            metrics
+                .membership_config
+                .get_node(&id)
+                .map(|node| node.addr.clone())
+        })
+    }
+
+    /// The term in which this node leads with a lease: a quorum has answered it so recently that nobody else can have
+    /// been elected, and it has applied an entry of its own term, so its tables hold everything acknowledged before.
+    pub(crate) fn lease(&self) -> Option<u64> {
+        let applied = *self.shared.applied.borrow();
+        // Followers wait for the longest election timeout before they vote again; a heartbeat earlier is safe.
+        let held = self.settings.election_max.saturating_sub(self.settings.heartbeat);
+        self.metrics(|metrics| {
+            let alone = metrics.membership_config.voter_ids().eq([metrics.id]);
+            let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < held);
+            let leads = metrics.state == ServerState::Leader && applied.term == metrics.current_term;
+            (leads && (alone || acked)).then_some(metrics.current_term)
+        })
+    }
+
+    /// Writes a command into this node's log, if it leads, and waits until it is applied here.
+    pub(crate) async fn write(
+        &self,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<(LogRevision, Response), NotDone> {
+        self.disk.check(&command).map_err(NotDone::Busy)?;
+        let write = self.raft.client_write(Proposal(command));
+        match tokio::time::timeout(timeout, write).await {
+            Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),
+            Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
+            Ok(Err(RaftError::Fatal(error))) => {
+                Err(NotDone::Unknown(format!("the consensus core stopped: {error}")))
+            }
+            Err(_) => Err(NotDone::Unknown(format!(
+                "no quorum confirmed it within {timeout:?}"
+            ))),
+        }
+    }
+
+    /// Index that covers every write acknowledged before the call; leader only.
+    pub(crate) async fn read_index(&self, timeout: Duration) -> Result<LogRevision, NotDone> {
+        let read = self.raft.get_read_log_id(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(timeout, read).await {
+            Ok(Ok((read, _))) => Ok(LogRevision(read.log_id().index)),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(forwarded(&forward))
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(error)))) => {
+                Err(NotDone::Busy(error.to_string()))
+            }
+            Ok(Err(RaftError::Fatal(error))) => {
+                Err(NotDone::Busy(format!("the consensus core stopped: {error}")))
+            }
+            Err(_) => Err(NotDone::Busy(format!(
+                "no quorum confirmed leadership within {timeout:?}"
+            ))),
+        }
+    }
+}
+
+fn refused(error: ClientWriteError<Types>) -> NotDone {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => forwarded(&forward),
+        ClientWriteError::LogEntryDiscarded(_) => {
+            NotDone::Unknown("leadership changed while it was being replicated".to_owned())
+        }
+        error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
+            NotDone::Busy(error.to_string())
+        }
+    }
+}
+
+fn forwarded(forward: &ForwardToLeader<Types>) -> NotDone {
+    match forward.reason {
+        ForwardReason::NotLeader => NotDone::NotLeader(forward.leader_id),
+        ForwardReason::LeadershipTransfer => NotDone::Busy("leadership is being handed over".to_owned()),
+        ForwardReason::LeaseExpired => NotDone::Busy("the leader has lost its quorum".to_owned()),
+    }
+}

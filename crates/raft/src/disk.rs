@@ -1,0 +1,89 @@
+//! Space left on the disk of the data directory.
+//!
+//! Below a reserve the leader takes no documents and blobs, so that sessions, slots, deletions and membership changes
+//! still find room.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use whiskraft_state::Command;
+
+use crate::clock;
+
+/// How old a reading may be.
+const READING_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// The disk; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskSpace {
+    path: Arc<PathBuf>,
+    reserve: u64,
+    reading: Arc<Mutex<Option<(Instant, u64)>>>,
+}
+
+impl DiskSpace {
+    /// The disk that holds a directory.
+    pub(crate) fn new(path: &Path, reserve: u64) -> Self {
+        Self {
+            path: Arc::new(path.to_owned()),
+            reserve,
+            reading: Arc::default(),
+        }
+    }
+
+    /// Refuses bulk while the disk is almost full.
+    pub(crate) fn check(&self, command: &Command) -> Result<(), String> {
+        if !matches!(command, Command::PutDocument(_) | Command::PutBlobChunk(_)) {
+            return Ok(());
+        }
+        match self.free() {
+            Some(free) if free < self.reserve => Err(format!(
+                "the disk of {} has {free} bytes left; documents and blobs are refused below {} (disk-reserve)",
+                self.path.display(),
+                self.reserve
+            )),
+            // A disk that does not say is not full for all we know; a failing write is still noticed.
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn free(&self) -> Option<u64> {
+        let now = clock::now();
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, free)) = *reading
+            && now.duration_since(at) < READING_AGE_MAX
+        {
+            return Some(free);
+        }
+        let space = rustix::fs::statvfs(self.path.as_path()).ok()?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        *reading = Some((now, free));
+        Some(free)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whiskraft_state::BlobChunk;
+
+    use super::*;
+
+    #[test]
+    fn bulk_is_refused_below_the_reserve_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunk = BlobChunk {
+            hash: whiskraft_state::BlobHash([0; 32]),
+            len: 1,
+            index: 0,
+            data: vec![1],
+        };
+        let bulk = Command::PutBlobChunk(chunk);
+        let small = Command::RenewSessions { sessions: Vec::new() };
+        let full = DiskSpace::new(dir.path(), u64::MAX);
+        assert!(full.check(&bulk).unwrap_err().contains("disk-reserve"));
+        assert_eq!(full.check(&small), Ok(()));
+        assert_eq!(DiskSpace::new(dir.path(), 0).check(&bulk), Ok(()));
+    }
+}

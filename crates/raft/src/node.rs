@@ -1,0 +1,300 @@
+//! One member of the Raft cluster, as the shells see it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use openraft::ServerState;
+use whiskraft_state::{BlobHash, Command, DocumentKey, Response, State};
+use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
+
+use crate::clock;
+use crate::config::Settings;
+use crate::core::Core;
+use crate::membership::{self, Change};
+use crate::propose::Proposer;
+use crate::runtime::Runtime;
+use crate::sessions::CourierHandle;
+use crate::start;
+use crate::store::{Bodies, SyncThread};
+use crate::{
+    EventStream, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
+    StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+};
+
+/// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.
+#[derive(Debug, Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// Everything a node owns.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) core: Core,
+    pub(crate) cluster_id: String,
+    pub(crate) incarnation: [u8; 16],
+    pub(crate) proposer: Proposer,
+    pub(crate) courier: CourierHandle,
+    pub(crate) owned: Mutex<Option<Owned>>,
+}
+
+/// What a stop takes apart. Dropped, it ends all tasks, then the sync thread, and closes the store before it returns: a
+/// process that exits while the store is closing on another thread crashes on its way out.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    pub(crate) bodies: Bodies,
+    pub(crate) runtime: Runtime,
+    pub(crate) _sync: SyncThread,
+}
+
+impl Inner {
+    fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.core.fatal.stop(StopReason::Requested);
+        self.core.shared.ring.close();
+        drop(self.owned.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Node {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Checks who this directory belongs to, opens it, forms or rejoins the cluster, and serves peers. Returns when the
+    /// tables are as new as they were when the process last stopped; says in the log what it waits for.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to do.
+    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        start::start(config).await
+    }
+
+    /// This scheduler.
+    #[must_use]
+    pub fn id(&self) -> SchedulerId {
+        SchedulerId(self.inner.core.id())
+    }
+
+    /// Identity of the cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.inner.cluster_id
+    }
+
+    /// Puts a command into the log, through the leader, and waits until it is applied there.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
+        self.inner.proposer.propose(command).await
+    }
+
+    /// Waits until this node has applied `revision`.
+    ///
+    /// # Errors
+    /// If the node stops first.
+    pub async fn wait_applied(&self, revision: LogRevision) -> Result<(), Stopped> {
+        let mut applied = self.inner.core.shared.applied.subscribe();
+        tokio::select! {
+            biased;
+            reached = applied.wait_for(|applied| applied.revision >= revision) => {
+                reached.map(|_| ()).map_err(|_| Stopped)
+            }
+            _ = self.inner.core.fatal.wait() => Err(Stopped),
+        }
+    }
+
+    /// Waits until this node's tables hold every write that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// If no leader confirms in time.
+    pub async fn read_index(&self) -> Result<LogRevision, Unavailable> {
+        let deadline = clock::now() + self.inner.settings().propose_timeout;
+        let revision = self.inner.proposer.read_index().await?;
+        match tokio::time::timeout_at(deadline, self.wait_applied(revision)).await {
+            Ok(Ok(())) => Ok(revision),
+            Ok(Err(stopped)) => Err(Unavailable(stopped.to_string())),
+            Err(_) => Err(Unavailable(format!(
+                "revision {revision} has not reached this scheduler in time"
+            ))),
+        }
+    }
+
+    /// Reads the tables of this node; keep it short, applying waits meanwhile.
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        self.inner.core.shared.read(read)
+    }
+
+    /// The tables, and every change after them.
+    #[must_use]
+    pub fn subscribe(&self) -> (State, EventStream) {
+        let (state, revision) = self.inner.core.shared.clone_state();
+        (
+            state,
+            EventStream::after(Arc::clone(&self.inner.core.shared.ring), revision),
+        )
+    }
+
+    /// Every change after a revision, or the tables first if those are not retained any more.
+    #[must_use]
+    pub fn watch(&self, after: LogRevision) -> WatchStart {
+        let ring = &self.inner.core.shared.ring;
+        if after > LogRevision(0) && ring.retains(after) {
+            return WatchStart::Resume(EventStream::after(Arc::clone(ring), after));
+        }
+        let (state, stream) = self.subscribe();
+        WatchStart::Snapshot(state, stream)
+    }
+
+    fn bodies(&self, what: &str) -> Result<Bodies, StoreError> {
+        let owned = self.inner.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let bodies = owned.as_ref().map(|owned| owned.bodies.clone());
+        bodies.ok_or_else(|| StoreError {
+            what: what.to_owned(),
+            reason: "the node has stopped".to_owned(),
+        })
+    }
+
+    /// Body of a document on this node.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn document(&self, key: &DocumentKey) -> Result<Option<(Revision, Bytes)>, StoreError> {
+        let read = self.bodies("a document")?.document(key);
+        read.map_err(|error| StoreError {
+            what: format!("document {}/{}", key.namespace, key.name),
+            reason: error.to_string(),
+        })
+    }
+
+    /// A chunk of a blob on this node.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn blob_chunk(&self, hash: &BlobHash, index: u32) -> Result<Option<Bytes>, StoreError> {
+        let read = self.bodies("a blob")?.blob_chunk(hash, index);
+        read.map_err(|error| StoreError {
+            what: format!("chunk {index} of a blob"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Tells the Raft leader that the holder of a session is alive; many at once share one call.
+    ///
+    /// # Errors
+    /// See [`KeepaliveError`].
+    pub async fn keepalive(&self, session: SessionId, seq: u64) -> Result<(), KeepaliveError> {
+        self.inner.courier.keepalive(session, seq).await
+    }
+
+    /// Raft as this node sees it.
+    #[must_use]
+    pub fn status(&self) -> RaftStatus {
+        let core = &self.inner.core;
+        let index = |id: Option<crate::types::LogId>| LogRevision(id.map_or(0, |id| id.index));
+        core.metrics(|metrics| RaftStatus {
+            id: self.id(),
+            role: if core.fatal.reason().is_some() {
+                Role::Stopped
+            } else {
+                role(metrics.state)
+            },
+            term: metrics.current_term,
+            leader: metrics.current_leader.map(SchedulerId),
+            last_log: LogRevision(metrics.last_log_index.unwrap_or_default()),
+            applied: core.shared.applied.borrow().revision,
+            snapshot: index(metrics.snapshot),
+            purged: index(metrics.purged),
+            peers: metrics
+                .membership_config
+                .nodes()
+                .map(|(id, node)| {
+                    let matched = metrics
+                        .replication
+                        .as_ref()
+                        .and_then(|replication| *replication.get(id)?);
+                    let status = PeerStatus {
+                        address: node.addr.clone(),
+                        voter: metrics.membership_config.voter_ids().any(|voter| voter == *id),
+                        reachable: self.reachable(SchedulerId(*id)),
+                        matched: matched.map(|matched| LogRevision(matched.index)),
+                    };
+                    (SchedulerId(*id), status)
+                })
+                .collect(),
+        })
+    }
+
+    /// Whether calls to another scheduler succeed.
+    #[must_use]
+    pub fn reachable(&self, id: SchedulerId) -> bool {
+        id == self.id() || self.inner.core.peers.is_reachable(id.0)
+    }
+
+    /// Adds a scheduler (or finds the one with this incarnation) as a learner, and makes it a voter once it has caught
+    /// up and is asked for again.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn add_member(
+        &self,
+        peer_address: String,
+        client_address: String,
+        incarnation: [u8; 16],
+    ) -> Result<SchedulerId, MembershipError> {
+        let change = Change::Add {
+            peer_address,
+            client_address,
+            incarnation,
+        };
+        membership::change(&self.inner.core, change)
+            .await
+            .map(SchedulerId)
+    }
+
+    /// Removes a scheduler from the cluster for good.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub async fn remove_member(&self, id: SchedulerId) -> Result<(), MembershipError> {
+        membership::change(&self.inner.core, Change::Remove(id.0))
+            .await
+            .map(|_| ())
+    }
+
+    /// Waits until the node has stopped and says why.
+    pub async fn stopped(&self) -> StopReason {
+        self.inner.core.fatal.wait().await
+    }
+
+    /// Hands leadership over, stops serving, and closes the store.
+    pub async fn shutdown(self) {
+        let owned = self
+            .inner
+            .owned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(owned) = owned {
+            start::stop(&self.inner.core, owned).await;
+        }
+    }
+}
+
+const fn role(state: ServerState) -> Role {
+    match state {
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}

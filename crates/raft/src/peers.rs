@@ -1,0 +1,195 @@
+//! Connections to the other schedulers: one lazy channel per peer and class, and what is known about reachability.
+//!
+//! Used by the consensus network, by forwarding, keepalives and identification. Classes keep bulk away from heartbeats.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::peer_client::PeerClient;
+
+use crate::clock;
+use crate::config::Settings;
+use crate::types::META_GROUP;
+
+/// Longest message on a channel between schedulers: a thousand log entries, one of them up to 1 MiB.
+pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
+/// HTTP/2 flow control window of a stream.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+/// HTTP/2 flow control window of a connection.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// What a channel carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Class {
+    /// Replication of the log.
+    Log,
+    /// Heartbeats and votes.
+    Heartbeat,
+    /// Snapshots.
+    Snapshot,
+    /// Forwarded proposals, read indices, keepalives, identification, membership.
+    Forward,
+}
+
+/// All peers of a node; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Drives the connections, whoever makes the first call on one.
+    runtime: Handle,
+    /// Cluster and own id; a joining node learns them after it has spoken to its first peer.
+    identity: RwLock<(String, u64)>,
+    connect_timeout: Duration,
+    keepalive_interval: Duration,
+    reachable_for: Duration,
+    channels: Mutex<BTreeMap<(String, Class), Channel>>,
+    answered: Mutex<BTreeMap<u64, Instant>>,
+}
+
+/// Silence of a peer, in longest election timeouts, after which it counts as unreachable.
+const REACHABLE_ELECTIONS: u32 = 4;
+
+impl Peers {
+    /// No connections yet.
+    pub(crate) fn new(runtime: Handle, cluster_id: String, id: u64, settings: &Settings) -> Self {
+        let inner = Inner {
+            runtime,
+            identity: RwLock::new((cluster_id, id)),
+            connect_timeout: settings.election_max,
+            keepalive_interval: settings.election_min,
+            reachable_for: settings.election_max * REACHABLE_ELECTIONS,
+            channels: Mutex::default(),
+            answered: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Sets what a joining node was told.
+    pub(crate) fn set_identity(&self, cluster_id: String, id: u64) {
+        *self
+            .inner
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = (cluster_id, id);
+    }
+
+    /// This node.
+    pub(crate) fn id(&self) -> u64 {
+        self.inner
+            .identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+    }
+
+    /// This cluster.
+    pub(crate) fn cluster_id(&self) -> String {
+        self.inner
+            .identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
+    /// The head of a message to a peer.
+    pub(crate) fn envelope(&self, to: u64) -> v1::Envelope {
+        let (cluster_id, from) = self
+            .inner
+            .identity
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        v1::Envelope {
+            cluster_id,
+            group: META_GROUP,
+            from,
+            to,
+        }
+    }
+
+    /// Why a message is not for this node.
+    pub(crate) fn refusal(&self, envelope: Option<&v1::Envelope>) -> Option<String> {
+        let Some(envelope) = envelope else {
+            return Some("the message has no envelope".to_owned());
+        };
+        let identity = self.inner.identity.read().unwrap_or_else(PoisonError::into_inner);
+        let (cluster_id, id) = &*identity;
+        if envelope.cluster_id != *cluster_id {
+            let theirs = &envelope.cluster_id;
+            Some(format!(
+                "this is a scheduler of cluster {cluster_id}, the message is for cluster {theirs}"
+            ))
+        } else if envelope.to != *id {
+            Some(format!(
+                "this is scheduler {id}, the message is for scheduler {}",
+                envelope.to
+            ))
+        } else if envelope.group != META_GROUP {
+            Some(format!("raft group {} is not known here", envelope.group))
+        } else {
+            None
+        }
+    }
+
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<(String, Class), Channel>> {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client on the channel to an address.
+    pub(crate) fn client(&self, address: &str, class: Class) -> Result<PeerClient<Channel>, String> {
+        let mut channels = self.channels();
+        let channel = match channels.get(&(address.to_owned(), class)) {
+            Some(channel) => channel.clone(),
+            None => {
+                let _entered = self.inner.runtime.enter();
+                let channel = self.endpoint(address)?.connect_lazy();
+                channels.insert((address.to_owned(), class), channel.clone());
+                channel
+            }
+        };
+        Ok(PeerClient::new(channel)
+            .max_decoding_message_size(MESSAGE_LEN_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_MAX))
+    }
+
+    fn endpoint(&self, address: &str) -> Result<Endpoint, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| format!("peer address {address:?} is not host:port: {error}"))?;
+        // A peer behind a partition that swallows packets keeps its connection open; without these pings the first call
+        // after the partition would wait for TCP's next retransmission.
+        Ok(endpoint
+            .connect_timeout(self.inner.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(self.inner.keepalive_interval)
+            .keep_alive_timeout(self.inner.connect_timeout)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW))
+    }
+
+    /// Notes that a peer has answered.
+    pub(crate) fn answered(&self, peer: u64) {
+        let mut answered = self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.insert(peer, clock::now());
+    }
+
+    /// Whether a peer has answered lately.
+    pub(crate) fn is_reachable(&self, peer: u64) -> bool {
+        let answered = self.inner.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered
+            .get(&peer)
+            .is_some_and(|at| clock::now().duration_since(*at) <= self.inner.reachable_for)
+    }
+}

@@ -1,0 +1,157 @@
+//! Calls that only the Raft leader can answer.
+
+use tonic::Status;
+use whiskraft_proto::v1;
+use whiskraft_state::Command;
+use whiskraft_types::SessionId;
+
+use super::{PeerService, Running, invalid};
+use crate::codec;
+use crate::core::NotDone;
+use crate::error::MembershipError;
+use crate::membership::{self, Change, ChangeRefusal};
+use crate::sessions::KeeperRefusal;
+use crate::wire;
+
+fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
+    v1::PeerNotLeader {
+        leader: leader.unwrap_or_default(),
+    }
+}
+
+/// Writes a forwarded command.
+pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
+    use v1::propose_response::Outcome;
+
+    let command: Command = codec::decode(command).map_err(invalid)?;
+    let outcome = match running
+        .core
+        .write(command, running.core.settings.propose_timeout)
+        .await
+    {
+        Ok((revision, response)) => match codec::encode(&response) {
+            Ok(response) => Outcome::Ok(v1::ProposeOk {
+                revision: revision.0,
+                response: response.into(),
+            }),
+            Err(error) => Outcome::Unknown(format!("applied, but its answer cannot be sent: {error}")),
+        },
+        Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
+        Err(NotDone::Busy(reason)) => Outcome::Refused(reason),
+        Err(NotDone::Unknown(reason)) => Outcome::Unknown(reason),
+    };
+    Ok(v1::ProposeResponse {
+        outcome: Some(outcome),
+    })
+}
+
+/// Answers with a revision that covers everything acknowledged so far.
+pub(super) async fn read_index(running: &Running) -> v1::ReadIndexResponse {
+    use v1::read_index_response::Outcome;
+
+    let outcome = match running
+        .core
+        .read_index(running.core.settings.election_max * 2)
+        .await
+    {
+        Ok(revision) => Outcome::Revision(revision.0),
+        Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
+        Err(NotDone::Busy(reason) | NotDone::Unknown(reason)) => Outcome::Unavailable(reason),
+    };
+    v1::ReadIndexResponse {
+        outcome: Some(outcome),
+    }
+}
+
+/// Takes the keepalives of a node.
+pub(super) async fn keepalives(
+    running: &Running,
+    sessions: &[v1::SessionKeepalive],
+) -> v1::KeepalivesResponse {
+    use v1::keepalives_response::Outcome;
+
+    let sessions = sessions
+        .iter()
+        .map(|keepalive| (SessionId(keepalive.session), keepalive.seq))
+        .collect();
+    let outcome = match running.keeper.keepalives(sessions).await {
+        Ok(expired) => Outcome::Ok(v1::KeepalivesOk {
+            expired: expired.into_iter().map(|session| session.0).collect(),
+        }),
+        Err(KeeperRefusal::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
+        Err(KeeperRefusal::Unavailable(reason)) => Outcome::Unavailable(reason),
+    };
+    v1::KeepalivesResponse {
+        outcome: Some(outcome),
+    }
+}
+
+impl PeerService {
+    /// Adds or removes a member. One that joins is no member yet and names no target; its request may arrive
+    /// anywhere and is passed on to the leader, once.
+    pub(super) async fn on_change_membership(
+        &self,
+        request: v1::ChangeMembershipRequest,
+    ) -> Result<v1::ChangeMembershipResponse, Status> {
+        use v1::change_membership_response::Outcome;
+
+        let from_member = request
+            .envelope
+            .as_ref()
+            .is_some_and(|envelope| envelope.from != 0);
+        let running = if from_member {
+            self.admit(request.envelope.as_ref())?
+        } else {
+            self.admit_stranger(request.envelope.as_ref())?
+        };
+        let change = parse_change(request.change)?;
+        let changed = if from_member {
+            membership::lead(&running.core, change).await
+        } else {
+            membership::change(&running.core, change)
+                .await
+                .map_err(ChangeRefusal::Failed)
+        };
+        let outcome = match changed {
+            Ok(id) => Outcome::Scheduler(id),
+            Err(ChangeRefusal::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
+            Err(ChangeRefusal::Failed(MembershipError::Refused(reason))) => Outcome::Refused(reason),
+            Err(ChangeRefusal::Failed(MembershipError::Unavailable(reason))) => Outcome::Unavailable(reason),
+        };
+        Ok(v1::ChangeMembershipResponse {
+            outcome: Some(outcome),
+        })
+    }
+
+    fn admit_stranger(&self, envelope: Option<&v1::Envelope>) -> Result<&Running, Status> {
+        let theirs = envelope
+            .map(|envelope| envelope.cluster_id.as_str())
+            .unwrap_or_default();
+        let ours = self.inner.peers.cluster_id();
+        if theirs == ours {
+            self.running()
+        } else {
+            Err(Status::permission_denied(format!(
+                "this is a scheduler of cluster {ours}, not of {theirs:?}"
+            )))
+        }
+    }
+}
+
+fn parse_change(change: Option<v1::change_membership_request::Change>) -> Result<Change, Status> {
+    use v1::change_membership_request::Change as Wire;
+
+    match change {
+        Some(Wire::Add(add)) => {
+            let incarnation = wire::parse_incarnation(&add.incarnation).map_err(invalid)?;
+            let incarnation = incarnation.ok_or_else(|| invalid("the new member has no incarnation"))?;
+            Ok(Change::Add {
+                peer_address: add.peer_address,
+                client_address: add.client_address,
+                incarnation,
+            })
+        }
+        Some(Wire::Remove(id)) => Ok(Change::Remove(id)),
+        None => Err(invalid("the change is missing")),
+    }
+}

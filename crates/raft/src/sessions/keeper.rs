@@ -1,0 +1,260 @@
+//! The keeper: the only timekeeper of the cluster, on whichever node leads.
+//!
+//! Runs on every node, acts on the leader. It acknowledges a keepalive only while its lease holds, so two nodes never
+//! both do; when the lease begins (or begins again, or the process was stopped for a while), every session gets a full
+//! TTL before anything can expire.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use whiskraft_state::{Command, Event};
+use whiskraft_types::SessionId;
+
+use super::{Deadlines, Verdict};
+use crate::clock;
+use crate::core::{Core, NotDone};
+use crate::watch::{EventStream, StreamEnd};
+
+/// Calls that wait for the keeper, one per node and a few retries.
+const REQUESTS_MAX: usize = 256;
+/// Pause between looks at the deadlines: what it adds to the end of a session.
+const TICK: Duration = Duration::from_millis(25);
+/// A turn that comes so late means that the process was stopped; keepalives may have waited in its buffers meanwhile.
+const STALL_MAX: Duration = Duration::from_millis(500);
+/// Longest wait for the log to take an expiry or a renewal before it is tried again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Sessions in one command.
+const BATCH_MAX: usize = 1000;
+
+/// Why the keeper acknowledged nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeeperRefusal {
+    /// Another node leads, or nobody.
+    NotLeader(Option<u64>),
+    /// This node leads and cannot say so for sure, or the log did not answer.
+    Unavailable(String),
+}
+
+type Answer = Result<Vec<SessionId>, KeeperRefusal>;
+
+struct Request {
+    sessions: Vec<(SessionId, u64)>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Asks the keeper of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct KeeperHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl KeeperHandle {
+    /// Keepalives of many sessions; answers with those that have ended.
+    pub(crate) async fn keepalives(&self, sessions: Vec<(SessionId, u64)>) -> Answer {
+        let stopped = || KeeperRefusal::Unavailable("the node has stopped".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.requests
+            .send(Request { sessions, answer })
+            .await
+            .map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+/// What a write of the keeper's decided.
+enum Decided {
+    Expired(Vec<(SessionId, u64)>),
+    Renewed,
+}
+
+/// The actor.
+pub(crate) struct Keeper {
+    core: Core,
+    requests: mpsc::Receiver<Request>,
+    events: EventStream,
+    deadlines: Deadlines,
+    /// Term of the lease in which the deadlines count.
+    lease: Option<u64>,
+    turned: Instant,
+    writes: JoinSet<Decided>,
+}
+
+impl Keeper {
+    /// A keeper and the way to ask it.
+    pub(crate) fn new(core: Core) -> (Self, KeeperHandle) {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (_, revision) = core.shared.clone_state();
+        let events = EventStream::after(core.shared.ring.clone(), revision);
+        let keeper = Self {
+            core,
+            requests,
+            events,
+            deadlines: Deadlines::default(),
+            lease: None,
+            turned: clock::now(),
+            writes: JoinSet::new(),
+        };
+        (keeper, KeeperHandle { requests: sender })
+    }
+
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let fatal = self.core.fatal.clone();
+        loop {
+            tokio::select! {
+                biased;
+                _ = fatal.wait() => break,
+                _ = ticks.tick() => self.on_tick(),
+                Some(decided) = self.writes.join_next() => if let Ok(decided) = decided { self.on_decided(&decided) },
+                event = self.events.next() => match event {
+                    Ok(batch) => self.on_events(&batch.events),
+                    Err(StreamEnd::Lagged) => self.resubscribe(),
+                    Err(StreamEnd::Stopped) => break,
+                },
+                request = self.requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => break, // Every handle is gone: nobody can ask any more.
+                },
+            }
+        }
+    }
+
+    fn resubscribe(&mut self) {
+        let (_, revision) = self.core.shared.clone_state();
+        self.events = EventStream::after(self.core.shared.ring.clone(), revision);
+        self.grant_all(clock::now());
+    }
+
+    fn grant_all(&mut self, now: Instant) {
+        let deadlines = &mut self.deadlines;
+        self.core.shared.read(|state| {
+            deadlines.grant_all(now, state.sessions().map(|(id, session)| (id, session.ttl)));
+        });
+    }
+
+    /// Looks at lease and clock; returns whether deadlines count.
+    fn turn(&mut self, now: Instant) -> bool {
+        let lease = self.core.lease();
+        let stalled = now.duration_since(self.turned) > STALL_MAX;
+        self.turned = now;
+        if lease.is_some() && (lease != self.lease || stalled) {
+            self.grant_all(now);
+        }
+        self.lease = lease;
+        lease.is_some()
+    }
+
+    fn on_tick(&mut self) {
+        let now = clock::now();
+        if !self.turn(now) {
+            return;
+        }
+        for due in self.deadlines.take_due(now).chunks(BATCH_MAX) {
+            let (core, due) = (self.core.clone(), due.to_vec());
+            tracing::info!(sessions = ?due, "sessions expire");
+            self.writes.spawn(async move {
+                let command = Command::ExpireSessions {
+                    sessions: due.clone(),
+                };
+                if let Err(error) = core.write(command, WRITE_TIMEOUT).await {
+                    tracing::warn!(?error, "expiry of sessions not confirmed");
+                }
+                Decided::Expired(due)
+            });
+        }
+    }
+
+    fn on_decided(&mut self, decided: &Decided) {
+        if let Decided::Expired(due) = decided {
+            // The events that removed them may still be on their way to us.
+            let left: Vec<_> = self.core.shared.read(|state| {
+                due.iter()
+                    .filter(|(id, _)| state.session(*id).is_some())
+                    .copied()
+                    .collect()
+            });
+            self.deadlines.on_decided(clock::now(), &left);
+        }
+    }
+
+    fn on_events(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::Session(id, Some(session)) => {
+                    self.deadlines.on_opened(clock::now(), *id, session.ttl);
+                }
+                Event::Session(id, None) => self.deadlines.on_ended(*id),
+                _ => {}
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        let now = clock::now();
+        if !self.turn(now) {
+            let leader = self.core.leader();
+            let refusal = if leader == Some(self.core.id()) {
+                KeeperRefusal::Unavailable("the leader waits for its quorum".to_owned())
+            } else {
+                KeeperRefusal::NotLeader(leader)
+            };
+            drop(request.answer.send(Err(refusal)));
+            return;
+        }
+        let mut expired = Vec::new();
+        let mut expiring = Vec::new();
+        let deadlines = &mut self.deadlines;
+        self.core.shared.read(|state| {
+            for (id, seq) in &request.sessions {
+                match state.session(*id).map(|session| session.ttl) {
+                    None => expired.push(*id),
+                    Some(ttl) => match deadlines.on_keepalive(now, *id, ttl, *seq) {
+                        Verdict::Renewed => {}
+                        Verdict::Expiring => expiring.push((*id, *seq)),
+                    },
+                }
+            }
+        });
+        if expiring.is_empty() {
+            drop(request.answer.send(Ok(expired)));
+        } else {
+            self.renew(expiring, expired, request.answer);
+        }
+    }
+
+    /// Sends renewals after the expiry that they try to overtake, and answers by what the tables say then.
+    fn renew(
+        &mut self,
+        expiring: Vec<(SessionId, u64)>,
+        mut expired: Vec<SessionId>,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        let core = self.core.clone();
+        self.writes.spawn(async move {
+            let command = Command::RenewSessions {
+                sessions: expiring.clone(),
+            };
+            let result = match core.write(command, WRITE_TIMEOUT).await {
+                Ok(_) => {
+                    core.shared.read(|state| {
+                        expired.extend(
+                            expiring
+                                .iter()
+                                .map(|(id, _)| *id)
+                                .filter(|id| state.session(*id).is_none()),
+                        );
+                    });
+                    Ok(expired)
+                }
+                Err(NotDone::NotLeader(leader)) => Err(KeeperRefusal::NotLeader(leader)),
+                Err(NotDone::Busy(error) | NotDone::Unknown(error)) => Err(KeeperRefusal::Unavailable(error)),
+            };
+            drop(answer.send(result));
+            Decided::Renewed
+        });
+    }
+}

@@ -1,0 +1,207 @@
+//! The engine on RocksDB: a column family per table, one write-ahead log for all.
+
+use std::io;
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Direction, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+};
+
+use super::{Scan, Table, Write};
+use crate::identity::DirLock;
+
+/// Opening replays the write-ahead log; this keeps that under a second.
+const WAL_BYTES_MAX: u64 = 64 << 20;
+/// Memory for unflushed writes of all tables together.
+const WRITE_BUFFERS_BYTES: usize = 64 << 20;
+/// Memory for unflushed writes of one table.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Blocks of table files kept in memory, all tables together.
+const CACHE_BYTES: usize = 32 << 20;
+/// Flushes and compactions at a time; the machine's cores belong to the scheduler.
+const BACKGROUND_JOBS: i32 = 2;
+/// RocksDB's own diary files kept.
+const DIARIES: usize = 4;
+/// Size of one diary file.
+const DIARY_BYTES: usize = 4 << 20;
+
+/// RocksDB, open.
+pub(crate) struct Engine {
+    db: DB,
+    /// Let go after the database is closed.
+    _lock: DirLock,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("path", &self.db.path()).finish()
+    }
+}
+
+fn failed(error: rocksdb::Error) -> io::Error {
+    let text = error.into_string();
+    let kind = if text.contains("No space left on device") {
+        io::ErrorKind::StorageFull
+    } else if text.contains("Corruption") {
+        io::ErrorKind::InvalidData
+    } else {
+        io::ErrorKind::Other
+    };
+    io::Error::new(kind, text)
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // A torn tail is what a power cut leaves; damage before it must stop the node. The default would silently forget
+    // acknowledged votes and entries after the first damaged byte.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_recycle_log_file_num(0);
+    options.set_wal_compression_type(DBCompressionType::None);
+    options.set_manual_wal_flush(false);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_paranoid_checks(true);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
+    options.set_max_background_jobs(BACKGROUND_JOBS);
+    options.set_keep_log_file_num(DIARIES);
+    options.set_max_log_file_size(DIARY_BYTES);
+    options
+}
+
+fn families() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(CACHE_BYTES);
+    let family = |table: Table| {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&cache);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_compression_type(DBCompressionType::Lz4);
+        ColumnFamilyDescriptor::new(table.name(), options)
+    };
+    Table::ALL.into_iter().map(family).collect()
+}
+
+impl Engine {
+    /// Opens or creates the database in a directory.
+    pub(crate) fn open(dir: &Path, lock: DirLock) -> io::Result<Self> {
+        let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(failed)?;
+        Ok(Self { db, _lock: lock })
+    }
+
+    fn family(&self, table: Table) -> io::Result<&ColumnFamily> {
+        self.db.cf_handle(table.name()).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("column family {} is missing", table.name()),
+            )
+        })
+    }
+
+    /// Writes all or nothing; readable when it returns.
+    pub(crate) fn write(&self, writes: Vec<Write>) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        for write in writes {
+            match write {
+                Write::Put(table, key, value) => batch.put_cf(self.family(table)?, key, value),
+                Write::Delete(table, key) => batch.delete_cf(self.family(table)?, key),
+                Write::DeleteRange(table, from, to) => batch.delete_range_cf(self.family(table)?, from, to),
+            }
+        }
+        self.db.write(batch).map_err(failed)
+    }
+
+    /// Makes every write so far durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.db.flush_wal(true).map_err(failed)
+    }
+
+    /// The value of a key.
+    pub(crate) fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.family(table)?, key).map_err(failed)
+    }
+
+    /// Visits keys from the first (inclusive) to the second (exclusive), in order.
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> io::Result<Scan>,
+    ) -> io::Result<()> {
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for row in self
+            .db
+            .iterator_cf_opt(self.family(table)?, bounds(from, to), mode)
+        {
+            let (key, value) = row.map_err(failed)?;
+            if visit(&key, &value)? == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The last key below `to`, not below `from`.
+    pub(crate) fn last(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+    ) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let mut rows = self
+            .db
+            .iterator_cf_opt(self.family(table)?, bounds(from, to), IteratorMode::End);
+        rows.next()
+            .transpose()
+            .map(|row| row.map(|(key, value)| (key.into(), value.into())))
+            .map_err(failed)
+    }
+
+    /// The tables as they are now, whatever is written later.
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            engine: self,
+            snapshot: self.db.snapshot(),
+        }
+    }
+}
+
+/// Without an upper bound an iterator walks over the tombstones of everything deleted behind the range.
+fn bounds(from: &[u8], to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(from);
+    options.set_iterate_upper_bound(to);
+    options
+}
+
+/// An unchanging view of the tables.
+pub(crate) struct View<'a> {
+    engine: &'a Engine,
+    snapshot: SnapshotWithThreadMode<'a, DB>,
+}
+
+impl View<'_> {
+    /// Like [`Engine::scan`].
+    pub(crate) fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> io::Result<Scan>,
+    ) -> io::Result<()> {
+        let mode = IteratorMode::From(from, Direction::Forward);
+        for row in self
+            .snapshot
+            .iterator_cf_opt(self.engine.family(table)?, bounds(from, to), mode)
+        {
+            let (key, value) = row.map_err(failed)?;
+            if visit(&key, &value)? == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

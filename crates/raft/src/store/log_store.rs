@@ -1,0 +1,272 @@
+//! The log, the vote and the marks of one Raft group.
+//!
+//! The consensus core calls one method after the other; each writes before it returns, so the engine's order is the
+//! core's order. `append` is acknowledged after the next sync, `save_vote` returns after it; purge and truncation need
+//! no sync of their own, because nothing can become durable before them that was written after them.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, RaftTypeConfig};
+
+use super::engine::{Engine, Scan, Table, Write};
+use super::keys::{self, Meta};
+use super::sync::SyncHandle;
+use crate::codec;
+use crate::types::{self, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
+
+/// Entries in one read for replication; a message holds that many at most.
+const READ_ENTRIES_MAX: usize = 1000;
+/// Bytes in one read for replication; one entry is read however long it is.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// Length of the CRC32C behind each entry.
+const CHECKSUM_LEN: usize = 4;
+
+/// Log storage of one group; clones read the same log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogStore {
+    engine: Arc<Engine>,
+    sync: SyncHandle,
+    group: u32,
+}
+
+impl LogStore {
+    /// The log of a group in an engine.
+    pub(crate) fn new(engine: Arc<Engine>, sync: SyncHandle, group: u32) -> Self {
+        Self { engine, sync, group }
+    }
+
+    /// Last purged log id.
+    pub(crate) fn purged(&self) -> io::Result<Option<LogId>> {
+        Ok(self.meta::<LogIdRecord>(Meta::Purged)?.map(LogId::from))
+    }
+
+    /// The vote, if one was ever given.
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
+        Ok(self.meta::<VoteRecord>(Meta::Vote)?.map(Vote::from))
+    }
+
+    fn meta<T: serde::de::DeserializeOwned>(&self, tag: Meta) -> io::Result<Option<T>> {
+        let bytes = self.engine.get(Table::Meta, &keys::meta(self.group, tag))?;
+        Ok(bytes.map(|bytes| codec::decode(&bytes)).transpose()?)
+    }
+
+    fn put_meta<T: serde::Serialize>(&self, tag: Meta, value: &T) -> io::Result<Write> {
+        Ok(Write::Put(
+            Table::Meta,
+            keys::meta(self.group, tag).to_vec(),
+            codec::encode(value)?,
+        ))
+    }
+
+    fn read(&self, from: u64, to: u64, entries_max: usize, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if from >= to {
+            return Ok(entries);
+        }
+        let (first, end) = (keys::log(self.group, from), keys::log(self.group, to));
+        self.engine.scan(Table::Log, &first, &end, |key, value| {
+            if !entries.is_empty() && bytes + value.len() > bytes_max {
+                return Ok(Scan::Stop);
+            }
+            entries.push(decode_stored(key, value)?);
+            bytes += value.len();
+            Ok(if entries.len() >= entries_max {
+                Scan::Stop
+            } else {
+                Scan::Continue
+            })
+        })?;
+        Ok(entries)
+    }
+
+    /// Reads page by page, so that a node that is far behind does not take its whole log into memory at once.
+    fn pages(&self, from: u64, to: u64) -> impl Stream<Item = io::Result<Vec<Entry>>> + Send + use<> {
+        let store = self.clone();
+        stream::unfold((store, from), move |(store, from)| async move {
+            if from >= to {
+                return None;
+            }
+            let page = store.read(from, to, READ_ENTRIES_MAX, READ_BYTES_MAX);
+            let next = match page.as_deref() {
+                Ok([.., last]) => last.log_id.index + 1,
+                // A gap or an error ends the stream; the reader checks that it got the last entry.
+                Ok([]) | Err(_) => to,
+            };
+            Some((page, (store, next)))
+        })
+    }
+}
+
+fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend(entry.log_id.leader_id.term.to_le_bytes());
+    bytes.extend(entry.log_id.leader_id.node_id.to_le_bytes());
+    bytes.extend(types::encode_payload(entry)?);
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    Ok(bytes)
+}
+
+fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
+    let damaged = |what: &str| {
+        let index = keys::log_index(key).unwrap_or_default();
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("log entry {index} is damaged: {what}"),
+        )
+    };
+    let index = keys::log_index(key).ok_or_else(|| damaged("its key is too short"))?;
+    let body = value
+        .len()
+        .checked_sub(CHECKSUM_LEN)
+        .ok_or_else(|| damaged("it is cut off"))?;
+    let (body, checksum) = value.split_at(body);
+    if crc32c::crc32c(body).to_le_bytes() != checksum {
+        return Err(damaged("its checksum does not match"));
+    }
+    let (term, rest) = body
+        .split_first_chunk::<8>()
+        .ok_or_else(|| damaged("it is cut off"))?;
+    let (node, payload) = rest
+        .split_first_chunk::<8>()
+        .ok_or_else(|| damaged("it is cut off"))?;
+    let record = LogIdRecord {
+        term: u64::from_le_bytes(*term),
+        node: u64::from_le_bytes(*node),
+        index,
+    };
+    types::decode_entry(record.into(), payload)
+}
+
+/// Start (inclusive) and end (exclusive) of a range of indices.
+fn indices(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let from = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let to = match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (from, to)
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (from, to) = indices(&range);
+        self.read(from, to, usize::MAX, usize::MAX)
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        use futures::StreamExt;
+
+        let (from, to) = indices(&range);
+        self.pages(from, to).flat_map(|page| {
+            let entries = match page {
+                Ok(entries) => entries.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            stream::iter(entries)
+        })
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        self.vote()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, READ_ENTRIES_MAX, READ_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let purged = self.purged()?;
+        let from = keys::log(self.group, purged.map_or(0, |id| id.index + 1));
+        let last = self
+            .engine
+            .last(Table::Log, &from, &keys::group_end(self.group))?;
+        let last = last.map(|(key, value)| decode_stored(&key, &value)).transpose()?;
+        let last_log_id = last.map(|entry| entry.log_id).or(purged);
+        Ok(LogState {
+            last_purged_log_id: purged,
+            last_log_id,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.engine
+            .write(vec![self.put_meta(Meta::Vote, &VoteRecord::from(*vote))?])?;
+        self.sync.wait().await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let write = match committed {
+            Some(id) => self.put_meta(Meta::Committed, &LogIdRecord::from(id))?,
+            None => Write::Delete(Table::Meta, keys::meta(self.group, Meta::Committed).to_vec()),
+        };
+        self.engine.write(vec![write])
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.meta::<LogIdRecord>(Meta::Committed)?.map(LogId::from))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let put = |entry: Entry| {
+            let key = keys::log(self.group, entry.log_id.index).to_vec();
+            encode_stored(&entry).map(|value| Write::Put(Table::Log, key, value))
+        };
+        let writes = entries.into_iter().map(put).collect::<io::Result<Vec<_>>>()?;
+        self.engine.write(writes)?;
+        self.sync.notify(callback).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let from = keys::log(self.group, last_log_id.map_or(0, |id| id.index + 1)).to_vec();
+        self.engine.write(vec![Write::DeleteRange(
+            Table::Log,
+            from,
+            keys::group_end(self.group).to_vec(),
+        )])
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        let first = self.purged()?.map_or(0, |id| id.index + 1);
+        let (from, to) = (
+            keys::log(self.group, first),
+            keys::log(self.group, log_id.index + 1),
+        );
+        let mark = self.put_meta(Meta::Purged, &LogIdRecord::from(log_id))?;
+        if from >= to {
+            return self.engine.write(vec![mark]);
+        }
+        self.engine.write(vec![
+            mark,
+            Write::DeleteRange(Table::Log, from.to_vec(), to.to_vec()),
+        ])
+    }
+}

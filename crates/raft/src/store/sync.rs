@@ -1,0 +1,113 @@
+//! The sync thread: one sync of the engine for everybody who waits, in order.
+//!
+//! Fed by the log stores of all groups. After a failed sync nobody knows what is on the disk, and a second one may
+//! succeed without having written anything: the failure is final, everybody is told, and the node stops.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use super::engine::Engine;
+use crate::clock;
+use crate::fatal::Fatal;
+use crate::types::Types;
+
+/// Appends and votes that wait for a sync; the consensus core has a handful in flight, so this is never full.
+const JOBS_MAX: usize = 4096;
+
+/// Who waits for a sync.
+enum Job {
+    Log(IOFlushed<Types>),
+    Signal(oneshot::Sender<io::Result<()>>),
+}
+
+/// Asks the thread for syncs.
+#[derive(Debug, Clone)]
+pub(crate) struct SyncHandle {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Owns the thread. Dropped, it waits until the thread has ended; every handle must be gone by then.
+#[derive(Debug)]
+pub(crate) struct SyncThread {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SyncThread {
+    /// Starts the thread, and gives the way to ask it; `delay` is added to each sync.
+    pub(crate) fn start(
+        engine: Arc<Engine>,
+        fatal: Fatal,
+        delay: Duration,
+    ) -> io::Result<(Self, SyncHandle)> {
+        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        let run = move || run(&engine, waiting, &fatal, delay);
+        let thread = std::thread::Builder::new()
+            .name("raft-sync".to_owned())
+            .spawn(run)?;
+        Ok((Self { thread: Some(thread) }, SyncHandle { jobs }))
+    }
+}
+
+impl Drop for SyncThread {
+    fn drop(&mut self) {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("sync thread panicked");
+        }
+    }
+}
+
+impl SyncHandle {
+    /// Completes `flushed` after the next sync.
+    pub(crate) async fn notify(&self, flushed: IOFlushed<Types>) -> io::Result<()> {
+        self.jobs.send(Job::Log(flushed)).await.map_err(|_| ended())
+    }
+
+    /// Waits for the next sync.
+    pub(crate) async fn wait(&self) -> io::Result<()> {
+        let (done, waiting) = oneshot::channel();
+        self.jobs.send(Job::Signal(done)).await.map_err(|_| ended())?;
+        waiting.await.map_err(|_| ended())?
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the sync thread has ended")
+}
+
+fn run(engine: &Engine, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal, delay: Duration) {
+    let mut batch = Vec::new();
+    let mut failure: Option<(io::ErrorKind, String)> = None;
+    while let Some(first) = jobs.blocking_recv() {
+        batch.push(first);
+        while let Ok(next) = jobs.try_recv() {
+            batch.push(next);
+        }
+        if failure.is_none() {
+            clock::stall(delay);
+            if let Err(error) = engine.sync() {
+                fatal.storage(&format!("sync of the log: {error}"));
+                failure = Some((error.kind(), format!("sync of the log failed: {error}")));
+            }
+        }
+        for job in batch.drain(..) {
+            complete(job, failure.as_ref());
+        }
+    }
+}
+
+fn complete(job: Job, failure: Option<&(io::ErrorKind, String)>) {
+    let result = match failure {
+        None => Ok(()),
+        Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+    };
+    match job {
+        Job::Log(flushed) => flushed.io_completed(result),
+        // Whoever asked may have been dropped meanwhile; the sync counts all the same.
+        Job::Signal(done) => drop(done.send(result)),
+    }
+}

@@ -1,0 +1,142 @@
+//! Background duties of a member: asks the others now and then who they are (so that reachability is known and a
+//! mistaken identity is found), announces itself in the members table, becomes a voter, notices a dead core.
+
+use std::time::Duration;
+
+use openraft::errors::Fatal as CoreStopped;
+use whiskraft_state::{Command, MemberRecord};
+use whiskraft_types::SchedulerId;
+
+use crate::bootstrap::{self, Newcomer};
+use crate::core::Core;
+use crate::error::StopReason;
+use crate::identity::Identity;
+use crate::propose::Proposer;
+
+/// Pause between rounds of questions to the other members.
+const ROUND_PAUSE: Duration = Duration::from_millis(400);
+/// Pause between looks at the consensus core.
+const CORE_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before an announcement or a step of joining is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+
+/// Asks all members who they are, again and again.
+pub(crate) async fn ask_around(core: Core, identity: Identity) {
+    loop {
+        let members: Vec<(u64, String)> = core.metrics(|metrics| {
+            metrics
+                .membership_config
+                .nodes()
+                .map(|(id, node)| (*id, node.addr.clone()))
+                .collect()
+        });
+        let others = members.iter().filter(|(id, _)| *id != identity.id);
+        let rounds = others.map(|(id, address)| ask(&core, &identity, *id, address));
+        futures::future::join_all(rounds).await;
+        tokio::time::sleep(ROUND_PAUSE).await;
+    }
+}
+
+async fn ask(core: &Core, identity: &Identity, id: u64, address: &str) {
+    let Ok(answer) = bootstrap::identify(&core.peers, address, id).await else {
+        return;
+    };
+    if answer.cluster_id != identity.cluster_id || answer.id != id {
+        tracing::warn!(
+            scheduler = id,
+            address,
+            found = answer.id,
+            cluster = answer.cluster_id,
+            "another scheduler answers at the address of a member"
+        );
+        return;
+    }
+    core.peers.answered(id);
+    match answer.ours {
+        Some(ours) if ours != identity.incarnation => {
+            core.fatal.stop(StopReason::Identity(bootstrap::other_directory(
+                identity.id,
+                id,
+                address,
+            )));
+        }
+        None if answer.leads => core.fatal.stop(StopReason::Removed(SchedulerId(identity.id))),
+        Some(_) | None => {}
+    }
+}
+
+/// Notices a consensus core that has stopped or panicked: the process would live on and answer nothing.
+pub(crate) async fn watch_core(core: Core) {
+    loop {
+        let probe = tokio::time::timeout(CORE_PAUSE * 5, core.raft.is_initialized()).await;
+        if let Ok(Err(stopped)) = probe {
+            let reason = match stopped {
+                CoreStopped::StorageError(error) => {
+                    core.fatal.storage(&error.to_string());
+                    return;
+                }
+                CoreStopped::Panicked => StopReason::Raft("it panicked; start again".to_owned()),
+                CoreStopped::Stopped => StopReason::Raft("it stopped".to_owned()),
+            };
+            core.fatal.stop(reason);
+            return;
+        }
+        tokio::time::sleep(CORE_PAUSE).await;
+    }
+}
+
+/// Puts this scheduler's addresses into the members table, until they are there.
+pub(crate) async fn announce(core: &Core, proposer: &Proposer, member: MemberRecord) {
+    let id = SchedulerId(core.id());
+    loop {
+        let known = core.shared.read(|state| state.member(id).cloned());
+        // Draining is the operator's word, not ours.
+        let draining = known.as_ref().is_some_and(|known| known.draining);
+        let wanted = MemberRecord {
+            draining,
+            ..member.clone()
+        };
+        if known.as_ref() == Some(&wanted) {
+            return;
+        }
+        match proposer.propose(Command::PutMember { id, member: wanted }).await {
+            Ok((revision, _)) => {
+                tracing::info!(scheduler = %id, "scheduler announced");
+                let mut applied = core.shared.applied.subscribe();
+                drop(applied.wait_for(|applied| applied.revision >= revision).await);
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "announcement will be tried again"),
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Asks to become a voter until this scheduler is one.
+pub(crate) async fn become_voter(core: Core, newcomer: Newcomer) {
+    let id = core.id();
+    loop {
+        let (votes, addresses) = core.metrics(|metrics| {
+            let votes = metrics.membership_config.voter_ids().any(|voter| voter == id);
+            let others = metrics
+                .membership_config
+                .nodes()
+                .filter(|(other, _)| **other != id);
+            (
+                votes,
+                others.map(|(_, node)| node.addr.clone()).collect::<Vec<_>>(),
+            )
+        });
+        if votes {
+            return;
+        }
+        for address in addresses {
+            match newcomer.ask(&core.peers, &address).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) => tracing::debug!(%error, "not a voter yet"),
+                Err(error) => tracing::warn!(%error, "not accepted as a voter"),
+            }
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}

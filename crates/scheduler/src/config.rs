@@ -1,0 +1,289 @@
+//! Settings of the scheduler role (`[scheduler]`). Relations between them are checked once, by
+//! [`SchedulerConfig::check`], when the process starts.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use serde::Deserialize;
+use whiskraft_queue::QueueSettings;
+use whiskraft_types::ByteSize;
+
+/// Settings of the scheduler role (`[scheduler]`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SchedulerConfig {
+    /// Actors that share the queues of this scheduler. Default: one per core.
+    pub shards: Option<NonZeroUsize>,
+    /// The lease of schedulers and invokers.
+    pub session: SessionConfig,
+    /// Streams of controllers.
+    pub submit: SubmitConfig,
+    /// Every queue this scheduler leads.
+    pub queue: QueueConfig,
+    /// Creation of containers.
+    pub creation: CreationConfig,
+    /// What may be stored.
+    pub documents: DocumentsConfig,
+}
+
+/// The lease of schedulers and invokers (`[scheduler.session]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SessionConfig {
+    /// Time without keepalive after which a session ends and everything that hangs on it moves. Default 2s.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+    /// Time between two keepalives; at least three must fit into a session's time. Default 500ms.
+    #[serde(with = "humantime_serde")]
+    pub keepalive: Duration,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(2),
+            keepalive: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Streams of controllers (`[scheduler.submit]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct SubmitConfig {
+    /// Submissions per stream that are neither accepted nor rejected yet. Default 4096.
+    pub window: NonZeroU32,
+    /// Largest payload of an activation in bytes. Default 1048576 (1 MiB).
+    pub payload_len_max: ByteSize,
+}
+
+impl Default for SubmitConfig {
+    fn default() -> Self {
+        Self {
+            window: NonZeroU32::new(4096).unwrap_or(NonZeroU32::MIN),
+            payload_len_max: ByteSize::mib(1),
+        }
+    }
+}
+
+/// Every queue this scheduler leads (`[scheduler.queue]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct QueueConfig {
+    /// Waiting activations at which new ones are rejected with `Throttled`. Default 10000.
+    pub len_max: NonZeroU32,
+    /// Part of `len-max` at or below which they are taken again. Default 0.9.
+    pub throttling_fraction: f64,
+    /// Longest wait from acceptance to delivery; after it an activation fails. Default 60s.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// The same for actions whose image must be pulled. Default 5m.
+    #[serde(with = "humantime_serde")]
+    pub retention_blackbox: Duration,
+    /// Age at which a waiting activation asks for more containers. Default 100ms.
+    #[serde(with = "humantime_serde")]
+    pub stale_threshold: Duration,
+    /// Time between two scaling decisions of a queue in which activations wait. Default 100ms.
+    #[serde(with = "humantime_serde")]
+    pub tick: Duration,
+    /// Time with nothing waiting, running or owed after which a queue is removed. Default 10m.
+    #[serde(with = "humantime_serde")]
+    pub idle_after: Duration,
+    /// Longest time without scaling after a change of leader. Default 1s.
+    #[serde(with = "humantime_serde")]
+    pub takeover_wait_max: Duration,
+    /// Time a result is kept for a controller that is away before the invoker may forget it. Default 60s.
+    #[serde(with = "humantime_serde")]
+    pub result_grace: Duration,
+    /// Time such a result can be looked up by id, from its end. Default 10m.
+    #[serde(with = "humantime_serde")]
+    pub result_keep: Duration,
+    /// Most results a queue keeps; the oldest go first. Default 10000.
+    pub results_max: NonZeroUsize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        let settings = QueueSettings::default();
+        Self {
+            len_max: NonZeroU32::new(settings.len_max).unwrap_or(NonZeroU32::MIN),
+            throttling_fraction: settings.throttling_fraction,
+            retention: settings.retention,
+            retention_blackbox: settings.retention_blackbox,
+            stale_threshold: settings.stale_threshold,
+            tick: settings.decision_interval,
+            idle_after: settings.idle_after,
+            takeover_wait_max: settings.takeover_wait_max,
+            result_grace: settings.result_grace,
+            result_keep: settings.result_keep,
+            results_max: NonZeroUsize::new(settings.results_max).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+impl QueueConfig {
+    /// The same as the queues take it.
+    pub(crate) fn settings(&self) -> QueueSettings {
+        QueueSettings {
+            len_max: self.len_max.get(),
+            throttling_fraction: self.throttling_fraction,
+            retention: self.retention,
+            retention_blackbox: self.retention_blackbox,
+            stale_threshold: self.stale_threshold,
+            decision_interval: self.tick,
+            idle_after: self.idle_after,
+            takeover_wait_max: self.takeover_wait_max,
+            result_grace: self.result_grace,
+            result_keep: self.result_keep,
+            results_max: self.results_max.get(),
+            ..QueueSettings::default()
+        }
+    }
+}
+
+/// Creation of containers (`[scheduler.creation]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CreationConfig {
+    /// Time an invoker has until the container pulls; then the slot is given back. Default 20s.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Times that a creation which failed by no fault of the action is tried again, elsewhere if possible. Default 5.
+    pub retries_max: u32,
+    /// Pause before the first of them; it doubles. Default 100ms.
+    #[serde(with = "humantime_serde")]
+    pub retry_pause: Duration,
+    /// Share of the untagged invokers that run managed kinds. Default 0.9.
+    pub managed_fraction: f64,
+    /// Share of the untagged invokers that run images of users. Default 0.1.
+    pub blackbox_fraction: f64,
+    /// Smallest container there is: an invoker with less memory left gets no more. Default 67108864 (64 MiB).
+    pub memory_min: ByteSize,
+}
+
+impl Default for CreationConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(20),
+            retries_max: 5,
+            retry_pause: Duration::from_millis(100),
+            managed_fraction: 0.9,
+            blackbox_fraction: 0.1,
+            memory_min: ByteSize::mib(64),
+        }
+    }
+}
+
+/// What may be stored (`[scheduler.documents]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DocumentsConfig {
+    /// Largest code of an action in bytes. Default 50331648 (48 MiB).
+    pub blob_len_max: ByteSize,
+    /// Bytes of code per second that an upload may put into the log, so that it never delays keepalives.
+    /// Default 33554432 (32 MiB).
+    pub blob_rate: ByteSize,
+    /// Smallest memory of an action in bytes. Default 67108864 (64 MiB).
+    pub memory_min: ByteSize,
+    /// Largest memory of an action in bytes. Default 2147483648 (2 GiB).
+    pub memory_max: ByteSize,
+    /// Shortest time limit of an action. Default 100ms.
+    #[serde(with = "humantime_serde")]
+    pub timeout_min: Duration,
+    /// Longest time limit of an action. Default 10m.
+    #[serde(with = "humantime_serde")]
+    pub timeout_max: Duration,
+    /// Most log bytes kept per activation. Default 10485760 (10 MiB).
+    pub logs_max: ByteSize,
+    /// Most activations that one container runs at once. Default 500.
+    pub concurrency_max: NonZeroU32,
+}
+
+impl Default for DocumentsConfig {
+    fn default() -> Self {
+        Self {
+            blob_len_max: ByteSize::mib(48),
+            blob_rate: ByteSize::mib(32),
+            memory_min: ByteSize::mib(64),
+            memory_max: ByteSize::mib(2048),
+            timeout_min: Duration::from_millis(100),
+            timeout_max: Duration::from_secs(600),
+            logs_max: ByteSize::mib(10),
+            concurrency_max: NonZeroU32::new(500).unwrap_or(NonZeroU32::MIN),
+        }
+    }
+}
+
+/// Two settings contradict each other, or one is outside its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("scheduler.{setting}: {reason}")]
+pub struct ConfigError {
+    setting: &'static str,
+    reason: String,
+}
+
+impl SchedulerConfig {
+    /// Checks what one setting alone cannot show.
+    ///
+    /// # Errors
+    /// Names the setting and what it must be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let fail = |setting, reason| Err(ConfigError { setting, reason });
+        let SessionConfig { ttl, keepalive } = self.session;
+        if keepalive.is_zero() || keepalive * 3 > ttl {
+            return fail(
+                "session.keepalive",
+                format!("{keepalive:?} must be above 0 and at most a third of ttl {ttl:?}"),
+            );
+        }
+        if self.queue.tick.is_zero() {
+            return fail(
+                "queue.tick",
+                "must be above 0; write 100ms, for example".to_owned(),
+            );
+        }
+        if self.creation.deadline <= ttl {
+            return fail(
+                "creation.deadline",
+                format!("must be longer than session.ttl {ttl:?}"),
+            );
+        }
+        for (setting, value) in [
+            ("queue.throttling-fraction", self.queue.throttling_fraction),
+            ("creation.managed-fraction", self.creation.managed_fraction),
+            ("creation.blackbox-fraction", self.creation.blackbox_fraction),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return fail(setting, format!("{value} must be between 0 and 1"));
+            }
+        }
+        if self.documents.memory_min > self.documents.memory_max {
+            return fail(
+                "documents.memory-min",
+                format!("must not be above memory-max {}", self.documents.memory_max),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_agree_with_each_other() {
+        assert_eq!(SchedulerConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_keepalive_that_cannot_hold_the_session_is_refused() {
+        let mut config = SchedulerConfig::default();
+        config.session.keepalive = Duration::from_secs(1);
+        let error = config.check().expect_err("one keepalive per ttl").to_string();
+        assert!(
+            error.starts_with("scheduler.session.keepalive: 1s must be"),
+            "{error}"
+        );
+    }
+}

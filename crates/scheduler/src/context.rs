@@ -1,0 +1,113 @@
+//! What every part of the scheduler needs: settings, the replicated log, the clock, the fence, the phase.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use whiskraft_raft::Node;
+use whiskraft_types::Rejection;
+
+use crate::clock::Clock;
+use crate::config::SchedulerConfig;
+use crate::fence::Fence;
+
+/// Longest time before a caller hears that this scheduler has no quorum.
+const AVAILABLE_WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// What everybody hears from a fenced scheduler.
+pub(crate) fn fenced() -> Rejection {
+    Rejection::Unavailable {
+        reason: "this scheduler has lost touch with the others".to_owned(),
+    }
+}
+
+/// Where the process is in its life; only ever moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Serves.
+    Serving,
+    /// Takes no new activations; its queues are about to move.
+    Draining,
+    /// Streams and tasks end.
+    Stopping,
+}
+
+/// Shared by all parts; a cheap copy.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    /// Settings, checked.
+    pub(crate) config: Arc<SchedulerConfig>,
+    /// Replicated log and tables.
+    pub(crate) node: Node,
+    /// Time.
+    pub(crate) clock: Clock,
+    /// The right to act.
+    pub(crate) fence: Fence,
+    phase: watch::Receiver<Phase>,
+    streams: Arc<AtomicU64>,
+}
+
+/// Tells a stream from the one that the same peer opens next, so that the end of the old one, noticed late, does not
+/// take the new one with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StreamId(u64);
+
+impl Context {
+    pub(crate) fn new(config: SchedulerConfig, node: Node, phase: watch::Receiver<Phase>) -> Self {
+        Self {
+            config: Arc::new(config),
+            node,
+            clock: Clock::start(),
+            fence: Fence::closed(),
+            phase,
+            streams: Arc::default(),
+        }
+    }
+
+    /// An id that no other stream of this process has.
+    pub(crate) fn next_stream(&self) -> StreamId {
+        StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether new activations are refused because the process is going.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Refuses what needs the log while this scheduler has no lease: without a quorum an answer would take long. A
+    /// process that has just started gets a moment to open its session.
+    ///
+    /// # Errors
+    /// `Unavailable`: somebody else may have the quorum.
+    pub(crate) async fn available(&self) -> Result<(), Rejection> {
+        if self.fence.allows(self.clock.now()) {
+            return Ok(());
+        }
+        let mut view = self.fence.subscribe();
+        let opened = tokio::time::timeout(AVAILABLE_WAIT_MAX, view.wait_for(|view| !view.fenced)).await;
+        match opened {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(fenced()),
+        }
+    }
+
+    /// Waits until the process is about to go.
+    pub(crate) async fn draining(&self) {
+        let _ = self
+            .phase
+            .clone()
+            .wait_for(|phase| *phase >= Phase::Draining)
+            .await;
+    }
+
+    /// Waits until tasks and streams shall end.
+    pub(crate) async fn stopping(&self) {
+        // An error means that the scheduler itself is gone, which is the same.
+        let _ = self
+            .phase
+            .clone()
+            .wait_for(|phase| *phase >= Phase::Stopping)
+            .await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Containers from a queue's wish to the first ask: reservation through the log, placement, creation on an invoker,
+//! retries elsewhere, and the slot given back when it comes to nothing.
+
+mod actor;
+mod handle;
+mod job;
+mod place;
+mod reserve;
+mod sweep;
+
+pub(crate) use actor::{CreationActor, CreationParts};
+pub(crate) use handle::{CreationHandle, Wish};
+
+/// Whether containers of a kind come from an image of the user that must be pulled first.
+pub(crate) fn is_blackbox(kind: &str) -> bool {
+    kind == "blackbox" || kind.starts_with("blackbox:")
+}

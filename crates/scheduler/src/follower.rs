@@ -1,0 +1,140 @@
+//! Follows the replicated tables and passes their changes on, in log order: to every shard, to the Control streams of
+//! invokers whose session ended, and to the creation actor.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use whiskraft_raft::{Batch, StreamEnd};
+use whiskraft_state::{ContainerState, Event, SessionOwner, SessionRecord, State};
+use whiskraft_types::{ContainerId, SessionId};
+
+use crate::context::Context;
+use crate::control::registry::ControlStreams;
+use crate::creation::CreationHandle;
+use crate::shard::{ShardsHandle, TableChanges};
+
+/// The follower.
+pub(crate) struct Follower {
+    context: Context,
+    incarnation: [u8; 16],
+    shards: ShardsHandle,
+    streams: ControlStreams,
+    creation: CreationHandle,
+    /// Live sessions of this very process; one of an earlier process does not make us a leader.
+    own: Arc<BTreeSet<SessionId>>,
+    /// Sessions of this process, ended ones included: whose containers the creation actor knows.
+    reserved: BTreeSet<SessionId>,
+}
+
+impl Follower {
+    pub(crate) fn new(
+        context: Context,
+        incarnation: [u8; 16],
+        shards: ShardsHandle,
+        streams: ControlStreams,
+        creation: CreationHandle,
+    ) -> Self {
+        Self {
+            context,
+            incarnation,
+            shards,
+            streams,
+            creation,
+            own: Arc::default(),
+            reserved: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until the process stops.
+    pub(crate) async fn run(mut self) {
+        let context = self.context.clone();
+        tokio::select! {
+            () = context.stopping() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        loop {
+            let (state, mut events) = self.context.node.subscribe();
+            self.reset(&state).await;
+            loop {
+                match events.next().await {
+                    Ok(batch) => self.on_batch(batch).await,
+                    Err(StreamEnd::Lagged) => {
+                        break tracing::warn!("fell behind the log, starts anew from the tables");
+                    }
+                    Err(StreamEnd::Stopped) => return,
+                }
+            }
+        }
+    }
+
+    async fn reset(&mut self, state: &State) {
+        let own: BTreeSet<_> = state
+            .sessions()
+            .filter(|(_, row)| self.is_own(row))
+            .map(|(id, _)| id)
+            .collect();
+        self.reserved.extend(&own);
+        self.own = Arc::new(own);
+        self.streams
+            .expire_all(|session| state.session(session).is_none());
+        for shard in 0..self.shards.len() {
+            let own = Arc::clone(&self.own);
+            self.shards
+                .change(
+                    shard,
+                    TableChanges::Reset {
+                        state: state.clone(),
+                        own,
+                    },
+                )
+                .await;
+        }
+    }
+
+    fn is_own(&self, row: &SessionRecord) -> bool {
+        row.owner == SessionOwner::Scheduler(self.context.node.id()) && row.incarnation == self.incarnation
+    }
+
+    async fn on_batch(&mut self, batch: Arc<Batch>) {
+        let mut ended = BTreeSet::new();
+        let (mut gone, mut running): (Vec<ContainerId>, Vec<ContainerId>) = Default::default();
+        for event in &batch.events {
+            match event {
+                Event::Session(id, Some(row)) if self.is_own(row) => {
+                    Arc::make_mut(&mut self.own).insert(*id);
+                    self.reserved.insert(*id);
+                }
+                Event::Session(id, None) => {
+                    ended.insert(*id);
+                    Arc::make_mut(&mut self.own).remove(id);
+                    self.streams.expire(*id);
+                }
+                Event::Container {
+                    id, record, removed, ..
+                } if self.reserved.contains(&id.session) => match record.state {
+                    _ if *removed => gone.push(*id),
+                    ContainerState::InProgress => {}
+                    ContainerState::Running | ContainerState::Warm => running.push(*id),
+                },
+                _ => {}
+            }
+        }
+        let ended = Arc::new(ended);
+        for shard in 0..self.shards.len() {
+            let (batch, ended, own) = (Arc::clone(&batch), Arc::clone(&ended), Arc::clone(&self.own));
+            self.shards
+                .change(shard, TableChanges::Batch { batch, ended, own })
+                .await;
+        }
+        // Its invoker may have told another scheduler.
+        for container in running {
+            self.creation.succeeded(container).await;
+        }
+        if !gone.is_empty() {
+            self.creation.gone(gone).await;
+        }
+    }
+}

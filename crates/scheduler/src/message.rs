@@ -1,0 +1,221 @@
+//! What streams and shards say to each other. Parsed once at the stream's end; past that point everything is typed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+use whiskraft_proto::v1;
+use whiskraft_queue::{ActivationState, ControllerId, RegisteredContainer};
+use whiskraft_types::{
+    ActivationId, ActivationRecord, ContainerId, CreationError, Epoch, NamespaceName, QueueKey, Rejection,
+    Revision,
+};
+
+use crate::context::StreamId;
+use crate::control::hello::Peer;
+
+/// What a caller submitted; shared, so that neither a delivery nor a repetition copies it.
+pub(crate) type Payload = Arc<Content>;
+/// The record of a finished activation; shared between ledger and streams.
+pub(crate) type Record = Arc<ActivationRecord<Bytes>>;
+
+/// Content of a submission.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// JSON text of the arguments.
+    pub(crate) arguments: Bytes,
+    pub(crate) transaction: String,
+    pub(crate) subject: String,
+    pub(crate) api_key: String,
+    pub(crate) cause: String,
+}
+
+/// Two submissions are the same if they would run the same: the transaction is of the call, not of the activation.
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.arguments == other.arguments && self.subject == other.subject && self.cause == other.cause
+    }
+}
+
+/// One submission.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) id: ActivationId,
+    pub(crate) key: QueueKey,
+    pub(crate) epoch: Epoch,
+    pub(crate) attempt: u32,
+    pub(crate) payload: Payload,
+}
+
+/// What a controller is told.
+#[derive(Debug)]
+pub(crate) enum ResultItem {
+    Accepted(ActivationId),
+    Rejected(ActivationId, Rejection),
+    Completed {
+        key: QueueKey,
+        epoch: Epoch,
+        record: Record,
+    },
+}
+
+/// What an invoker's Pull stream says about one queue.
+#[derive(Debug)]
+pub(crate) struct PullInput {
+    pub(crate) key: QueueKey,
+    pub(crate) epoch: Epoch,
+    pub(crate) kind: PullKind,
+}
+
+/// The frame of a [`PullInput`].
+#[derive(Debug)]
+pub(crate) enum PullKind {
+    Credit {
+        container: ContainerId,
+        count: u32,
+        warmed: bool,
+    },
+    Started {
+        container: ContainerId,
+        id: ActivationId,
+    },
+    Completed {
+        container: ContainerId,
+        record: Record,
+        duration: Option<Duration>,
+        credits: u32,
+    },
+    Refused {
+        container: ContainerId,
+        id: ActivationId,
+    },
+    /// Names no epoch on the wire: taking asks back is right in any.
+    Withdraw { container: ContainerId },
+    Register {
+        containers: Vec<RegisteredContainer>,
+        unacknowledged: Vec<Record>,
+    },
+}
+
+/// What an invoker is told on its Pull stream.
+#[derive(Debug)]
+pub(crate) enum PullItem {
+    Deliver {
+        id: ActivationId,
+        container: ContainerId,
+        epoch: Epoch,
+        attempt: u32,
+        waited: Duration,
+        payload: Payload,
+    },
+    CompletedAck(ActivationId),
+    WithdrawAck(ContainerId),
+    Reregister(QueueKey, Epoch),
+    Rejected {
+        container: Option<ContainerId>,
+        key: QueueKey,
+        rejection: Rejection,
+    },
+}
+
+/// The near end of a stream: batches of items, and a way to end it when it does not take them.
+#[derive(Debug)]
+pub(crate) struct StreamEnd<T> {
+    pub(crate) stream: StreamId,
+    pub(crate) items: mpsc::Sender<Vec<T>>,
+    pub(crate) cut: Arc<Notify>,
+}
+
+impl<T> Clone for StreamEnd<T> {
+    fn clone(&self) -> Self {
+        Self {
+            stream: self.stream,
+            items: self.items.clone(),
+            cut: Arc::clone(&self.cut),
+        }
+    }
+}
+
+impl<T> StreamEnd<T> {
+    /// Sends what is ready; false, and the stream is cut, if its peer does not read.
+    pub(crate) fn send(&self, items: Vec<T>) -> bool {
+        let sent = self.items.try_send(items).is_ok();
+        if !sent {
+            self.cut.notify_one();
+        }
+        sent
+    }
+}
+
+/// What a shard is asked. Requests of one stream arrive in the order of that stream.
+#[derive(Debug)]
+pub(crate) enum Request {
+    ControllerOpened {
+        controller: ControllerId,
+        end: StreamEnd<ResultItem>,
+    },
+    ControllerClosed {
+        controller: ControllerId,
+        stream: StreamId,
+    },
+    Submit {
+        controller: ControllerId,
+        submissions: Vec<Submission>,
+    },
+    Received {
+        controller: ControllerId,
+        ids: Vec<(QueueKey, ActivationId)>,
+    },
+    PullOpened {
+        peer: Peer,
+        end: StreamEnd<PullItem>,
+    },
+    PullClosed {
+        peer: Peer,
+        stream: StreamId,
+    },
+    Pull {
+        peer: Peer,
+        stream: StreamId,
+        inputs: Vec<PullInput>,
+    },
+    /// The log's answer to a reservation.
+    Granted {
+        key: QueueKey,
+        epoch: Epoch,
+        asked: u32,
+        containers: Vec<ContainerId>,
+        revision: Revision,
+    },
+    CreationFailed {
+        key: QueueKey,
+        container: ContainerId,
+        error: CreationError,
+        message: String,
+    },
+    RemovalFailed {
+        key: QueueKey,
+        epoch: Epoch,
+    },
+    /// A queue of this namespace has work and no container: give one up that idles.
+    Reclaim {
+        starved: QueueKey,
+    },
+    Find {
+        id: ActivationId,
+        namespace: NamespaceName,
+        answer: oneshot::Sender<Option<Found>>,
+    },
+    Status {
+        answer: oneshot::Sender<Vec<v1::QueueStatus>>,
+    },
+}
+
+/// What a queue knows of an activation.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) key: QueueKey,
+    pub(crate) epoch: Epoch,
+    pub(crate) state: ActivationState<Record>,
+}

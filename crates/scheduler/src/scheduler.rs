@@ -1,0 +1,233 @@
+//! Puts the role together, serves its listener, and takes it down in order.
+
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use whiskraft_proto::v1;
+use whiskraft_raft::Node;
+
+use crate::config::{ConfigError, SchedulerConfig};
+use crate::context::{Context, Phase};
+use crate::control::registry::ControlStreams;
+use crate::control::stream::ControlParts;
+use crate::creation::{CreationActor, CreationHandle, CreationParts};
+use crate::follower::Follower;
+use crate::message::Request;
+use crate::proposals::ProposalsActor;
+use crate::reports::ReportsActor;
+use crate::services::{ControllerService, DocumentsService, InvokerService, OperatorService, WatchService};
+use crate::session::SessionTask;
+use crate::shard::{CHANGES_MAX, REQUESTS_MAX, Shard, ShardHandle, ShardParts, ShardsHandle};
+use crate::updates::UpdatesActor;
+
+/// Longest time for the session to be closed and streams to end; after it the process goes anyway.
+const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Flow control windows of HTTP/2: a stream carries many activations, a connection a few streams.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Largest message taken, far above every limit of its own, so that what is too large gets a typed answer.
+const MESSAGE_LEN_MAX: usize = 64 << 20;
+/// Pings on idle connections find peers that have vanished without a word.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// Why the role did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The listener cannot be used.
+    #[error("client listener cannot be used")]
+    Listener(#[source] std::io::Error),
+}
+
+/// The running role. Dropping it ends all tasks at once; [`Scheduler::shutdown`] is the graceful way.
+#[derive(Debug)]
+pub struct Scheduler {
+    context: Context,
+    phase: watch::Sender<Phase>,
+    shards: ShardsHandle,
+    session: JoinHandle<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Scheduler {
+    /// Starts the role on a node that serves already, and a listener that is bound already.
+    ///
+    /// # Errors
+    /// If settings contradict each other or the listener cannot be used.
+    pub fn start(
+        config: SchedulerConfig,
+        node: Node,
+        client_listener: TcpListener,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        client_listener
+            .set_nonblocking(true)
+            .map_err(StartError::Listener)?;
+        let listener = tokio::net::TcpListener::from_std(client_listener).map_err(StartError::Listener)?;
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let context = Context::new(config, node, watched);
+        let incarnation: [u8; 16] = rand::random();
+
+        let mut tasks = JoinSet::new();
+        let streams = ControlStreams::default();
+        let (creation, messages) = CreationHandle::channel();
+        let shards = start_shards(&mut tasks, &context, &creation, &streams);
+        let (updates_actor, updates) = UpdatesActor::new(context.clone());
+        let (reports_actor, reports) = ReportsActor::new(context.clone());
+        tasks.spawn(updates_actor.run());
+        tasks.spawn(reports_actor.run());
+        let creation_parts = CreationParts {
+            context: context.clone(),
+            messages,
+            shards: shards.clone(),
+            streams: streams.clone(),
+            updates: updates.clone(),
+            seed: rand::random(),
+        };
+        tasks.spawn(CreationActor::new(creation_parts).run());
+        let follower = Follower::new(
+            context.clone(),
+            incarnation,
+            shards.clone(),
+            streams.clone(),
+            creation.clone(),
+        );
+        tasks.spawn(follower.run());
+        let session = tokio::spawn(SessionTask::new(context.clone(), incarnation).run());
+        let control = ControlParts {
+            context: context.clone(),
+            streams,
+            creation,
+            updates,
+            reports,
+        };
+        tasks.spawn(serve(context.clone(), shards.clone(), control, listener));
+        Ok(Self {
+            context,
+            phase,
+            shards,
+            session,
+            tasks,
+        })
+    }
+
+    /// Waits until a task has ended that should not have: the process must not go on without it.
+    pub async fn failed(&mut self) {
+        // No task ends before shutdown but by a panic, which the runtime has reported.
+        let _ = self.tasks.join_next().await;
+    }
+
+    /// Ends the role: takes no new activation, closes the session so that its queues move at once, tells controllers
+    /// where to go, ends all streams.
+    pub async fn shutdown(mut self) {
+        self.phase.send_replace(Phase::Draining);
+        tracing::info!("scheduler draining");
+        let drained = async {
+            let _ = (&mut self.session).await;
+            // Every shard has dropped its queues, and told whose they are now, before it answers this.
+            for shard in 0..self.shards.len() {
+                let (answer, answered) = oneshot::channel();
+                self.shards.send(shard, Request::Status { answer }).await;
+                let _ = answered.await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_WAIT_MAX, drained).await.is_err() {
+            tracing::warn!("queues not handed over in time, they move when the session ends");
+        }
+        self.phase.send_replace(Phase::Stopping);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_WAIT_MAX, ended).await.is_err() {
+            tracing::warn!("streams did not end in time");
+        }
+        tracing::info!(scheduler = %self.context.node.id(), "scheduler stopped");
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.session.abort();
+        self.phase.send_replace(Phase::Stopping);
+    }
+}
+
+fn start_shards(
+    tasks: &mut JoinSet<()>,
+    context: &Context,
+    creation: &CreationHandle,
+    streams: &ControlStreams,
+) -> ShardsHandle {
+    let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
+    let count = context.config.shards.map_or_else(cores, NonZeroUsize::get);
+    let mut handles = Vec::with_capacity(count);
+    let mut receivers = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (requests, requests_receiver) = mpsc::channel(REQUESTS_MAX);
+        let (changes, changes_receiver) = mpsc::channel(CHANGES_MAX);
+        handles.push(ShardHandle { requests, changes });
+        receivers.push((requests_receiver, changes_receiver));
+    }
+    let shards = ShardsHandle::new(handles);
+    let (proposals, waiting) = ProposalsActor::channel();
+    tasks.spawn(ProposalsActor::new(context.clone(), shards.clone(), waiting).run());
+    let settings = Arc::new(context.config.queue.settings());
+    for (index, (requests, changes)) in receivers.into_iter().enumerate() {
+        let parts = ShardParts {
+            context: context.clone(),
+            index,
+            shards: shards.clone(),
+            requests,
+            changes,
+            creation: creation.clone(),
+            proposals: proposals.clone(),
+            streams: streams.clone(),
+            settings: Arc::clone(&settings),
+        };
+        tasks.spawn(Shard::new(parts).run());
+    }
+    shards
+}
+
+async fn serve(
+    context: Context,
+    shards: ShardsHandle,
+    control: ControlParts,
+    listener: tokio::net::TcpListener,
+) {
+    use v1::controller_server::ControllerServer;
+    use v1::documents_server::DocumentsServer;
+    use v1::invoker_server::InvokerServer;
+    use v1::operator_server::OperatorServer;
+    use v1::watch_server::WatchServer;
+
+    let controller = ControllerServer::new(ControllerService::new(context.clone(), shards.clone()));
+    let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
+    let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
+    let stopping = context.clone();
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_WAIT_MAX))
+        .add_service(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(WatchServer::new(WatchService::new(context.clone())))
+        .add_service(OperatorServer::new(OperatorService::new(context, shards)))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+            stopping.stopping().await;
+        })
+        .await;
+    if let Err(error) = served {
+        tracing::error!(error = &error as &dyn std::error::Error, "client listener failed");
+    }
+}

@@ -1,0 +1,323 @@
+//! Documents service: entities and code, replicated by the cluster and kept on every scheduler's disk.
+//!
+//! Validation happens here, once; the state machine does not look inside a body.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+use whiskraft_proto::v1::{self, documents_server::Documents};
+use whiskraft_proto::{InvalidMessage, required};
+use whiskraft_state::{BlobHash, Command, DocumentKey, PutDocument, Refusal, Response as Answer};
+use whiskraft_types::{ActionName, NamespaceLimits, NamespaceName, Rejection, Revision};
+
+use crate::context::Context;
+use crate::services::{action, blobs::Blobs};
+use crate::wire;
+
+/// Largest body of a document: 1 MiB of content and 64 KiB of envelope; an entry of the log stays well below
+/// what one append carries.
+const BODY_LEN_MAX: usize = (1 << 20) + (64 << 10);
+/// Longest kind of a document in bytes; kinds are words of ours.
+const KIND_LEN_MAX: usize = 32;
+/// Blobs one document may need; an action needs one.
+const BLOBS_MAX: usize = 16;
+/// Documents in one answer of a listing, when the caller does not say and at most.
+const LIST_LEN: (usize, usize) = (200, 1000);
+
+/// Implements the service; one per process.
+#[derive(Debug, Clone)]
+pub(crate) struct DocumentsService {
+    context: Context,
+    blobs: Blobs,
+}
+
+impl DocumentsService {
+    pub(crate) fn new(context: Context) -> Self {
+        let blobs = Blobs::new(context.clone());
+        Self { context, blobs }
+    }
+
+    async fn put(&self, request: v1::PutDocumentRequest) -> Result<PutOutcome, Rejection> {
+        let put = self.check_put(request)?;
+        self.write(Command::PutDocument(put), "PutDocument").await
+    }
+
+    fn check_put(&self, request: v1::PutDocumentRequest) -> Result<PutDocument, Rejection> {
+        let key = document_key(request.key)?;
+        if request.body.len() > BODY_LEN_MAX {
+            return Err(Rejection::TooLarge {
+                len: request.body.len() as u64,
+                len_max: BODY_LEN_MAX as u64,
+            });
+        }
+        if request.blobs.len() > BLOBS_MAX {
+            return Err(invalid(format!(
+                "{} blobs, at most {BLOBS_MAX} per document",
+                request.blobs.len()
+            )));
+        }
+        let blobs = request
+            .blobs
+            .iter()
+            .map(blob_hash)
+            .collect::<Result<Vec<_>, _>>()?;
+        let limits = match key.kind.as_str() {
+            DocumentKey::ACTION => {
+                let config = &self.context.config.documents;
+                Some(
+                    action::limits(config, &key, &request.body, &blobs)
+                        .map_err(|error| invalid(error.to_string()))?,
+                )
+            }
+            _ => None,
+        };
+        Ok(PutDocument {
+            key,
+            body: request.body.into(),
+            expected: request.expected_revision.map(Revision),
+            blobs,
+            limits,
+        })
+    }
+
+    async fn delete(&self, request: v1::DeleteDocumentRequest) -> Result<PutOutcome, Rejection> {
+        let key = document_key(request.key)?;
+        let expected = request.expected_revision.map(Revision);
+        self.write(Command::DeleteDocument { key, expected }, "DeleteDocument")
+            .await
+    }
+
+    async fn write(&self, command: Command, what: &'static str) -> Result<PutOutcome, Rejection> {
+        self.context.available().await?;
+        let (revision, answer) = self
+            .context
+            .node
+            .propose(command)
+            .await
+            .map_err(|error| wire::propose_error(&error))?;
+        match answer {
+            Answer::Revision(document) => {
+                // Whoever writes here reads its own write here.
+                let _ = self.context.node.wait_applied(revision).await;
+                Ok(PutOutcome::Revision(document.0))
+            }
+            Answer::Refused(Refusal::Conflict { current }) => {
+                Ok(PutOutcome::Conflict(v1::RevisionConflict { current: current.0 }))
+            }
+            Answer::Refused(Refusal::MissingBlob { hash }) => Ok(PutOutcome::MissingBlob(v1::MissingBlob {
+                sha256: Bytes::copy_from_slice(&hash.0),
+            })),
+            Answer::Refused(Refusal::NotFound) => Ok(PutOutcome::NotFound(v1::NotFound {})),
+            Answer::Refused(refusal) => Err(wire::refusal(refusal)),
+            _ => Err(wire::unexpected(what)),
+        }
+    }
+
+    async fn get(&self, request: v1::GetDocumentRequest) -> Result<Option<v1::Document>, Rejection> {
+        let key = document_key(request.key)?;
+        if request.linearizable {
+            self.context.available().await?;
+            let unavailable = |reason: String| Rejection::Unavailable { reason };
+            self.context
+                .node
+                .read_index()
+                .await
+                .map_err(|error| unavailable(error.to_string()))?;
+        }
+        let found = self.context.node.document(&key).map_err(|error| {
+            tracing::error!(kind = key.kind, name = key.name, %error, "document unreadable");
+            Rejection::Unavailable {
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(found.map(|(revision, body)| v1::Document {
+            key: Some(wire::document_key(&key)),
+            revision: revision.0,
+            body,
+        }))
+    }
+
+    fn list(&self, request: &v1::ListDocumentsRequest) -> Result<v1::ListDocumentsResponse, Rejection> {
+        let namespace: NamespaceName = request
+            .namespace
+            .parse()
+            .map_err(|error| invalid(format!("namespace: {error}")))?;
+        let limit = match request.limit as usize {
+            0 => LIST_LEN.0,
+            limit => limit.min(LIST_LEN.1),
+        };
+        let mut documents: Vec<_> = self.context.node.read(|state| {
+            let after = (!request.after.is_empty()).then_some(request.after.as_str());
+            let rows = state.documents(&request.kind, &namespace, after);
+            rows.take(limit + 1)
+                .map(|(key, record)| v1::DocumentSummary {
+                    key: Some(wire::document_key(key)),
+                    revision: record.revision.0,
+                    len: record.len,
+                })
+                .collect()
+        });
+        let more = documents.len() > limit;
+        documents.truncate(limit);
+        Ok(v1::ListDocumentsResponse { documents, more })
+    }
+
+    async fn put_namespace(&self, request: v1::PutNamespaceRequest) -> Result<u64, Rejection> {
+        let name = request
+            .name
+            .parse()
+            .map_err(|error| invalid(format!("name: {error}")))?;
+        let limits = NamespaceLimits {
+            containers: request.containers,
+        };
+        self.context.available().await?;
+        let proposed = self
+            .context
+            .node
+            .propose(Command::PutNamespace { name, limits })
+            .await;
+        match proposed.map_err(|error| wire::propose_error(&error))? {
+            (_, Answer::Refused(refusal)) => Err(wire::refusal(refusal)),
+            (revision, _) => {
+                let _ = self.context.node.wait_applied(revision).await;
+                Ok(revision.0)
+            }
+        }
+    }
+}
+
+use v1::put_document_response::Outcome as PutOutcome;
+
+fn invalid(reason: String) -> Rejection {
+    Rejection::Invalid { reason }
+}
+
+fn document_key(key: Option<v1::DocumentKey>) -> Result<DocumentKey, Rejection> {
+    let parse = |key: v1::DocumentKey| -> Result<DocumentKey, InvalidMessage> {
+        let kind_is_word = key
+            .kind
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        if key.kind.is_empty() || key.kind.len() > KIND_LEN_MAX || !kind_is_word {
+            let reason = format!("{:?} must be 1 to {KIND_LEN_MAX} lower-case letters", key.kind);
+            return Err(InvalidMessage::Invalid {
+                field: "key.kind",
+                reason,
+            });
+        }
+        // The rules of an action's name are those of every entity: `[package/]name` within a namespace.
+        let _: ActionName = format!("{}/{}", key.namespace, key.name).parse()?;
+        Ok(DocumentKey {
+            kind: key.kind,
+            namespace: key.namespace.parse()?,
+            name: key.name,
+        })
+    };
+    required(key, "key")
+        .and_then(parse)
+        .map_err(|error| invalid(error.to_string()))
+}
+
+pub(crate) fn blob_hash(bytes: &Bytes) -> Result<BlobHash, Rejection> {
+    let hash = bytes[..]
+        .try_into()
+        .map_err(|_| invalid(format!("sha256: {} bytes, must be 32", bytes.len())))?;
+    Ok(BlobHash(hash))
+}
+
+#[tonic::async_trait]
+impl Documents for DocumentsService {
+    async fn put_document(
+        &self,
+        request: Request<v1::PutDocumentRequest>,
+    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        let outcome = self
+            .put(request.into_inner())
+            .await
+            .unwrap_or_else(|no| PutOutcome::Rejection(no.into()));
+        Ok(Response::new(v1::PutDocumentResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn get_document(
+        &self,
+        request: Request<v1::GetDocumentRequest>,
+    ) -> Result<Response<v1::GetDocumentResponse>, Status> {
+        use v1::get_document_response::Outcome;
+
+        let outcome = match self.get(request.into_inner()).await {
+            Ok(Some(document)) => Outcome::Document(document),
+            Ok(None) => Outcome::NotFound(v1::NotFound {}),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::GetDocumentResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn delete_document(
+        &self,
+        request: Request<v1::DeleteDocumentRequest>,
+    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        let outcome = self
+            .delete(request.into_inner())
+            .await
+            .unwrap_or_else(|no| PutOutcome::Rejection(no.into()));
+        Ok(Response::new(v1::PutDocumentResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<v1::ListDocumentsRequest>,
+    ) -> Result<Response<v1::ListDocumentsResponse>, Status> {
+        // A unary call that belongs to nobody else: here a status is the right form of a no.
+        let listed = self
+            .list(request.get_ref())
+            .map_err(|no| Status::invalid_argument(no.to_string()))?;
+        Ok(Response::new(listed))
+    }
+
+    async fn put_blob(
+        &self,
+        request: Request<Streaming<v1::BlobChunk>>,
+    ) -> Result<Response<v1::PutBlobResponse>, Status> {
+        use v1::put_blob_response::Outcome;
+
+        let outcome = match self.blobs.put(request.into_inner()).await {
+            Ok(len) => Outcome::Len(len),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::PutBlobResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    type GetBlobStream = BoxStream<'static, Result<v1::BlobChunk, Status>>;
+
+    async fn get_blob(
+        &self,
+        request: Request<v1::GetBlobRequest>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
+        let hash =
+            blob_hash(&request.get_ref().sha256).map_err(|no| Status::invalid_argument(no.to_string()))?;
+        self.blobs.get(hash).map(Response::new)
+    }
+
+    async fn put_namespace(
+        &self,
+        request: Request<v1::PutNamespaceRequest>,
+    ) -> Result<Response<v1::PutNamespaceResponse>, Status> {
+        use v1::put_namespace_response::Outcome;
+
+        let outcome = match self.put_namespace(request.into_inner()).await {
+            Ok(revision) => Outcome::Revision(revision),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::PutNamespaceResponse {
+            outcome: Some(outcome),
+        }))
+    }
+}

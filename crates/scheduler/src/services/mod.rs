@@ -1,0 +1,15 @@
+//! The gRPC services of the client listener.
+
+mod action;
+mod blobs;
+mod controller;
+mod documents;
+mod invoker;
+mod operator;
+mod watch;
+
+pub(crate) use controller::ControllerService;
+pub(crate) use documents::DocumentsService;
+pub(crate) use invoker::InvokerService;
+pub(crate) use operator::OperatorService;
+pub(crate) use watch::WatchService;

@@ -1,0 +1,214 @@
+//! The shard actor: one loop over fence, table changes, deadlines and requests.
+//!
+//! Invariant: the clock is read once per turn, and no turn that began past the lease accepts or delivers anything.
+//! Invariant: the actor never waits for a stream or another actor; what does not fit is refused or dropped by rule.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use whiskraft_queue::{Input, NamespaceCounts, Output, QueueSettings};
+use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId};
+
+use crate::context::Context;
+use crate::control::registry::ControlStreams;
+use crate::creation::CreationHandle;
+use crate::fence::FenceView;
+use crate::message::{Payload, Record, Request};
+use crate::proposals::ProposalsHandle;
+use crate::shard::handle::ShardsHandle;
+use crate::shard::local::{LocalQueues, Slot};
+use crate::shard::mirror::Mirror;
+use crate::shard::outbox::Outbox;
+use crate::shard::parked::Parked;
+use crate::shard::tables::TableChanges;
+
+/// Requests handled per turn: the age of the turn's clock stays well below the lease's margin.
+const REQUESTS_PER_TURN: usize = 64;
+/// Ticks per turn, for the same reason.
+const TICKS_PER_TURN: usize = 256;
+
+pub(crate) type QueueInput = Input<Payload, Record>;
+pub(crate) type QueueOutput = Output<Payload, Record>;
+
+/// What a shard is made of.
+pub(crate) struct ShardParts {
+    pub(crate) context: Context,
+    /// Its number, and the handle of all.
+    pub(crate) index: usize,
+    pub(crate) shards: ShardsHandle,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) changes: mpsc::Receiver<TableChanges>,
+    pub(crate) creation: CreationHandle,
+    pub(crate) proposals: ProposalsHandle,
+    pub(crate) streams: ControlStreams,
+    pub(crate) settings: Arc<QueueSettings>,
+}
+
+/// One shard.
+pub(crate) struct Shard {
+    pub(crate) parts: ShardParts,
+    pub(crate) queues: LocalQueues,
+    pub(crate) mirror: Mirror,
+    pub(crate) outbox: Outbox,
+    pub(crate) parked: Parked,
+    /// Namespaces that use all their slots.
+    pub(crate) full: BTreeSet<NamespaceName>,
+    /// Sessions of this very process.
+    pub(crate) own: Arc<BTreeSet<SessionId>>,
+    /// Inputs that outputs of this turn call for; stepped before the turn ends.
+    pub(crate) followups: Vec<(Slot, QueueInput)>,
+    pub(crate) fenced: bool,
+    /// Whether the process is going, as of this turn.
+    pub(crate) draining: bool,
+    /// The newest of our sessions whose queues were dropped with it.
+    pub(crate) dropped: Option<SessionId>,
+    /// The moment of this turn.
+    pub(crate) now: Instant,
+    outputs: Vec<QueueOutput>,
+    fence: watch::Receiver<FenceView>,
+}
+
+impl Shard {
+    pub(crate) fn new(parts: ShardParts) -> Self {
+        let fence = parts.context.fence.subscribe();
+        let now = parts.context.clock.now();
+        Self {
+            parts,
+            queues: LocalQueues::default(),
+            mirror: Mirror::default(),
+            outbox: Outbox::default(),
+            parked: Parked::default(),
+            full: BTreeSet::new(),
+            own: Arc::default(),
+            followups: Vec::new(),
+            fenced: true,
+            draining: false,
+            dropped: None,
+            now,
+            outputs: Vec::new(),
+            fence,
+        }
+    }
+
+    /// Runs until the process stops.
+    pub(crate) async fn run(mut self) {
+        let context = self.parts.context.clone();
+        let mut requests = Vec::with_capacity(REQUESTS_PER_TURN);
+        let mut changes = Vec::new();
+        let stopping = context.stopping();
+        tokio::pin!(stopping);
+        loop {
+            let deadline = self.queues.next_deadline();
+            tokio::select! {
+                biased;
+                // Fencing first: past its lease the actor may not deliver one more activation.
+                _ = self.fence.changed() => self.begin(),
+                () = &mut stopping => return,
+                // Changes before requests: a request may be about a leadership that has just begun.
+                count = self.parts.changes.recv_many(&mut changes, REQUESTS_PER_TURN) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.begin();
+                    changes.drain(..).for_each(|change| self.on_tables(change));
+                }
+                // Deadlines before requests: a channel that is never empty must not starve them.
+                () = sleep_until(&context, deadline) => {
+                    self.begin();
+                    self.tick();
+                }
+                count = self.parts.requests.recv_many(&mut requests, REQUESTS_PER_TURN) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.begin();
+                    requests.drain(..).for_each(|request| self.on_request(request));
+                }
+            }
+            self.end();
+        }
+    }
+
+    /// Begins a turn: reads the clock and obeys the fence.
+    fn begin(&mut self) {
+        self.now = self.parts.context.clock.now();
+        self.draining = self.parts.context.is_draining();
+        let fenced = !self.parts.context.fence.allows(self.now);
+        let view = *self.fence.borrow_and_update();
+        self.drop_ended(view);
+        if fenced == self.fenced {
+            return;
+        }
+        self.fenced = fenced;
+        for slot in self.queues.slots() {
+            self.step(slot, Input::Fence(fenced));
+        }
+    }
+
+    /// Ends a turn: what it caused leaves.
+    fn end(&mut self) {
+        loop {
+            while let Some((slot, input)) = self.followups.pop() {
+                self.step(slot, input);
+            }
+            let cut = self.outbox.flush();
+            if cut.is_empty() {
+                return;
+            }
+            cut.into_iter().for_each(|invoker| self.disconnect(invoker));
+        }
+    }
+
+    fn tick(&mut self) {
+        for _ in 0..TICKS_PER_TURN {
+            let Some(slot) = self.queues.pop_due(self.now) else {
+                return;
+            };
+            let Some(local) = self.queues.get(slot) else {
+                continue;
+            };
+            let counts = self.namespace_counts(&local.key.namespace);
+            self.step(slot, Input::Tick(counts));
+        }
+    }
+
+    fn namespace_counts(&self, namespace: &NamespaceName) -> NamespaceCounts {
+        self.parts.context.node.read(|state| {
+            let counts = state.namespace_counts(namespace);
+            let limit = state.namespace_limits(namespace).containers;
+            NamespaceCounts {
+                limit,
+                running: counts.running,
+                in_progress: counts.in_progress,
+            }
+        })
+    }
+
+    /// Advances one queue and carries out what it wants.
+    pub(crate) fn step(&mut self, slot: Slot, input: QueueInput) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        if let Some(local) = self.queues.get_mut(slot) {
+            local.queue.step(self.now, input, &mut outputs);
+            self.queues.schedule(slot);
+            for output in outputs.drain(..) {
+                self.carry_out(slot, output);
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    /// The stream of an invoker is gone: nothing can be delivered there until it registers again.
+    pub(crate) fn disconnect(&mut self, invoker: InvokerId) {
+        for slot in self.queues.linked(invoker) {
+            self.step(slot, Input::Disconnected { invoker });
+        }
+    }
+}
+
+async fn sleep_until(context: &Context, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => context.clock.sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

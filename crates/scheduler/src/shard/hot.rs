@@ -1,0 +1,224 @@
+//! Hot path: a submission becomes a delivery, a completion becomes a result, inside one shard.
+//! Budget per activation and direction: one hash of the queue key, the queue's step, one push into the outbox; no
+//! lock, no Raft, no disk, no copy of the payload.
+
+use whiskraft_queue::{ControllerId, Input};
+use whiskraft_types::{ContainerId, Epoch, InvokerId, NotLeader, QueueKey, Rejection};
+
+use crate::context::{StreamId, fenced};
+use crate::control::hello::Peer;
+use crate::message::{PullInput, PullItem, PullKind, ResultItem, Submission};
+use crate::shard::actor::Shard;
+use crate::shard::local::Slot;
+use crate::shard::parked::ParkedItem;
+
+/// Where something that names a queue and an epoch belongs.
+enum Route {
+    Here(Slot),
+    /// The sender's epoch is an older one of this queue, which is led here.
+    Stale(Slot, Epoch),
+    /// The tables name us, the shard has not been told yet.
+    Soon,
+    Refused(Rejection),
+}
+
+impl Shard {
+    fn route(&self, key: &QueueKey, epoch: Epoch) -> Route {
+        match self
+            .queues
+            .slot(key)
+            .and_then(|slot| Some((slot, self.queues.get(slot)?.epoch)))
+        {
+            Some((slot, current)) if current == epoch => Route::Here(slot),
+            Some((slot, current)) if epoch < current => Route::Stale(slot, current),
+            _ => self.look_up(key),
+        }
+    }
+
+    /// Off the hot path: nobody here leads the queue in that epoch.
+    fn look_up(&self, key: &QueueKey) -> Route {
+        let node = &self.parts.context.node;
+        let Some((leader, epoch)) =
+            node.read(|state| state.queue(key).map(|queue| (queue.leader, queue.epoch)))
+        else {
+            return Route::Refused(Rejection::NoQueue);
+        };
+        let known = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
+        match leader {
+            Some((id, _)) if id == node.id() && known.is_none_or(|local| local.epoch < epoch) => Route::Soon,
+            leader => Route::Refused(Rejection::NotLeader(NotLeader {
+                leader: leader.map(|(id, _)| id),
+                epoch,
+            })),
+        }
+    }
+
+    pub(crate) fn on_submission(&mut self, controller: ControllerId, submission: Submission) {
+        if self.draining {
+            return self.reject(controller, submission, Rejection::Draining);
+        }
+        if self.fenced {
+            return self.reject(controller, submission, fenced());
+        }
+        match self.route(&submission.key, submission.epoch) {
+            Route::Here(slot) => {
+                let Submission {
+                    id, attempt, payload, ..
+                } = submission;
+                self.step(
+                    slot,
+                    Input::Submit {
+                        controller,
+                        id,
+                        attempt,
+                        payload,
+                    },
+                );
+            }
+            Route::Stale(_, epoch) => {
+                let leader = Some(self.parts.context.node.id());
+                self.reject(
+                    controller,
+                    submission,
+                    Rejection::NotLeader(NotLeader { leader, epoch }),
+                );
+            }
+            Route::Soon => {
+                let key = submission.key.clone();
+                let item = ParkedItem::Submission(controller, submission);
+                if let Err(ParkedItem::Submission(_, submission)) = self.parked.push(&key, item) {
+                    let reason = "too many activations wait for a change of leaders".to_owned();
+                    self.reject(controller, submission, Rejection::Unavailable { reason });
+                }
+            }
+            Route::Refused(rejection) => self.reject(controller, submission, rejection),
+        }
+    }
+
+    fn reject(&mut self, controller: ControllerId, submission: Submission, rejection: Rejection) {
+        self.outbox
+            .result(controller, ResultItem::Rejected(submission.id, rejection));
+    }
+
+    pub(crate) fn on_pull(&mut self, peer: Peer, stream: StreamId, input: PullInput) {
+        // The stream was cut or replaced: what it still held is settled by the next Register.
+        if !self.outbox.is_current(peer.invoker, stream) {
+            return;
+        }
+        match self.route(&input.key, input.epoch) {
+            Route::Here(slot) => self.on_pull_kind(slot, peer.invoker, input.kind),
+            Route::Stale(slot, _) => self.ask_to_register(slot, peer.invoker),
+            Route::Soon => {
+                let key = input.key.clone();
+                // Without room it is dropped: the new leadership asks for a Register, which says it all again.
+                let _ = self.parked.push(&key, ParkedItem::Pull(peer, stream, input));
+            }
+            Route::Refused(rejection) => {
+                let container = container_of(&input.kind);
+                self.outbox.pull(
+                    peer.invoker,
+                    PullItem::Rejected {
+                        container,
+                        key: input.key,
+                        rejection,
+                    },
+                );
+            }
+        }
+    }
+
+    fn on_pull_kind(&mut self, slot: Slot, invoker: InvokerId, kind: PullKind) {
+        let input = match kind {
+            PullKind::Credit {
+                container,
+                count,
+                warmed,
+            } => {
+                self.place(slot, container, invoker);
+                Input::Credit {
+                    invoker,
+                    container,
+                    count,
+                    warmed,
+                }
+            }
+            PullKind::Started { container, id } => Input::Started { container, id },
+            PullKind::Completed {
+                container,
+                record,
+                duration,
+                credits,
+            } => Input::Completed {
+                invoker,
+                container,
+                id: record.id,
+                record,
+                duration,
+                credits,
+            },
+            PullKind::Refused { container, id } => Input::Refused { container, id },
+            PullKind::Withdraw { container } => {
+                self.place(slot, container, invoker);
+                Input::Withdraw { container }
+            }
+            PullKind::Register {
+                containers,
+                unacknowledged,
+            } => {
+                self.queues.link(slot, invoker);
+                if let Some(local) = self.queues.get_mut(slot) {
+                    local.asked.remove(&invoker);
+                    local
+                        .places
+                        .extend(containers.iter().map(|container| (container.container, invoker)));
+                }
+                let unacknowledged = unacknowledged
+                    .into_iter()
+                    .map(|record| (record.id, record))
+                    .collect();
+                Input::Register {
+                    invoker,
+                    containers,
+                    unacknowledged,
+                }
+            }
+        };
+        self.step(slot, input);
+    }
+
+    /// Notes where a container is.
+    pub(crate) fn place(&mut self, slot: Slot, container: ContainerId, invoker: InvokerId) {
+        let is_new = self
+            .queues
+            .get_mut(slot)
+            .is_some_and(|local| local.places.insert(container, invoker) != Some(invoker));
+        if is_new {
+            self.queues.link(slot, invoker);
+        }
+    }
+
+    /// Asks an invoker for all it has of a queue, once per stream and leadership.
+    pub(crate) fn ask_to_register(&mut self, slot: Slot, invoker: InvokerId) {
+        if !self.outbox.is_connected(invoker) {
+            return; // Asked when it says hello.
+        }
+        self.queues.link(slot, invoker);
+        if let Some(local) = self.queues.get_mut(slot)
+            && local.asked.insert(invoker)
+        {
+            self.outbox
+                .pull(invoker, PullItem::Reregister(local.key.clone(), local.epoch));
+        }
+    }
+}
+
+const fn container_of(kind: &PullKind) -> Option<ContainerId> {
+    match kind {
+        PullKind::Credit { container, .. }
+        | PullKind::Started { container, .. }
+        | PullKind::Completed { container, .. }
+        | PullKind::Refused { container, .. }
+        | PullKind::Withdraw { container } => Some(*container),
+        PullKind::Register { .. } => None,
+    }
+}

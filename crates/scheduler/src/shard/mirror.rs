@@ -1,0 +1,224 @@
+//! Containers of this shard's queues, at exactly the log revision that the shard has been told of.
+//!
+//! A new leadership must know who had containers in the very apply that changed the epoch, and whose session ended
+//! in it or just before; the node's tables may be ahead of that, so the shard keeps this small copy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use whiskraft_queue::KnownContainer;
+use whiskraft_state::{ContainerRecord, ContainerState};
+use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey, SessionId};
+
+/// What is kept of a container.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    invoker: Option<(InvokerId, SessionId)>,
+    known: KnownContainer,
+    warm: bool,
+}
+
+/// The copy.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    rows: BTreeMap<QueueKey, BTreeMap<ContainerId, Row>>,
+    /// Invokers whose session ended while they held a container of the queue, and when.
+    lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
+}
+
+/// What a new leadership has to know.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Inheritance {
+    pub(crate) expected: Vec<InvokerId>,
+    pub(crate) lost: Vec<InvokerId>,
+    pub(crate) containers: Vec<KnownContainer>,
+}
+
+impl Mirror {
+    /// A container is new or changed.
+    pub(crate) fn put(&mut self, id: ContainerId, record: &ContainerRecord) {
+        let known = KnownContainer {
+            container: id,
+            invoker: record.invoker.map(|(invoker, _)| invoker),
+            revision: record.revision,
+            running: record.state == ContainerState::Running,
+        };
+        let row = Row {
+            invoker: record.invoker,
+            known,
+            warm: record.state == ContainerState::Warm,
+        };
+        self.rows.entry(record.key.clone()).or_default().insert(id, row);
+    }
+
+    /// A container is gone; `ended` are the sessions that ended in the same apply.
+    pub(crate) fn remove(
+        &mut self,
+        now: Instant,
+        id: ContainerId,
+        record: &ContainerRecord,
+        ended: &BTreeSet<SessionId>,
+    ) {
+        if let Some(rows) = self.rows.get_mut(&record.key) {
+            rows.remove(&id);
+            if rows.is_empty() {
+                self.rows.remove(&record.key);
+            }
+        }
+        if let Some((invoker, _)) = record.invoker.filter(|(_, session)| ended.contains(session)) {
+            self.lose(now, &record.key, invoker);
+        }
+    }
+
+    fn lose(&mut self, now: Instant, key: &QueueKey, invoker: InvokerId) {
+        let lost = self.lost.entry(key.clone()).or_default();
+        lost.retain(|(other, _)| *other != invoker);
+        lost.push((invoker, now));
+    }
+
+    /// Starts anew from other rows; what has vanished meanwhile and whose invoker's session lives no more counts as
+    /// lost.
+    pub(crate) fn replace(&mut self, now: Instant, mut new: Self, is_live: impl Fn(SessionId) -> bool) {
+        for (key, rows) in &self.rows {
+            let kept = new.rows.get(key);
+            let gone: BTreeSet<InvokerId> = rows
+                .iter()
+                .filter(|(id, _)| !kept.is_some_and(|kept| kept.contains_key(*id)))
+                .filter_map(|(_, row)| row.invoker.filter(|(_, session)| !is_live(*session)))
+                .map(|(invoker, _)| invoker)
+                .collect();
+            for invoker in gone {
+                new.lose(now, key, invoker);
+            }
+        }
+        for (key, lost) in std::mem::take(&mut self.lost) {
+            new.lost.entry(key).or_default().extend(lost);
+        }
+        *self = new;
+    }
+
+    /// Forgets losses older than `keep`.
+    pub(crate) fn prune(&mut self, now: Instant, keep: Duration) {
+        self.lost.retain(|_, lost| {
+            lost.retain(|(_, at)| now.saturating_since(*at) < keep);
+            !lost.is_empty()
+        });
+    }
+
+    /// What a leadership that starts now inherits.
+    pub(crate) fn inheritance(&self, key: &QueueKey) -> Inheritance {
+        let rows = self.rows.get(key);
+        let rows = || rows.into_iter().flat_map(BTreeMap::values);
+        let expected: BTreeSet<InvokerId> = rows().filter_map(|row| Some(row.invoker?.0)).collect();
+        let containers = rows().filter(|row| !row.warm).map(|row| row.known).collect();
+        let lost = self
+            .lost
+            .get(key)
+            .into_iter()
+            .flatten()
+            .map(|(invoker, _)| *invoker);
+        // One that is back under a new session is expected as well: what its former life ran stays unknown.
+        Inheritance {
+            expected: expected.into_iter().collect(),
+            lost: lost.collect(),
+            containers,
+        }
+    }
+
+    /// Queues with a container on an invoker.
+    pub(crate) fn queues_on(&self, invoker: InvokerId) -> impl Iterator<Item = &QueueKey> {
+        let is_there = move |row: &Row| row.invoker.is_some_and(|(on, _)| on == invoker);
+        self.rows
+            .iter()
+            .filter(move |(_, rows)| rows.values().any(is_there))
+            .map(|(key, _)| key)
+    }
+
+    /// Containers of a queue that run, with their invokers.
+    pub(crate) fn running(&self, key: &QueueKey) -> impl Iterator<Item = (ContainerId, InvokerId)> {
+        let rows = self.rows.get(key).into_iter().flatten();
+        rows.filter(|(_, row)| row.known.running)
+            .filter_map(|(id, row)| Some((*id, row.invoker?.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whiskraft_types::{ByteSize, Epoch, LogRevision, Revision};
+
+    use super::*;
+
+    fn container(seq: u64) -> ContainerId {
+        ContainerId {
+            session: SessionId(1),
+            seq,
+        }
+    }
+
+    fn record(invoker: u64, state: ContainerState) -> ContainerRecord {
+        ContainerRecord {
+            key: QueueKey {
+                namespace: "guest".parse().unwrap(),
+                action: "guest/hello".parse().unwrap(),
+            },
+            revision: Revision(1),
+            invoker: Some((InvokerId(invoker), SessionId(100 + invoker))),
+            state,
+            memory: ByteSize::mib(128),
+            epoch: Epoch(1),
+            since: LogRevision(1),
+            resumes: None,
+        }
+    }
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_origin(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn a_leadership_inherits_who_had_containers_and_who_was_lost_with_one() {
+        let mut mirror = Mirror::default();
+        let (running, warm, lost) = (
+            record(7, ContainerState::Running),
+            record(8, ContainerState::Warm),
+            record(9, ContainerState::Running),
+        );
+        mirror.put(container(1), &running);
+        mirror.put(container(2), &warm);
+        mirror.put(container(3), &lost);
+        mirror.remove(at(1), container(3), &lost, &BTreeSet::from([SessionId(109)]));
+        let inherited = mirror.inheritance(&running.key);
+        assert_eq!(inherited.expected, [InvokerId(7), InvokerId(8)]);
+        assert_eq!(inherited.lost, [InvokerId(9)]);
+        let known: Vec<_> = inherited.containers.iter().map(|known| known.container).collect();
+        assert_eq!(known, [container(1)], "a paused container runs nothing");
+    }
+
+    #[test]
+    fn a_container_that_ended_by_itself_loses_nobody_and_losses_are_forgotten() {
+        let mut mirror = Mirror::default();
+        let row = record(7, ContainerState::Running);
+        mirror.put(container(1), &row);
+        mirror.remove(at(1), container(1), &row, &BTreeSet::new());
+        assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
+        mirror.put(container(2), &row);
+        mirror.remove(at(1), container(2), &row, &BTreeSet::from([SessionId(107)]));
+        mirror.prune(at(5), Duration::from_secs(5));
+        assert_eq!(mirror.inheritance(&row.key).lost, [InvokerId(7)]);
+        mirror.prune(at(6), Duration::from_secs(5));
+        assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
+    }
+
+    #[test]
+    fn what_vanished_unseen_with_its_session_counts_as_lost() {
+        let mut mirror = Mirror::default();
+        mirror.put(container(1), &record(7, ContainerState::Running));
+        mirror.put(container(2), &record(8, ContainerState::Running));
+        mirror.replace(at(1), Mirror::default(), |session| session == SessionId(108));
+        let inherited = mirror.inheritance(&record(7, ContainerState::Running).key);
+        assert_eq!(
+            (inherited.lost, inherited.expected),
+            (vec![InvokerId(7)], Vec::new())
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Hot path: what one turn of a shard has to say to streams, batched per stream.
+//! Budget per activation: one push into a vector that the stream takes whole; no lock, no copy of payloads.
+
+use std::collections::BTreeMap;
+
+use whiskraft_queue::ControllerId;
+use whiskraft_types::{InvokerId, SessionId};
+
+use crate::context::StreamId;
+use crate::message::{PullItem, ResultItem, StreamEnd};
+
+/// Streams that this shard can reach, and what is about to leave on them.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    controllers: BTreeMap<ControllerId, Lane<ResultItem>>,
+    invokers: BTreeMap<InvokerId, (SessionId, Lane<PullItem>)>,
+    /// Lanes that hold items: a turn touches few of many.
+    touched_controllers: Vec<ControllerId>,
+    touched_invokers: Vec<InvokerId>,
+}
+
+struct Lane<T> {
+    end: StreamEnd<T>,
+    items: Vec<T>,
+}
+
+impl<T> Lane<T> {
+    const fn new(end: StreamEnd<T>) -> Self {
+        Self {
+            end,
+            items: Vec::new(),
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn open_controller(&mut self, controller: ControllerId, end: StreamEnd<ResultItem>) {
+        self.controllers.insert(controller, Lane::new(end));
+    }
+
+    pub(crate) fn close_controller(&mut self, controller: ControllerId, stream: StreamId) {
+        if self
+            .controllers
+            .get(&controller)
+            .is_some_and(|lane| lane.end.stream == stream)
+        {
+            self.controllers.remove(&controller);
+        }
+    }
+
+    /// A stream of an invoker opens; false if it replaces one.
+    pub(crate) fn open_invoker(
+        &mut self,
+        invoker: InvokerId,
+        session: SessionId,
+        end: StreamEnd<PullItem>,
+    ) -> bool {
+        let old = self.invokers.insert(invoker, (session, Lane::new(end)));
+        if let Some((_, lane)) = &old {
+            lane.end.cut.notify_one();
+        }
+        old.is_none()
+    }
+
+    /// Forgets an invoker's stream if it is this one; whether it was.
+    pub(crate) fn close_invoker(&mut self, invoker: InvokerId, stream: StreamId) -> bool {
+        let is_current = self.is_current(invoker, stream);
+        if is_current {
+            self.invokers.remove(&invoker);
+        }
+        is_current
+    }
+
+    /// Ends an invoker's stream if it is of this session.
+    pub(crate) fn cut_session(&mut self, session: SessionId) {
+        let of_session = self.invokers.iter().find(|(_, (other, _))| *other == session);
+        if let Some(invoker) = of_session.map(|(invoker, _)| *invoker)
+            && let Some((_, lane)) = self.invokers.remove(&invoker)
+        {
+            lane.end.cut.notify_one();
+        }
+    }
+
+    pub(crate) fn is_current(&self, invoker: InvokerId, stream: StreamId) -> bool {
+        self.invokers
+            .get(&invoker)
+            .is_some_and(|(_, lane)| lane.end.stream == stream)
+    }
+
+    pub(crate) fn is_connected(&self, invoker: InvokerId) -> bool {
+        self.invokers.contains_key(&invoker)
+    }
+
+    /// For a controller; dropped if it is away: it submits again when it is back, and the ledger answers.
+    pub(crate) fn result(&mut self, controller: ControllerId, item: ResultItem) {
+        if let Some(lane) = self.controllers.get_mut(&controller) {
+            if lane.items.is_empty() {
+                self.touched_controllers.push(controller);
+            }
+            lane.items.push(item);
+        }
+    }
+
+    /// For an invoker; dropped if its stream is broken: its next `Register` settles what it did not get.
+    pub(crate) fn pull(&mut self, invoker: InvokerId, item: PullItem) {
+        if let Some((_, lane)) = self.invokers.get_mut(&invoker) {
+            if lane.items.is_empty() {
+                self.touched_invokers.push(invoker);
+            }
+            lane.items.push(item);
+        }
+    }
+
+    /// Hands every batch to its stream; gives the invokers whose streams do not take any more and were cut.
+    pub(crate) fn flush(&mut self) -> Vec<InvokerId> {
+        for controller in self.touched_controllers.drain(..) {
+            let Some(lane) = self.controllers.get_mut(&controller) else {
+                continue;
+            };
+            if !lane.end.send(std::mem::take(&mut lane.items)) {
+                tracing::warn!(%controller, "controller does not read its results, stream cut");
+                self.controllers.remove(&controller);
+            }
+        }
+        let mut cut = Vec::new();
+        for invoker in self.touched_invokers.drain(..) {
+            let Some((_, lane)) = self.invokers.get_mut(&invoker) else {
+                continue;
+            };
+            if !lane.end.send(std::mem::take(&mut lane.items)) {
+                tracing::warn!(%invoker, "invoker does not read its deliveries, stream cut");
+                self.invokers.remove(&invoker);
+                cut.push(invoker);
+            }
+        }
+        cut
+    }
+}

@@ -1,0 +1,385 @@
+//! What the replicated tables mean for a shard's queues: leaderships begin and end, containers come and go.
+//!
+//! Fed by the event follower in log order. Within one batch invokers that are gone come first, then containers, then
+//! leaderships: a new one has to see the containers exactly as the apply that made it left them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use prost::Message;
+use whiskraft_proto::v1;
+use whiskraft_queue::{ActionProfile, Input, MemoryQueue};
+use whiskraft_raft::Batch;
+use whiskraft_state::{ContainerRecord, ContainerState, DocumentKey, Event, QueueRecord, State};
+use whiskraft_types::{
+    ActionLimits, ByteSize, ContainerId, InvokerId, NamespaceName, NotLeader, QueueKey, Rejection, Revision,
+    SessionId,
+};
+
+use crate::fence::FenceView;
+use crate::message::ResultItem;
+use crate::shard::actor::Shard;
+use crate::shard::handle::shard_of;
+use crate::shard::local::{LocalQueue, Slot};
+use crate::shard::mirror::Mirror;
+use crate::shard::parked::ParkedItem;
+
+/// Lost invokers are remembered for so many TTLs (8 s by default): longer than a leader that died with them can stay
+/// undetected.
+const LOST_TTLS: u32 = 4;
+
+/// What the follower passes on.
+#[derive(Debug, Clone)]
+pub(crate) enum TableChanges {
+    /// The events of one log entry.
+    Batch {
+        batch: Arc<Batch>,
+        /// Sessions that ended in it.
+        ended: Arc<BTreeSet<SessionId>>,
+        /// Sessions of this process, after it.
+        own: Arc<BTreeSet<SessionId>>,
+    },
+    /// Everything, because something may have been missed.
+    Reset {
+        state: State,
+        own: Arc<BTreeSet<SessionId>>,
+    },
+}
+
+impl Shard {
+    pub(crate) fn on_tables(&mut self, changes: TableChanges) {
+        match changes {
+            TableChanges::Batch { batch, ended, own } => {
+                self.own = own;
+                self.on_batch(&batch, &ended);
+            }
+            TableChanges::Reset { state, own } => {
+                self.own = own;
+                self.reset(&state);
+            }
+        }
+        let keep = self.parts.context.config.session.ttl * LOST_TTLS;
+        self.mirror.prune(self.now, keep);
+    }
+
+    fn is_mine(&self, key: &QueueKey) -> bool {
+        shard_of(key, self.parts.shards.len()) == self.parts.index
+    }
+
+    fn on_batch(&mut self, batch: &Batch, ended: &BTreeSet<SessionId>) {
+        for session in ended {
+            self.outbox.cut_session(*session);
+        }
+        for event in &batch.events {
+            if let Event::Invoker(invoker, None) = event {
+                self.on_invoker_gone(*invoker);
+            }
+        }
+        for event in &batch.events {
+            match event {
+                Event::Container {
+                    id, record, removed, ..
+                } if self.is_mine(&record.key) => {
+                    self.on_container(*id, record, *removed, ended);
+                }
+                Event::NamespaceThrottle(namespace, full) => self.on_namespace(namespace, *full),
+                _ => {}
+            }
+        }
+        for event in &batch.events {
+            if let Event::Queue(key, record) = event
+                && self.is_mine(key)
+            {
+                self.on_leadership(key, record.as_ref());
+            }
+        }
+    }
+
+    fn on_namespace(&mut self, namespace: &NamespaceName, full: bool) {
+        let has_changed = if full {
+            self.full.insert(namespace.clone())
+        } else {
+            self.full.remove(namespace)
+        };
+        if !has_changed {
+            return;
+        }
+        for slot in self.queues.in_namespace(namespace) {
+            self.step(slot, Input::NamespaceFull(full));
+        }
+    }
+
+    fn on_invoker_gone(&mut self, invoker: InvokerId) {
+        for slot in self.queues.unlink(invoker) {
+            self.step(slot, Input::InvokerGone { invoker });
+        }
+    }
+
+    fn on_container(
+        &mut self,
+        id: ContainerId,
+        record: &ContainerRecord,
+        removed: bool,
+        ended: &BTreeSet<SessionId>,
+    ) {
+        if removed {
+            self.mirror.remove(self.now, id, record, ended);
+        } else {
+            self.mirror.put(id, record);
+        }
+        let Some(slot) = self.queues.slot(&record.key) else {
+            return;
+        };
+        if removed {
+            if let Some(local) = self.queues.get_mut(slot) {
+                local.places.remove(&id);
+            }
+            return self.step(slot, Input::ContainerRemoved { container: id });
+        }
+        let Some((invoker, _)) = record.invoker else {
+            return;
+        };
+        self.place(slot, id, invoker);
+        let input = match record.state {
+            ContainerState::InProgress => Input::ContainerPlaced {
+                container: id,
+                invoker,
+            },
+            ContainerState::Running => Input::ContainerRunning {
+                container: id,
+                invoker,
+            },
+            ContainerState::Warm => Input::ContainerWarm { container: id },
+        };
+        self.step(slot, input);
+    }
+
+    fn on_leadership(&mut self, key: &QueueKey, record: Option<&QueueRecord>) {
+        let me = self.parts.context.node.id();
+        let mine = record.and_then(|record| {
+            let (_, session) = record
+                .leader
+                .filter(|(id, session)| *id == me && self.own.contains(session))?;
+            Some((session, record))
+        });
+        if let Some(slot) = self.queues.slot(key) {
+            let current = self.queues.get(slot).map(|local| local.epoch);
+            match mine {
+                Some((_, record)) if Some(record.epoch) == current => {
+                    return self.on_revision(slot, record.revision);
+                }
+                _ => self.give_up(slot, record),
+            }
+        }
+        if let Some((session, record)) = mine {
+            self.lead(key, session, record);
+        }
+        let parked = self.parked.take(key);
+        self.replay(parked);
+    }
+
+    fn replay(&mut self, parked: Vec<ParkedItem>) {
+        for item in parked {
+            match item {
+                ParkedItem::Submission(controller, submission) => self.on_submission(controller, submission),
+                ParkedItem::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
+            }
+        }
+    }
+
+    /// A leadership begins.
+    fn lead(&mut self, key: &QueueKey, session: SessionId, record: &QueueRecord) {
+        let (profile, memory) = self.profile(key, record.revision);
+        let settings = Arc::clone(&self.parts.settings);
+        let queue = MemoryQueue::new(key.clone(), record.epoch, profile, settings, self.now);
+        let slot = self
+            .queues
+            .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+        let inherited = self.mirror.inheritance(key);
+        tracing::info!(queue = %key, epoch = %record.epoch, invokers = inherited.expected.len(), "leadership taken");
+        for known in &inherited.containers {
+            if let Some(invoker) = known.invoker {
+                self.place(slot, known.container, invoker);
+            }
+        }
+        for invoker in &inherited.expected {
+            self.queues.link(slot, *invoker);
+        }
+        if inherited != Default::default() {
+            let expected = inherited.expected.clone();
+            self.step(
+                slot,
+                Input::Takeover {
+                    expected,
+                    lost: inherited.lost,
+                    containers: inherited.containers,
+                },
+            );
+        }
+        if self.fenced {
+            self.step(slot, Input::Fence(true));
+        }
+        if self.full.contains(&key.namespace) {
+            self.step(slot, Input::NamespaceFull(true));
+        }
+        for invoker in inherited.expected {
+            self.ask_to_register(slot, invoker);
+        }
+    }
+
+    /// A leadership ends: whoever waits here hears where to go.
+    fn give_up(&mut self, slot: Slot, record: Option<&QueueRecord>) {
+        let Some(local) = self.queues.remove(slot) else {
+            return;
+        };
+        tracing::info!(queue = %local.key, epoch = %local.epoch, "leadership given up");
+        let rejection = record.map_or(Rejection::NoQueue, |record| {
+            let leader = record.leader.map(|(id, _)| id);
+            Rejection::NotLeader(NotLeader {
+                leader,
+                epoch: record.epoch,
+            })
+        });
+        for (controller, id) in local.queue.unfinished() {
+            self.outbox
+                .result(controller, ResultItem::Rejected(id, rejection.clone()));
+        }
+    }
+
+    /// Drops the queues of our sessions that have ended, whether or not the log has told us yet.
+    pub(crate) fn drop_ended(&mut self, view: FenceView) {
+        let Some(ended) = view.ended.filter(|_| view.ended > self.dropped) else {
+            return;
+        };
+        self.dropped = view.ended;
+        let dropped: Vec<Slot> = {
+            let queues = self.queues.slots().into_iter();
+            queues
+                .filter(|slot| self.queues.get(*slot).is_some_and(|local| local.session <= ended))
+                .collect()
+        };
+        for slot in dropped {
+            let record = self.queues.get(slot).and_then(|local| {
+                let node = &self.parts.context.node;
+                let record = node.read(|state| state.queue(&local.key).cloned())?;
+                // Still ours by the tables: nobody knows yet who is next.
+                Some(if record.epoch == local.epoch {
+                    QueueRecord {
+                        leader: None,
+                        ..record
+                    }
+                } else {
+                    record
+                })
+            });
+            self.give_up(slot, record.as_ref());
+        }
+    }
+
+    fn on_revision(&mut self, slot: Slot, revision: Revision) {
+        let Some(key) = self.queues.get(slot).map(|local| local.key.clone()) else {
+            return;
+        };
+        let (profile, memory) = self.profile(&key, revision);
+        let Some(local) = self.queues.get_mut(slot) else {
+            return;
+        };
+        if local.profile != profile {
+            (local.profile, local.memory) = (profile, memory);
+            self.step(slot, Input::Action(profile));
+        }
+    }
+
+    /// What a queue needs of its action's document.
+    fn profile(&self, key: &QueueKey, revision: Revision) -> (ActionProfile, ByteSize) {
+        let node = &self.parts.context.node;
+        let document = DocumentKey::action(&key.action);
+        let limits = document
+            .as_ref()
+            .and_then(|key| node.read(|state| state.document(key)?.limits.clone()));
+        let limits: ActionLimits = limits.unwrap_or_default();
+        let body = document.and_then(|key| node.document(&key).ok().flatten());
+        let blackbox = body
+            .and_then(|(_, body)| v1::Action::decode(body).ok())
+            .is_some_and(|action| crate::creation::is_blackbox(&action.kind));
+        let profile = ActionProfile {
+            revision,
+            concurrency: limits.concurrency.max(1),
+            instances: limits.instances,
+            blackbox,
+        };
+        (profile, limits.memory)
+    }
+
+    /// Starts anew from the tables as they are.
+    fn reset(&mut self, state: &State) {
+        let mut mirror = Mirror::default();
+        for (id, record) in state.containers().filter(|(_, record)| self.is_mine(&record.key)) {
+            mirror.put(id, record);
+        }
+        self.mirror
+            .replace(self.now, mirror, |session| state.session(session).is_some());
+        let full: BTreeSet<_> = state
+            .snapshot_of(whiskraft_state::TableKind::Throttles)
+            .filter_map(|event| match event {
+                Event::NamespaceThrottle(namespace, true) => Some(namespace),
+                _ => None,
+            })
+            .collect();
+        self.full = full;
+        let mut keys: BTreeSet<QueueKey> = self.queues.iter().map(|local| local.key.clone()).collect();
+        keys.extend(
+            self.own
+                .iter()
+                .flat_map(|session| state.queues_of(*session))
+                .map(|(key, _)| key.clone()),
+        );
+        keys.retain(|key| self.is_mine(key));
+        for key in &keys {
+            self.on_leadership(key, state.queue(key));
+        }
+        for slot in self.queues.slots() {
+            self.reset_queue(slot, state);
+        }
+        let parked = self.parked.take_all();
+        self.replay(parked);
+    }
+
+    /// Tells a queue that lived through the gap what it may have missed.
+    fn reset_queue(&mut self, slot: Slot, state: &State) {
+        let Some(local) = self.queues.get(slot) else {
+            return;
+        };
+        let key = local.key.clone();
+        let places: Vec<_> = local
+            .places
+            .iter()
+            .map(|(container, invoker)| (*container, *invoker))
+            .collect();
+        let gone: BTreeSet<InvokerId> = places
+            .iter()
+            .map(|(_, invoker)| *invoker)
+            .filter(|invoker| state.invoker(*invoker).is_none())
+            .collect();
+        for invoker in gone {
+            self.step(slot, Input::InvokerGone { invoker });
+        }
+        for (container, _) in places
+            .into_iter()
+            .filter(|(id, _)| state.container(*id).is_none())
+        {
+            if let Some(local) = self.queues.get_mut(slot) {
+                local.places.remove(&container);
+            }
+            self.step(slot, Input::ContainerRemoved { container });
+        }
+        let rows: Vec<_> = state
+            .containers_of(&key)
+            .map(|(id, record)| (id, record.clone()))
+            .collect();
+        for (id, record) in rows {
+            self.on_container(id, &record, false, &BTreeSet::new());
+        }
+        self.step(slot, Input::NamespaceFull(self.full.contains(&key.namespace)));
+    }
+}

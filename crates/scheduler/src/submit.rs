@@ -1,0 +1,298 @@
+//! Hot path: a controller's Submit stream, both directions in one task.
+//! Budget per activation: one allocation for the shared content, one for the id on its way back; the payload is the
+//! buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing waits for a fuller one.
+//!
+//! The task never waits for its peer to read before it reads itself, so two slow ends cannot block each other.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tonic::{Status, Streaming};
+use whiskraft_proto::{InvalidMessage, activation_id, activation_id_bytes, v1};
+use whiskraft_queue::ControllerId;
+use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, ThrottleScope};
+
+use crate::context::Context;
+use crate::intern::Keys;
+use crate::message::{Content, Request, ResultItem, StreamEnd, Submission};
+use crate::shard::ShardsHandle;
+
+/// Batches that wait for one stream, one per shard and turn. A controller that lets more pile up is cut; it submits
+/// again when it is back, and the ledgers answer.
+const BATCHES_MAX: usize = 1024;
+/// Batches put into one frame.
+const BATCHES_PER_FRAME: usize = 64;
+/// Bytes of results after which a frame is full; its last record may exceed it.
+const FRAME_LEN: usize = 1 << 20;
+/// When a controller that overran its window should try again: windows move within milliseconds.
+const WINDOW_RETRY: Duration = Duration::from_millis(50);
+/// Longest time that the end of the process waits for one controller to take the last frames.
+const FLUSH_WAIT_MAX: Duration = Duration::from_millis(500);
+
+type Frames = mpsc::Sender<Result<v1::ResultFrame, Status>>;
+
+/// One stream.
+pub(crate) struct SubmitStream {
+    context: Context,
+    shards: ShardsHandle,
+    controller: ControllerId,
+    frames: Frames,
+    end: StreamEnd<ResultItem>,
+    batches: mpsc::Receiver<Vec<ResultItem>>,
+    keys: Keys,
+    /// Submissions passed to shards and neither accepted nor rejected yet.
+    unanswered: u32,
+    /// Where the outcomes came from that the controller has not confirmed yet.
+    delivered: HashMap<ActivationId, QueueKey>,
+    /// Items that wait for the controller to take a frame.
+    ready: VecDeque<ResultItem>,
+    /// Per shard, the submissions of the frame under way.
+    outgoing: Vec<Vec<Submission>>,
+}
+
+impl SubmitStream {
+    pub(crate) fn new(
+        context: Context,
+        shards: ShardsHandle,
+        controller: ControllerId,
+        frames: Frames,
+    ) -> Self {
+        let (items, batches) = mpsc::channel(BATCHES_MAX);
+        let end = StreamEnd {
+            stream: context.next_stream(),
+            items,
+            cut: Arc::new(Notify::new()),
+        };
+        let outgoing = (0..shards.len()).map(|_| Vec::new()).collect();
+        Self {
+            context,
+            shards,
+            controller,
+            frames,
+            end,
+            batches,
+            keys: Keys::default(),
+            unanswered: 0,
+            delivered: HashMap::new(),
+            ready: VecDeque::new(),
+            outgoing,
+        }
+    }
+
+    /// Runs until either end closes, the stream is cut or the process stops.
+    pub(crate) async fn run(mut self, first: v1::SubmitFrame, mut incoming: Streaming<v1::SubmitFrame>) {
+        let (controller, stream) = (self.controller, self.end.stream);
+        let end = self.end.clone();
+        self.shards
+            .send_all(|| Request::ControllerOpened {
+                controller,
+                end: end.clone(),
+            })
+            .await;
+        let context = self.context.clone();
+        let cut = Arc::clone(&self.end.cut);
+        tokio::select! {
+            biased;
+            () = context.stopping() => drop(tokio::time::timeout(FLUSH_WAIT_MAX, self.flush()).await),
+            () = cut.notified() => {}
+            () = self.serve(first, &mut incoming) => {}
+        }
+        self.shards
+            .send_all(|| Request::ControllerClosed { controller, stream })
+            .await;
+        tracing::debug!(%controller, "submit stream ended");
+    }
+
+    async fn serve(&mut self, first: v1::SubmitFrame, incoming: &mut Streaming<v1::SubmitFrame>) {
+        let welcome = v1::SubmitWelcome {
+            scheduler: self.context.node.id().0,
+            window: self.context.config.submit.window.get(),
+            payload_len_max: self.context.config.submit.payload_len_max.as_bytes(),
+            cluster_id: self.context.node.cluster_id().to_owned(),
+        };
+        let welcome = v1::ResultFrame {
+            welcome: Some(welcome),
+            ..Default::default()
+        };
+        if self.frames.send(Ok(welcome)).await.is_err() {
+            return;
+        }
+        self.on_frame(first).await;
+        let frames = self.frames.clone();
+        let mut batches = Vec::with_capacity(BATCHES_PER_FRAME);
+        loop {
+            tokio::select! {
+                biased;
+                permit = frames.reserve(), if !self.ready.is_empty() => match permit {
+                    Ok(permit) => permit.send(Ok(self.next_frame())),
+                    Err(_closed) => return,
+                },
+                count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.ready.extend(batches.drain(..).flatten());
+                }
+                frame = incoming.message() => match frame {
+                    Ok(Some(frame)) => self.on_frame(frame).await,
+                    Ok(None) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Sends what the shards have said last: where the queues are now.
+    async fn flush(&mut self) {
+        while let Ok(batch) = self.batches.try_recv() {
+            self.ready.extend(batch);
+        }
+        while !self.ready.is_empty() {
+            let frame = self.next_frame();
+            if self.frames.send(Ok(frame)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn on_frame(&mut self, frame: v1::SubmitFrame) {
+        for submission in frame.submissions {
+            self.on_submission(submission);
+        }
+        for shard in 0..self.outgoing.len() {
+            let submissions = std::mem::take(&mut self.outgoing[shard]);
+            if !submissions.is_empty() {
+                self.shards
+                    .send(
+                        shard,
+                        Request::Submit {
+                            controller: self.controller,
+                            submissions,
+                        },
+                    )
+                    .await;
+            }
+        }
+        if !frame.received.is_empty() {
+            self.on_received(&frame.received).await;
+        }
+    }
+
+    fn on_submission(&mut self, submission: v1::Submission) {
+        // Without an id there is nothing to answer to; a correct SDK cannot get here.
+        let Ok(id) = activation_id(&submission.id) else {
+            return tracing::warn!(controller = %self.controller, "submission without a proper id dropped");
+        };
+        match self.check(id, submission) {
+            Ok((submission, shard)) => {
+                self.unanswered += 1;
+                self.outgoing[shard].push(submission);
+            }
+            Err(rejection) => self.ready.push_back(ResultItem::Rejected(id, rejection)),
+        }
+    }
+
+    fn check(
+        &mut self,
+        id: ActivationId,
+        submission: v1::Submission,
+    ) -> Result<(Submission, usize), Rejection> {
+        let config = &self.context.config.submit;
+        let (len, len_max) = (submission.payload.len() as u64, config.payload_len_max.as_bytes());
+        if len > len_max {
+            return Err(Rejection::TooLarge { len, len_max });
+        }
+        if self.unanswered >= config.window.get() {
+            return Err(Rejection::Throttled {
+                scope: ThrottleScope::Stream,
+                retry_after: WINDOW_RETRY,
+            });
+        }
+        let parsed = self.keys.parse(&self.shards, submission.key);
+        let (key, shard) = parsed.map_err(|error: InvalidMessage| Rejection::Invalid {
+            reason: error.to_string(),
+        })?;
+        let payload = Arc::new(Content {
+            arguments: submission.payload,
+            transaction: submission.transaction,
+            subject: submission.subject,
+            api_key: submission.api_key,
+            cause: submission.cause,
+        });
+        let (epoch, attempt) = (Epoch(submission.epoch), submission.attempt.max(1));
+        Ok((
+            Submission {
+                id,
+                key,
+                epoch,
+                attempt,
+                payload,
+            },
+            shard,
+        ))
+    }
+
+    async fn on_received(&mut self, received: &[bytes::Bytes]) {
+        let mut by_shard: Vec<Vec<(QueueKey, ActivationId)>> =
+            self.outgoing.iter().map(|_| Vec::new()).collect();
+        for id in received {
+            // One that came on an earlier stream is sent again and confirmed again.
+            let known = activation_id(id)
+                .ok()
+                .and_then(|id| self.delivered.remove_entry(&id));
+            if let Some((id, key)) = known {
+                by_shard[self.shards.of(&key)].push((key, id));
+            }
+        }
+        for (shard, ids) in by_shard
+            .into_iter()
+            .enumerate()
+            .filter(|(_, ids)| !ids.is_empty())
+        {
+            self.shards
+                .send(
+                    shard,
+                    Request::Received {
+                        controller: self.controller,
+                        ids,
+                    },
+                )
+                .await;
+        }
+    }
+
+    /// A frame of what is ready, up to its length.
+    fn next_frame(&mut self) -> v1::ResultFrame {
+        let mut frame = v1::ResultFrame::default();
+        let mut len = 0;
+        while len < FRAME_LEN
+            && let Some(item) = self.ready.pop_front()
+        {
+            match item {
+                ResultItem::Accepted(id) => {
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                    frame.accepted.push(activation_id_bytes(id));
+                }
+                ResultItem::Rejected(id, rejection) => {
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                    let rejection = Some(rejection.into());
+                    frame.rejected.push(v1::RejectedSubmission {
+                        id: activation_id_bytes(id),
+                        rejection,
+                    });
+                }
+                ResultItem::Completed { key, epoch, record } => {
+                    len += record.result.len() + record.logs.iter().map(String::len).sum::<usize>();
+                    self.delivered.insert(record.id, key);
+                    let record = Some(Arc::unwrap_or_clone(record).into());
+                    frame.completed.push(v1::CompletedActivation {
+                        record,
+                        epoch: epoch.0,
+                    });
+                }
+            }
+        }
+        frame
+    }
+}

@@ -1,0 +1,271 @@
+//! A cluster of three schedulers in one process, with real gRPC on loopback, and peers that speak the protocol.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+pub mod controller;
+pub mod invoker;
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::controller_client::ControllerClient;
+use whiskraft_proto::v1::documents_client::DocumentsClient;
+use whiskraft_raft::{Node, NodeConfig, Settings, StreamEnd};
+use whiskraft_scheduler::{Scheduler, SchedulerConfig};
+use whiskraft_state::State;
+use whiskraft_types::{ActionLimits, SchedulerId};
+
+/// Longest wait for anything that must happen; far above every timer of the cluster.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a future that must end.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("nothing within {PATIENCE:?}: {what}"))
+}
+
+/// One scheduler process, so to speak.
+pub struct Member {
+    pub node: Node,
+    pub address: String,
+    scheduler: Option<Scheduler>,
+}
+
+/// Three of them.
+pub struct Cluster {
+    pub members: BTreeMap<u64, Member>,
+    _dirs: Vec<TempDir>,
+}
+
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// Timers that make a test of a failure short.
+pub fn config() -> SchedulerConfig {
+    let mut config = SchedulerConfig {
+        shards: NonZeroUsize::new(2),
+        ..Default::default()
+    };
+    config.session.ttl = Duration::from_millis(1500);
+    config.session.keepalive = Duration::from_millis(200);
+    config.creation.deadline = Duration::from_secs(5);
+    config
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub async fn start_with(config: SchedulerConfig) -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_test_writer()
+            .with_env_filter("whiskraft=debug")
+            .try_init();
+        let peers: BTreeMap<u64, (TcpListener, String)> = (1..=3).map(|id| (id, listener())).collect();
+        let initial: BTreeMap<_, _> = peers
+            .iter()
+            .map(|(id, (_, address))| (SchedulerId(*id), address.clone()))
+            .collect();
+        let mut dirs = Vec::new();
+        let mut starting = Vec::new();
+        for (id, (peer_listener, _)) in peers {
+            let dir = TempDir::new().unwrap();
+            let (client_listener, address) = listener();
+            let node = NodeConfig {
+                id: Some(SchedulerId(id)),
+                initial_cluster: initial.clone(),
+                join: None,
+                cluster_name: "test".to_owned(),
+                data_dir: dir.path().to_owned(),
+                peer_listener,
+                advertise_peer: None,
+                advertise_client: address.clone(),
+                zone: String::new(),
+                version: "test".to_owned(),
+                settings: Settings::default(),
+            };
+            dirs.push(dir);
+            let config = config.clone();
+            starting.push(async move {
+                let node = Node::start(node).await.unwrap();
+                let scheduler = Scheduler::start(config, node.clone(), client_listener).unwrap();
+                (
+                    id,
+                    Member {
+                        node,
+                        address,
+                        scheduler: Some(scheduler),
+                    },
+                )
+            });
+        }
+        let members = soon("cluster starts", futures::future::join_all(starting))
+            .await
+            .into_iter()
+            .collect();
+        let cluster = Self { members, _dirs: dirs };
+        for id in 1..=3 {
+            cluster
+                .until_on(id, "every scheduler has a session and an address", |state| {
+                    (1..=3).map(SchedulerId).all(|id| {
+                        state.scheduler_session(id).is_some()
+                            && state
+                                .member(id)
+                                .is_some_and(|member| !member.client_address.is_empty())
+                    })
+                })
+                .await;
+        }
+        cluster
+    }
+
+    /// Waits until the tables of a scheduler fulfil a condition; follows its events, so no change is missed.
+    pub async fn until_on(&self, id: u64, what: &str, condition: impl Fn(&State) -> bool) {
+        let node = &self.members[&id].node;
+        let wait = async {
+            loop {
+                let (state, mut events) = node.subscribe();
+                if condition(&state) {
+                    return;
+                }
+                loop {
+                    match events.next().await {
+                        Ok(_) if node.read(&condition) => return,
+                        Ok(_) => {}
+                        Err(StreamEnd::Lagged) => break,
+                        Err(StreamEnd::Stopped) => panic!("node {id} stopped"),
+                    }
+                }
+            }
+        };
+        soon(what, wait).await;
+    }
+
+    pub async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
+        self.until_on(self.any(), what, condition).await;
+    }
+
+    /// A scheduler that lives.
+    pub fn any(&self) -> u64 {
+        *self.members.keys().next().unwrap()
+    }
+
+    /// One that lives and is not this one.
+    pub fn other_than(&self, id: u64) -> u64 {
+        *self.members.keys().find(|other| **other != id).unwrap()
+    }
+
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        self.members[&self.any()].node.read(read)
+    }
+
+    pub fn addresses(&self) -> Vec<(u64, String)> {
+        self.members
+            .iter()
+            .map(|(id, member)| (*id, member.address.clone()))
+            .collect()
+    }
+
+    pub async fn channel(&self, id: u64) -> Channel {
+        connect(&self.members[&id].address).await
+    }
+
+    /// Ends a scheduler without a word: its session runs out.
+    pub async fn crash(&mut self, id: u64) {
+        let mut member = self.members.remove(&id).unwrap();
+        drop(member.scheduler.take());
+        member.node.shutdown().await;
+    }
+
+    /// Ends the scheduler role in order; its node goes on.
+    pub async fn shutdown_role(&mut self, id: u64) {
+        let scheduler = self.members.get_mut(&id).unwrap().scheduler.take().unwrap();
+        soon("graceful shutdown", scheduler.shutdown()).await;
+    }
+
+    pub async fn put_action(&self, name: &str, limits: ActionLimits) -> u64 {
+        let (namespace, rest) = name.split_once('/').unwrap();
+        let action = v1::Action {
+            name: name.to_owned(),
+            kind: "sh".to_owned(),
+            limits: Some((&limits).into()),
+            ..Default::default()
+        };
+        let request = v1::PutDocumentRequest {
+            key: Some(v1::DocumentKey {
+                kind: "action".into(),
+                namespace: namespace.into(),
+                name: rest.into(),
+            }),
+            body: Bytes::from(action.encode_to_vec()),
+            ..Default::default()
+        };
+        let mut client = DocumentsClient::new(self.channel(self.any()).await);
+        match client.put_document(request).await.unwrap().into_inner().outcome {
+            Some(v1::put_document_response::Outcome::Revision(revision)) => revision,
+            other => panic!("action not stored: {other:?}"),
+        }
+    }
+
+    pub async fn put_namespace(&self, name: &str, containers: u32) {
+        let request = v1::PutNamespaceRequest {
+            name: name.to_owned(),
+            containers,
+        };
+        let mut client = DocumentsClient::new(self.channel(self.any()).await);
+        let outcome = client.put_namespace(request).await.unwrap().into_inner().outcome;
+        assert!(
+            matches!(outcome, Some(v1::put_namespace_response::Outcome::Revision(_))),
+            "{outcome:?}"
+        );
+    }
+
+    /// Asks one scheduler for a queue.
+    pub async fn ensure(&self, at: u64, key: &v1::QueueKey) -> Result<v1::QueueLeadership, v1::Rejection> {
+        use v1::ensure_queue_response::Outcome;
+
+        let mut client = ControllerClient::new(self.channel(at).await);
+        let request = v1::EnsureQueueRequest {
+            key: Some(key.clone()),
+        };
+        match client
+            .ensure_queue(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .outcome
+            .unwrap()
+        {
+            Outcome::Leadership(leadership) => Ok(leadership),
+            Outcome::Rejection(rejection) => Err(rejection),
+        }
+    }
+}
+
+pub async fn connect(address: &str) -> Channel {
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    soon("connect", endpoint.connect()).await.unwrap()
+}
+
+pub fn key(namespace: &str, action: &str) -> v1::QueueKey {
+    v1::QueueKey {
+        namespace: namespace.to_owned(),
+        action: action.to_owned(),
+    }
+}
+
+pub fn rejection_kind(rejection: Option<v1::Rejection>) -> v1::rejection::Kind {
+    rejection.unwrap().kind.unwrap()
+}

@@ -1,0 +1,258 @@
+//! Containers: limits over queues, creations that fail, invokers that are lost.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::controller::Controller;
+use common::invoker::{Invoker, Said};
+use common::{Cluster, config, key, soon};
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::container_report::Change;
+use whiskraft_state::{ContainerState, Event};
+use whiskraft_types::ActionLimits;
+
+fn failed(error: v1::CreationError) -> Change {
+    Change::Failed(v1::ContainerCreationFailed {
+        error: error.into(),
+        message: "it did not start".to_owned(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_queues_never_exceed_the_limit_of_their_namespace() {
+    let cluster = Cluster::start().await;
+    cluster.put_namespace("guest", 2).await;
+    cluster.put_action("guest/a", ActionLimits::default()).await;
+    cluster.put_action("guest/b", ActionLimits::default()).await;
+    let (state, mut events) = cluster.members[&cluster.any()].node.subscribe();
+    assert_eq!(state.containers_len(), 0);
+
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let mut controllers = Vec::new();
+    for (at, action) in ["guest/a", "guest/b"].into_iter().enumerate() {
+        let leadership = cluster.ensure(1, &key("guest", action)).await.unwrap();
+        let controller = Controller::connect(&leadership.client_address, 1 + at as u8).await;
+        for number in 0..20 {
+            controller
+                .submit(&leadership, 1 + number + 100 * at as u8, 1, "{}")
+                .await;
+        }
+        controllers.push((controller, leadership, 100 * at as u8));
+    }
+    let mut keys = BTreeMap::new();
+    let mut done = 0;
+    while done < 40 {
+        match invoker.said().await {
+            Said::Create(scheduler, create) => {
+                keys.insert(
+                    create.container.unwrap().session << 32 | create.container.unwrap().seq,
+                    create.key.clone().unwrap(),
+                );
+                invoker.run(scheduler, &create, 1).await;
+            }
+            Said::Deliver(scheduler, deliver) => {
+                let container = deliver.container.unwrap();
+                let key = keys[&(container.session << 32 | container.seq)].clone();
+                invoker.complete(scheduler, &key, &deliver, 1).await;
+                done += 1;
+            }
+            _ => {}
+        }
+    }
+    for (mut controller, _, base) in controllers {
+        for number in 0..20 {
+            let _ = (base, controller.answer().await, number);
+        }
+    }
+
+    // Every log revision of it, as the log says.
+    let mut slots = BTreeMap::new();
+    let mut most = 0;
+    let last = cluster.read(|state| state.revision());
+    while events.revision() < last {
+        let Ok(batch) = soon("events", events.next()).await else {
+            panic!("lagged")
+        };
+        for event in &batch.events {
+            if let Event::Container {
+                id, record, removed, ..
+            } = event
+            {
+                match record.state {
+                    ContainerState::InProgress | ContainerState::Running if !removed => slots.insert(*id, ()),
+                    _ => slots.remove(id),
+                };
+            }
+        }
+        most = most.max(slots.len());
+        assert!(
+            slots.len() <= 2,
+            "{} slots at revision {}",
+            slots.len(),
+            batch.revision
+        );
+    }
+    assert_eq!(most, 2, "the limit was never used");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_fails_is_tried_elsewhere_and_keeps_its_slot() {
+    let cluster = Cluster::start().await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invokers = [
+        Invoker::start(7, &cluster.addresses()).await,
+        Invoker::start(8, &cluster.addresses()).await,
+    ];
+    cluster
+        .until("both invokers are healthy", |state| {
+            state.invokers().filter(|(_, row)| row.healthy).count() == 2
+        })
+        .await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+
+    let [first, second] = &mut invokers;
+    let (at_first, scheduler, create) = tokio::select! {
+        (scheduler, create) = first.next_create() => (true, scheduler, create),
+        (scheduler, create) = second.next_create() => (false, scheduler, create),
+    };
+    let (failing, other) = if at_first {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    failing
+        .report(scheduler, &create, failed(v1::CreationError::Whisk))
+        .await;
+    let (scheduler, again) = other.next_create().await;
+    assert_eq!(again.container, create.container);
+    other.run(scheduler, &again, 1).await;
+    let (scheduler, deliver) = other.next_deliver().await;
+    other
+        .complete(scheduler, &key("guest", "guest/hello"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(1).await.invoker, Some(other.id));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_fails_by_the_actions_fault_fails_its_activations() {
+    let cluster = Cluster::start().await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    let (scheduler, create) = invoker.next_create().await;
+    invoker
+        .report(scheduler, &create, failed(v1::CreationError::NonExecutable))
+        .await;
+    let record = controller.record(1).await;
+    assert_eq!(record.status(), v1::Status::DeveloperError);
+    assert_eq!(&record.result[..], br#"{"error":"it did not start"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_without_answer_gives_its_slot_back() {
+    let mut config = config();
+    config.creation.deadline = std::time::Duration::from_millis(1600);
+    let cluster = Cluster::start_with(config).await;
+    cluster.put_namespace("guest", 1).await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    let (_, silent) = invoker.next_create().await;
+    // With one slot in the namespace a second creation shows that the first one's slot is free again.
+    let mut called_off = false;
+    let (scheduler, create) = loop {
+        match invoker.said().await {
+            Said::Remove(_, remove) => {
+                assert_eq!((remove.container, remove.now), (silent.container, true));
+                called_off = true;
+            }
+            Said::Create(scheduler, create) => break (scheduler, create),
+            _ => {}
+        }
+    };
+    assert!(called_off, "the invoker was not told to stop");
+    assert_ne!(create.container, silent.container);
+    invoker.run(scheduler, &create, 1).await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/hello"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(1).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ran_on_a_lost_invoker_ends_with_a_typed_error_and_is_not_run_again() {
+    let cluster = Cluster::start().await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut lost = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    lost.serve_create().await;
+    let (scheduler, deliver) = lost.next_deliver().await;
+    lost.started(scheduler, &deliver).await;
+    let mut other = Invoker::start(8, &cluster.addresses()).await;
+    drop(lost);
+
+    let record = controller.record(1).await;
+    assert_eq!(record.status(), v1::Status::WhiskError);
+    let text = String::from_utf8_lossy(&record.result).into_owned();
+    assert!(text.contains("may have started on invoker 7"), "{text}");
+    assert!(cluster.read(|state| {
+        state
+            .containers_on(whiskraft_types::InvokerId(7))
+            .next()
+            .is_none()
+    }));
+
+    // The queue goes on, with a container elsewhere.
+    controller.submit(&leadership, 2, 1, "{}").await;
+    other.serve_create().await;
+    let (scheduler, deliver) = other.next_deliver().await;
+    assert_eq!(deliver.id[0], 2);
+    other
+        .complete(scheduler, &key("guest", "guest/hello"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(2).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_with_the_same_invoker_id_is_refused() {
+    use common::invoker::request;
+    use v1::open_invoker_session_response::Outcome;
+
+    let cluster = Cluster::start().await;
+    let first = Invoker::start(7, &cluster.addresses()).await;
+    let mut client = v1::invoker_client::InvokerClient::new(cluster.channel(2).await);
+    let outcome = client
+        .open_session(request(7, 99))
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    let Outcome::Rejection(rejection) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(matches!(rejection.kind, Some(v1::rejection::Kind::Conflict(_))));
+    let again = client
+        .open_session(request(7, 7))
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    let Outcome::Opened(again) = again else {
+        panic!("{again:?}")
+    };
+    assert_eq!((again.session, again.schedulers.len()), (first.session, 3));
+}

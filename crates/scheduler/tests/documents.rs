@@ -1,0 +1,220 @@
+//! Documents and blobs: compare and set, what is refused and how, and code in chunks.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use bytes::Bytes;
+use common::Cluster;
+use sha2::{Digest, Sha256};
+use tonic::transport::Channel;
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::documents_client::DocumentsClient;
+use whiskraft_proto::v1::put_document_response::Outcome;
+use whiskraft_proto::v1::rejection::Kind;
+use whiskraft_types::{ActionLimits, ByteSize};
+
+fn note(name: &str, body: &str, expected: Option<u64>) -> v1::PutDocumentRequest {
+    v1::PutDocumentRequest {
+        key: Some(v1::DocumentKey {
+            kind: "note".into(),
+            namespace: "guest".into(),
+            name: name.into(),
+        }),
+        body: Bytes::from(body.to_owned()),
+        expected_revision: expected,
+        blobs: Vec::new(),
+    }
+}
+
+async fn put(client: &mut DocumentsClient<Channel>, request: v1::PutDocumentRequest) -> Outcome {
+    client
+        .put_document(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_is_written_only_over_the_revision_that_was_read() {
+    let cluster = Cluster::start().await;
+    let mut client = DocumentsClient::new(cluster.channel(1).await);
+    let Outcome::Revision(first) = put(&mut client, note("a", "one", Some(0))).await else {
+        panic!("not created")
+    };
+    let Outcome::Conflict(conflict) = put(&mut client, note("a", "two", Some(0))).await else {
+        panic!("overwritten")
+    };
+    assert_eq!(conflict.current, first);
+    let Outcome::Revision(second) = put(&mut client, note("a", "two", Some(first))).await else {
+        panic!("refused")
+    };
+    assert!(second > first);
+
+    let mut elsewhere = DocumentsClient::new(cluster.channel(3).await);
+    let request = v1::GetDocumentRequest {
+        key: note("a", "", None).key,
+        linearizable: true,
+    };
+    let got = elsewhere
+        .get_document(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    let v1::get_document_response::Outcome::Document(document) = got else {
+        panic!("{got:?}")
+    };
+    assert_eq!((document.revision, &document.body[..]), (second, &b"two"[..]));
+
+    put(&mut client, note("b", "b", None)).await;
+    put(&mut client, note("pkg/c", "c", None)).await;
+    let list = v1::ListDocumentsRequest {
+        kind: "note".into(),
+        namespace: "guest".into(),
+        after: "a".into(),
+        limit: 1,
+    };
+    let listed = client.list_documents(list).await.unwrap().into_inner();
+    assert_eq!(
+        (
+            listed.documents[0].key.as_ref().unwrap().name.as_str(),
+            listed.more
+        ),
+        ("b", true)
+    );
+
+    let delete = v1::DeleteDocumentRequest {
+        key: note("a", "", None).key,
+        expected_revision: Some(second),
+    };
+    let deleted = client
+        .delete_document(delete)
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    assert!(matches!(deleted, Outcome::Revision(_)));
+    let gone = elsewhere
+        .get_document(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    assert!(matches!(gone, v1::get_document_response::Outcome::NotFound(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_a_document_is_said() {
+    use prost::Message;
+
+    let cluster = Cluster::start().await;
+    let mut client = DocumentsClient::new(cluster.channel(1).await);
+    let Outcome::Rejection(no) = put(&mut client, note(" a", "x", None)).await else {
+        panic!("bad name stored")
+    };
+    assert!(matches!(no.kind, Some(Kind::Invalid(_))));
+    let large = "x".repeat((1 << 20) + (64 << 10) + 1);
+    let Outcome::Rejection(no) = put(&mut client, note("a", &large, None)).await else {
+        panic!("large body stored")
+    };
+    assert!(matches!(no.kind, Some(Kind::TooLarge(_))));
+
+    let limits = ActionLimits {
+        memory: ByteSize::mib(1),
+        ..Default::default()
+    };
+    let action = v1::Action {
+        name: "guest/a".into(),
+        kind: "sh".into(),
+        limits: Some((&limits).into()),
+        ..Default::default()
+    };
+    let mut request = note("a", "", None);
+    request.key.as_mut().unwrap().kind = "action".into();
+    request.body = action.encode_to_vec().into();
+    let Outcome::Rejection(no) = put(&mut client, request).await else {
+        panic!("limits not checked")
+    };
+    let Some(Kind::Invalid(invalid)) = no.kind else {
+        panic!("{no:?}")
+    };
+    assert_eq!(
+        invalid.reason,
+        "limits.memory: 1 MiB is outside the allowed 64 MiB to 2 GiB"
+    );
+}
+
+fn chunks(sha256: &[u8], body: &[u8]) -> Vec<v1::BlobChunk> {
+    let mut chunks: Vec<_> = body
+        .chunks(256 * 1024)
+        .map(|data| v1::BlobChunk {
+            data: Bytes::copy_from_slice(data),
+            ..Default::default()
+        })
+        .collect();
+    chunks[0].sha256 = Bytes::copy_from_slice(sha256);
+    chunks[0].len = body.len() as u64;
+    chunks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_goes_in_and_out_in_chunks_and_only_with_its_own_hash() {
+    use v1::put_blob_response::Outcome as Put;
+
+    let cluster = Cluster::start().await;
+    let body: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
+    let hash = Sha256::digest(&body);
+    let mut client = DocumentsClient::new(cluster.channel(1).await);
+    let wrong = tokio_stream::iter(chunks(&[7; 32], &body));
+    let refused = client
+        .put_blob(wrong)
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome
+        .unwrap();
+    assert!(matches!(refused, Put::Rejection(_)));
+
+    let mut needs = note("a", "x", None);
+    needs.blobs = vec![Bytes::copy_from_slice(&hash)];
+    let Outcome::MissingBlob(missing) = put(&mut client, needs.clone()).await else {
+        panic!("stored without its blob")
+    };
+    assert_eq!(&missing.sha256[..], &hash[..]);
+    for _ in 0..2 {
+        let right = tokio_stream::iter(chunks(&hash, &body));
+        let stored = client
+            .put_blob(right)
+            .await
+            .unwrap()
+            .into_inner()
+            .outcome
+            .unwrap();
+        assert!(matches!(stored, Put::Len(700_000)), "{stored:?}");
+    }
+    assert!(matches!(put(&mut client, needs).await, Outcome::Revision(_)));
+
+    cluster
+        .until_on(2, "the blob is everywhere", |state| {
+            state
+                .blob(&whiskraft_state::BlobHash(hash.into()))
+                .is_some_and(|blob| blob.missing.is_empty())
+        })
+        .await;
+    let mut elsewhere = DocumentsClient::new(cluster.channel(2).await);
+    let request = v1::GetBlobRequest {
+        sha256: Bytes::copy_from_slice(&hash),
+    };
+    let mut stream = elsewhere.get_blob(request).await.unwrap().into_inner();
+    let mut got = Vec::new();
+    while let Some(chunk) = stream.message().await.unwrap() {
+        got.extend_from_slice(&chunk.data);
+    }
+    assert!(got == body);
+}

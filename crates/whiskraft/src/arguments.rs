@@ -1,0 +1,93 @@
+//! `key=value` arguments as JSON: parameters, annotations, and what a result must contain.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::exit::{Exit, Failure};
+
+/// Reads `key=value`; a value that is not JSON is a string.
+pub(crate) fn parse_pair(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text
+        .split_once('=')
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| format!("{text:?} must be KEY=VALUE, for example name=Ada or list='[1, 2]'"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((key.to_owned(), value))
+}
+
+/// The pairs as a map; a later pair of the same key wins.
+pub(crate) fn pairs(pairs: &[(String, Value)]) -> BTreeMap<String, Value> {
+    pairs.iter().cloned().collect()
+}
+
+/// The arguments of an invocation: a file (`-` is standard input) overlaid with the pairs.
+///
+/// # Errors
+/// If the file cannot be read or is not JSON, or pairs are given beside an array.
+pub(crate) fn payload(file: Option<&Path>, given: &[(String, Value)]) -> Result<Value, Failure> {
+    let base = match file {
+        Some(path) => read_json(path)?,
+        None => Value::Object(Map::new()),
+    };
+    match base {
+        Value::Object(mut map) => {
+            map.extend(given.iter().cloned());
+            Ok(Value::Object(map))
+        }
+        other if given.is_empty() => Ok(other),
+        _ => Err(Failure::new(
+            Exit::Usage,
+            "--param adds to a JSON object, but the parameter file holds none",
+        )),
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value, Failure> {
+    let shown = path.display();
+    let wrong = |what: &str| Failure::new(Exit::Usage, format!("{what} {shown}"));
+    let text = if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).map(|_| text)
+    } else {
+        std::fs::read(path)
+    };
+    let text = text.map_err(|error| wrong("cannot read parameter file").caused_by(error))?;
+    serde_json::from_slice(&text).map_err(|error| wrong("parameters are not JSON:").caused_by(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn values_are_json_or_text() {
+        assert_eq!(parse_pair("n=7"), Ok(("n".to_owned(), json!(7))));
+        assert_eq!(parse_pair("n=seven"), Ok(("n".to_owned(), json!("seven"))));
+        assert_eq!(parse_pair("n=\"7\""), Ok(("n".to_owned(), json!("7"))));
+        assert_eq!(parse_pair("n=a=b"), Ok(("n".to_owned(), json!("a=b"))));
+        assert!(parse_pair("n").is_err() && parse_pair("=7").is_err());
+    }
+
+    #[test]
+    fn pairs_overlay_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"a": 1, "b": 2}"#).unwrap();
+        let merged = payload(Some(file.path()), &[("b".to_owned(), json!(3))]).unwrap();
+        assert_eq!(merged, json!({"a": 1, "b": 3}));
+        std::fs::write(file.path(), "[1]").unwrap();
+        assert_eq!(payload(Some(file.path()), &[]).unwrap(), json!([1]));
+        assert!(payload(Some(file.path()), &[("b".to_owned(), json!(3))]).is_err());
+        std::fs::write(file.path(), "{").unwrap();
+        assert!(
+            payload(Some(file.path()), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("not JSON")
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! `whiskraft invoke`: one activation of an action or a source file, or many with a report.
+
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use whiskraft_client::{
+    ActionError, ActionSpec, ActivationRecord, Client, Expect, InvokeError, InvokeOptions, StoredAction,
+};
+use whiskraft_types::{ActionName, ActivationStatus, Rejection};
+
+use super::activation::record_json;
+use super::{action_failure, connect};
+use crate::arguments::{pairs, parse_pair, payload};
+use crate::cli::ClientArgs;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::load::{self, Plan, Template};
+use crate::output;
+use crate::source;
+use crate::units::parse_duration;
+
+/// Shown below the help of this command.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  whiskraft invoke hello -p name=Ada              # the action guest/hello; prints its result
+  whiskraft invoke examples/hello.py -p name=Ada  # stores the file as guest/hello if it changed, then runs it
+  whiskraft invoke /whisk.system/echo --param-file - < arguments.json
+  whiskraft invoke hello --no-wait                # prints the activation id; see `whiskraft activation get`
+  Many invocations with a report (and --json for scripts); {i} is the number of the invocation, {id} its id:
+  whiskraft invoke hello --repeat 2000 --concurrency 16 -p 'name=Ada {i}' --expect 'greeting=Hello, Ada {i}!'
+  whiskraft invoke hello --repeat 6000 --rate 200 --concurrency 64 --records runs.ndjson";
+
+/// Arguments of `whiskraft invoke`.
+#[derive(Debug, Args)]
+pub(crate) struct InvokeArgs {
+    /// Name of an action, /namespace/[package/]name, or a source file
+    target: String,
+    /// Argument, JSON or text; may be repeated
+    #[arg(long = "param", short = 'p', value_name = "KEY=VALUE", value_parser = parse_pair)]
+    params: Vec<(String, Value)>,
+    /// File with the arguments as JSON; - is standard input
+    #[arg(long, short = 'P', value_name = "FILE")]
+    param_file: Option<PathBuf>,
+    /// Runtime of a source file [default: by its extension and content]
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Longest wait for the result
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// Return when a scheduler has accepted it, and print its id
+    #[arg(long, conflicts_with = "repeat")]
+    no_wait: bool,
+    /// Print JSON: the whole record, or the report of a run
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+/// Arguments of a run of many invocations.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Many invocations")]
+struct RunArgs {
+    /// Invoke so many times and print a report; the exit code is 0 only if every result was right
+    #[arg(long, value_name = "N")]
+    repeat: Option<NonZeroU64>,
+    /// Most invocations under way at once
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "repeat", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    concurrency: u32,
+    /// Invocations per second; latency then counts from when each was due [default: the next when one ends]
+    #[arg(long, value_name = "PER_SECOND", requires = "repeat", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// Field that every result must have to be right, JSON or text; may be repeated
+    #[arg(long, value_name = "FIELD=VALUE", requires = "repeat", value_parser = parse_pair)]
+    expect: Vec<(String, Value)>,
+    /// Write one JSON line per activation to this file, as they end
+    #[arg(long, value_name = "FILE", requires = "repeat")]
+    records: Option<PathBuf>,
+    /// No progress on standard error
+    #[arg(long, short = 'q', requires = "repeat")]
+    quiet: bool,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text
+        .parse::<f64>()
+        .ok()
+        .filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| format!("{text:?} must be a number above 0, invocations per second"))
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// If the activation does not end with success, or not every one of a run is right.
+pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure> {
+    let payload = payload(args.param_file.as_deref(), &args.params)?;
+    let target = Target::read(&args, config)?;
+    let client = connect(config).await?;
+    let action = target.store(&client).await?;
+    if let Some(repeat) = args.run.repeat {
+        return run_many(&client, args, config, action, repeat, payload).await;
+    }
+    let options = InvokeOptions {
+        deadline: args.timeout,
+        ..InvokeOptions::default()
+    };
+    if args.no_wait {
+        let invocation = client.submit(&config.namespace, &action, payload, options).await;
+        output::line(invocation.map_err(invoke_failure)?.id());
+        return Ok(());
+    }
+    let record = client
+        .invoke(&config.namespace, &action, payload, options)
+        .await
+        .map_err(invoke_failure)?;
+    show(&record, args.json)
+}
+
+/// What is invoked.
+enum Target {
+    Stored(ActionName),
+    File(Box<ActionSpec>),
+}
+
+impl Target {
+    fn read(args: &InvokeArgs, config: &Config) -> Result<Self, Failure> {
+        let text = &args.target;
+        if let Some(path) = source::as_file(text) {
+            let name = source::name_of_file(&path, &config.namespace)?;
+            return Ok(Self::File(Box::new(source::read(
+                &path,
+                name,
+                args.kind.as_deref(),
+            )?)));
+        }
+        if source::looks_like_file(text) && text.contains('/') {
+            return Err(Failure::new(Exit::Usage, format!("there is no file {text}")));
+        }
+        Ok(Self::Stored(source::action_name(text, &config.namespace)?))
+    }
+
+    /// Stores a file unless the cluster has it already, and names the action.
+    async fn store(self, client: &Client) -> Result<ActionName, Failure> {
+        let mut spec = match self {
+            Self::Stored(name) => return Ok(name),
+            Self::File(spec) => spec,
+        };
+        match client.get_action(&spec.name).await {
+            Ok(stored) if is_same(&stored, &spec) => return Ok(spec.name),
+            // What `action put` said about limits and parameters stays.
+            Ok(stored) => {
+                spec.limits = stored.limits;
+                spec.parameters = stored.parameters;
+                spec.annotations = stored.annotations;
+            }
+            Err(ActionError::NotFound { .. }) => {}
+            Err(error) => return Err(action_failure(error)),
+        }
+        let revision = client
+            .put_action(&spec, Expect::Anything)
+            .await
+            .map_err(action_failure)?;
+        eprintln!("stored {} ({}) at revision {revision}", spec.name, spec.kind);
+        Ok(spec.name)
+    }
+}
+
+fn is_same(stored: &StoredAction, spec: &ActionSpec) -> bool {
+    stored.code_sha256[..] == Sha256::digest(&spec.code)[..]
+        && stored.kind == spec.kind
+        && stored.main == spec.main
+        && stored.binary == spec.binary
+}
+
+/// Logs go to standard error, the result to standard output, so that it can be piped.
+fn show(record: &ActivationRecord, json: bool) -> Result<(), Failure> {
+    if json {
+        output::json(&record_json(record));
+    } else {
+        record.logs.iter().for_each(|line| eprintln!("{line}"));
+        let result = serde_json::from_slice(&record.result);
+        output::json(&result.unwrap_or_else(|_| String::from_utf8_lossy(&record.result).into()));
+    }
+    if record.status == ActivationStatus::Success {
+        return Ok(());
+    }
+    // The result, already printed, tells the rest.
+    Err(Failure::new(
+        Exit::Failed,
+        format!("activation {} ended with {}", record.id, record.status.text()),
+    ))
+}
+
+async fn run_many(
+    client: &Client,
+    args: InvokeArgs,
+    config: &Config,
+    action: ActionName,
+    repeat: NonZeroU64,
+    payload: Value,
+) -> Result<(), Failure> {
+    let records = args.run.records.as_deref().map(create).transpose()?;
+    let expect = pairs(&args.run.expect);
+    let plan = Plan {
+        namespace: config.namespace.clone(),
+        action,
+        repeat,
+        concurrency: args.run.concurrency,
+        rate: args.run.rate,
+        payload: Template::new(payload),
+        expect: expect
+            .into_iter()
+            .map(|(field, value)| (field, Template::new(value)))
+            .collect(),
+        deadline: args.timeout,
+        quiet: args.run.quiet,
+    };
+    let report = load::run(client.clone(), plan, records).await?;
+    if args.json {
+        output::json(&serde_json::to_value(&report).expect("the report is plain data"));
+    } else {
+        output::line(&report);
+    }
+    if report.is_all_right() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("{} of {} results were right", report.right, report.asked),
+    ))
+}
+
+fn create(path: &Path) -> Result<File, Failure> {
+    File::create(path).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot write records to {}", path.display())).caused_by(error)
+    })
+}
+
+fn invoke_failure(error: InvokeError) -> Failure {
+    let exit = match &error {
+        InvokeError::Payload(_) => Exit::Usage,
+        InvokeError::NotAccepted { .. } => Exit::Unreachable,
+        _ => Exit::Failed,
+    };
+    let advice = match &error {
+        InvokeError::Rejected {
+            rejection: Rejection::NoAction { action },
+            ..
+        } => Some(format!(
+            "list what there is with `whiskraft action list`, or store it: whiskraft action put {action} FILE"
+        )),
+        InvokeError::Deadline { id, .. } => Some(format!(
+            "it goes on; ask for it with `whiskraft activation get {id}`, or raise --timeout"
+        )),
+        _ => None,
+    };
+    let failure = Failure::new(exit, "the activation did not end with a result").caused_by(error);
+    match advice {
+        Some(advice) => failure.advise(advice),
+        None => failure,
+    }
+}
