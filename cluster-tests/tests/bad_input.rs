@@ -40,7 +40,7 @@ async fn bad_input_is_refused_with_the_way_out() {
 
     refused(&cluster, &["action", "put", "bad//name", &code], 2, &["bad//name"]);
     refused(&cluster, &["action", "put", "guest/ä", &code], 2, &["ä", "letters"]);
-    refused(&cluster, &["invoke", "record", "--param-file", &huge], 1, &["1048576", "larger than allowed"]);
+    refused(&cluster, &["invoke", "record", "--param-file", &huge], 2, &["1048576", "larger than allowed"]);
     refused(&cluster, &["invoke", "nothing"], 1, &["guest/nothing"]);
     refused(&cluster, &["invoke", "record", "--paramz", "x=1"], 2, &["--paramz", "--param"]);
     refused(&cluster, &["--config", &typo, "status"], 2, &["heartbeet", "raft.heartbeat"]);

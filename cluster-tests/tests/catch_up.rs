@@ -10,7 +10,14 @@ use whiskraft_types::NamespaceLimits;
 const ENTRIES: u64 = 10_000;
 /// Proposals in flight, so that the test takes seconds.
 const IN_FLIGHT: usize = 64;
+const CALLS_PER_PHASE: u64 = 100;
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits for calls to go on: load overlaps every phase.
+async fn progress(load: &Load) {
+    let wanted = load.done() + CALLS_PER_PHASE;
+    until("calls go on", LIMIT, async || (load.done() >= wanted).then_some(())).await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
@@ -21,6 +28,7 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
     let leader = cluster.status_of(1).await.unwrap().raft.leader.unwrap().0;
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     let load = Load::start(&client, 4, 5);
+    progress(&load).await;
 
     let before = cluster.status_of(follower).await.unwrap().raft;
     cluster.cut_off(follower);
@@ -34,6 +42,7 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
             }
         })
         .await;
+    progress(&load).await;
     let ahead = cluster.status_of(leader).await.unwrap().raft;
     assert!(ahead.purged > before.last_log, "the log that the follower misses is gone: {ahead:?}");
 
@@ -44,6 +53,7 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
     })
     .await;
     assert!(after.snapshot > before.last_log, "by snapshot, not by log: {after:?}");
+    progress(&load).await;
     let report = load.finish().await;
     println!(
         "entries={ENTRIES} caught up in {took:?}: before {before:?}, after {after:?}; load right={} gap_max={:?}",

@@ -12,6 +12,8 @@ use whiskraft_client::{ActionSpec, Client, Expect};
 use whiskraft_types::NamespaceLimits;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Room for a node, its reserve of 256 MiB and some code.
+const DISK_MIB: u32 = 512;
 
 /// A mounted tmpfs; unmounted when dropped.
 struct SmallDisk(PathBuf);
@@ -31,10 +33,22 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Bytes that no compression makes smaller (xorshift), other ones for each seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_code_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(&dir.path().join("data"), 160) else {
+    let Some(disk) = SmallDisk::mount(&dir.path().join("data"), DISK_MIB) else {
         assert!(std::env::var_os("CI").is_none(), "CI runs as root and must be able to mount a tmpfs");
         println!("not run: mounting a tmpfs needs root");
         return;
@@ -52,7 +66,7 @@ async fn a_full_disk_refuses_code_and_reads_go_on() {
     let mut stored = 0;
     let error = loop {
         assert!(stored < 100, "the disk never got full");
-        let code: Vec<u8> = (0..4 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 13) as u8 ^ stored).collect();
+        let code = noise(stored, 4 << 20);
         let mut spec = ActionSpec::new(format!("guest/a{stored}").parse().unwrap(), "python:3", code);
         spec.binary = true;
         match client.put_action(&spec, Expect::Anything).await {

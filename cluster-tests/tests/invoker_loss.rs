@@ -18,7 +18,7 @@ const ERROR_LIMIT: Duration = Duration::from_secs(3);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_invoker_ends_its_activations_within_ttl() {
     let options = ClusterOptions {
-        invoker_set: vec!["invoker.memory=\"4 GiB\"".to_owned()],
+        invoker_set: vec!["invoker.memory=4GiB".to_owned()],
         ..ClusterOptions::default()
     };
     let mut cluster = Cluster::start(options).await;

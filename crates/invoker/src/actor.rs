@@ -246,6 +246,7 @@ impl Actor {
                 },
             );
         }
+        self.on_members(frame.schedulers);
         for create in frame.create {
             let leader = SchedulerId(create.leader);
             if !self.links.contains_key(&leader) {

@@ -272,7 +272,12 @@ where
     ) {
         let was_full = self.results.is_full();
         for id in ids {
-            self.results.remove(id);
+            let settled = self.results.remove(id);
+            if let Some((container, (key, change))) =
+                settled.and_then(|container| self.removals_held.remove_entry(&container))
+            {
+                self.report(container, &key, change, out);
+            }
         }
         if was_full && !self.results.is_full() {
             self.top_up_all(now, out);

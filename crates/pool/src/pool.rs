@@ -28,6 +28,8 @@ pub struct Pool<A, D, R> {
     pub(crate) queues: Queues,
     pub(crate) results: Results<R>,
     pub(crate) outbox: Outbox,
+    /// Removals that are told when the last result of their container is acknowledged.
+    pub(crate) removals_held: BTreeMap<ContainerId, (QueueKey, Change)>,
     pub(crate) memory: MemoryAccount,
     /// Paused containers, the longest unused first: the order of eviction.
     pub(crate) paused: BTreeSet<(Instant, WorkerId)>,
@@ -92,6 +94,7 @@ where
             queues: Queues::default(),
             results: Results::new(settings.results_bytes_max.as_bytes(), settings.results_len_max),
             outbox: Outbox::default(),
+            removals_held: BTreeMap::new(),
             memory: MemoryAccount::new(settings.memory),
             paused: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -310,6 +313,12 @@ where
         change: Change,
         out: &mut Vec<Output<A, D, R>>,
     ) {
+        // While the table shows the container, a new leader asks this invoker for its results before it runs a
+        // resubmitted activation again.
+        if matches!(change, Change::Removed { .. }) && self.results.has_of(&container) {
+            self.removals_held.insert(container, (key.clone(), change));
+            return;
+        }
         if self.mode != Mode::Closed && self.outbox.push(container, key, change) {
             self.send_report(container, out);
         }

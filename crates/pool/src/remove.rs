@@ -172,6 +172,7 @@ where
         self.lease = None;
         // The cluster has forgotten everything of this session and ended what it delivered here.
         self.results.clear();
+        self.removals_held.clear();
         self.outbox.clear();
         let workers: Vec<WorkerId> = self.containers.keys().copied().collect();
         for worker in &workers {

@@ -21,6 +21,8 @@ pub(crate) struct Stored<R> {
 #[derive(Debug)]
 pub(crate) struct Results<R> {
     stored: BTreeMap<ActivationId, Stored<R>>,
+    /// How many of them ran in each container.
+    by_container: BTreeMap<ContainerId, u32>,
     bytes: u64,
     bytes_max: u64,
     len_max: usize,
@@ -30,6 +32,7 @@ impl<R> Results<R> {
     pub(crate) fn new(bytes_max: u64, len_max: usize) -> Self {
         Self {
             stored: BTreeMap::new(),
+            by_container: BTreeMap::new(),
             bytes: 0,
             bytes_max,
             len_max,
@@ -38,19 +41,37 @@ impl<R> Results<R> {
 
     pub(crate) fn insert(&mut self, id: ActivationId, result: Stored<R>) {
         self.bytes += result.len;
+        *self.by_container.entry(result.container).or_insert(0) += 1;
         if let Some(old) = self.stored.insert(id, result) {
-            self.bytes -= old.len;
+            self.forget(&old);
         }
     }
 
-    pub(crate) fn remove(&mut self, id: &ActivationId) {
-        if let Some(old) = self.stored.remove(id) {
-            self.bytes -= old.len;
+    /// Forgets a result; the container it ran in, if that was the last one of it.
+    pub(crate) fn remove(&mut self, id: &ActivationId) -> Option<ContainerId> {
+        let old = self.stored.remove(id)?;
+        self.forget(&old);
+        (!self.has_of(&old.container)).then_some(old.container)
+    }
+
+    fn forget(&mut self, old: &Stored<R>) {
+        self.bytes -= old.len;
+        if let Some(count) = self.by_container.get_mut(&old.container) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_container.remove(&old.container);
+            }
         }
+    }
+
+    /// Whether a result of this container is not acknowledged.
+    pub(crate) fn has_of(&self, container: &ContainerId) -> bool {
+        self.by_container.contains_key(container)
     }
 
     pub(crate) fn clear(&mut self) {
         self.stored.clear();
+        self.by_container.clear();
         self.bytes = 0;
     }
 

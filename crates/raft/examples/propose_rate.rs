@@ -71,7 +71,13 @@ async fn start(dir: &Path) -> Result<Vec<Node>, Failure> {
     }
     let mut nodes = Vec::new();
     for start in starts {
-        nodes.push(start.await??);
+        let node = start.await??;
+        let watched = node.clone();
+        tokio::spawn(async move {
+            let reason = watched.stopped().await;
+            println!("scheduler {} stopped: {reason}", watched.id());
+        });
+        nodes.push(node);
     }
     Ok(nodes)
 }

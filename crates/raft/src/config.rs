@@ -73,8 +73,8 @@ pub struct Settings {
     pub watch_batches: usize,
     /// Bytes of events kept for watchers that resume, by estimate. Default 33554432 (32 MiB).
     pub watch_bytes: usize,
-    /// Space that must be left on the disk of `data-dir` for this node to accept documents and blobs. Default
-    /// 67108864 (64 MiB).
+    /// Space that must be left on the disk of `data-dir` for this node to accept documents and blobs: room
+    /// for the write-ahead log, a flush of the write buffers and a compaction on top. Default 268435456 (256 MiB).
     pub disk_reserve: u64,
     /// Added to every sync of the log; for measurements of slow disks. Default 0s.
     #[serde(with = "humantime_serde")]
@@ -93,7 +93,7 @@ impl Default for Settings {
             logs_kept: 100_000,
             watch_batches: 8192,
             watch_bytes: 32 << 20,
-            disk_reserve: 64 << 20,
+            disk_reserve: 256 << 20,
             sync_delay: Duration::ZERO,
         }
     }

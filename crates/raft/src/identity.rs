@@ -131,6 +131,11 @@ impl DataDir {
         self.lock
     }
 
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a part of the node keeps its files.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -35,6 +35,9 @@ pub(crate) struct Proposer {
     leaderless: Arc<std::sync::Mutex<Option<Instant>>>,
 }
 
+/// Answered, refused for sure, or given up: the outer error ends the proposal.
+type Attempt = Result<Result<(LogRevision, Response), Refused>, ProposeError>;
+
 /// One attempt that came to nothing for sure.
 enum Refused {
     /// This one leads.
@@ -112,12 +115,7 @@ impl Proposer {
         leaderless.is_some_and(|since| clock::now().duration_since(since) > patience)
     }
 
-    async fn attempt(
-        &self,
-        leader: u64,
-        command: &Command,
-        deadline: Instant,
-    ) -> Result<Result<(LogRevision, Response), Refused>, ProposeError> {
+    async fn attempt(&self, leader: u64, command: &Command, deadline: Instant) -> Attempt {
         let left = deadline.saturating_duration_since(clock::now());
         if leader != self.core.id() {
             return self.forward(leader, command, left).await;
@@ -130,14 +128,7 @@ impl Proposer {
         }
     }
 
-    async fn forward(
-        &self,
-        leader: u64,
-        command: &Command,
-        left: Duration,
-    ) -> Result<Result<(LogRevision, Response), Refused>, ProposeError> {
-        use v1::propose_response::Outcome;
-
+    async fn forward(&self, leader: u64, command: &Command, left: Duration) -> Attempt {
         let command = codec::encode(command).map_err(|error| ProposeError::Unavailable(error.to_string()))?;
         let client = self
             .core
@@ -173,22 +164,7 @@ impl Proposer {
             }
         };
         self.core.peers.answered(leader);
-        match reply.outcome {
-            Some(Outcome::Ok(ok)) => match codec::decode(&ok.response) {
-                Ok(response) => Ok(Ok((LogRevision(ok.revision), response))),
-                Err(error) => Err(ProposeError::Unknown(format!(
-                    "answer of scheduler {leader}: {error}"
-                ))),
-            },
-            Some(Outcome::NotLeader(other)) => Ok(Err(Refused::NotLeader(
-                (other.leader != 0).then_some(other.leader),
-            ))),
-            Some(Outcome::Refused(reason)) => Ok(Err(Refused::Later(reason))),
-            Some(Outcome::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
-            None => Err(ProposeError::Unknown(format!(
-                "scheduler {leader} answered nothing"
-            ))),
-        }
+        parse_reply(leader, reply)
     }
 
     /// A log revision that covers every write acknowledged before the call.
@@ -255,6 +231,27 @@ impl Proposer {
             Some(Outcome::Unavailable(reason)) => Err(Refused::Later(reason)),
             None => Err(Refused::Later(format!("scheduler {leader} answered nothing"))),
         }
+    }
+}
+
+fn parse_reply(leader: u64, reply: v1::ProposeResponse) -> Attempt {
+    use v1::propose_response::Outcome;
+
+    match reply.outcome {
+        Some(Outcome::Ok(ok)) => match codec::decode(&ok.response) {
+            Ok(response) => Ok(Ok((LogRevision(ok.revision), response))),
+            Err(error) => Err(ProposeError::Unknown(format!(
+                "answer of scheduler {leader}: {error}"
+            ))),
+        },
+        Some(Outcome::NotLeader(other)) => Ok(Err(Refused::NotLeader(
+            (other.leader != 0).then_some(other.leader),
+        ))),
+        Some(Outcome::Refused(reason)) => Ok(Err(Refused::Later(reason))),
+        Some(Outcome::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
+        None => Err(ProposeError::Unknown(format!(
+            "scheduler {leader} answered nothing"
+        ))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{Cluster, document_key, eventually, limit, namespace, propose, put_document, put_namespace};
 use whiskraft_raft::{Role, Settings, StopReason, WatchStart};
-use whiskraft_types::LogRevision;
+use whiskraft_types::{LogRevision, SchedulerId};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proposals_from_every_node_reach_every_node() {
@@ -75,6 +75,22 @@ async fn another_node_leads_after_the_leader_stops_and_nothing_is_lost() {
     cluster.start(leader).await;
     cluster.node(leader).wait_applied(revision).await.unwrap();
     assert_eq!(limit(cluster.node(leader), "a"), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_leads_after_the_leader_vanishes() {
+    let mut cluster = Cluster::running(3, Settings::default()).await;
+    for round in 1..=4 {
+        let leader = cluster.leader().await;
+        propose(cluster.node(leader), put_namespace("a", round)).await;
+        // Without a word to the others, unlike a stop.
+        drop(cluster.nodes.remove(&SchedulerId(leader)));
+        let next = cluster.leader().await;
+        assert_ne!(next, leader);
+        cluster.node(next).read_index().await.unwrap();
+        assert_eq!(limit(cluster.node(next), "a"), round);
+        cluster.start(leader).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use whiskraft_proto::v1;
 use whiskraft_raft::Node;
 use whiskraft_types::Rejection;
 
@@ -68,6 +69,21 @@ impl Context {
     /// An id that no other stream of this process has.
     pub(crate) fn next_stream(&self) -> StreamId {
         StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Where invokers reach each member that has announced itself, as this node knows it now.
+    pub(crate) fn scheduler_addresses(&self) -> Vec<v1::SchedulerAddress> {
+        self.node.read(|state| {
+            let members = state
+                .members()
+                .filter(|(_, member)| !member.client_address.is_empty());
+            members
+                .map(|(id, member)| v1::SchedulerAddress {
+                    scheduler: id.0,
+                    client_address: member.client_address.clone(),
+                })
+                .collect()
+        })
     }
 
     /// Whether new activations are refused because the process is going.

@@ -80,6 +80,7 @@ impl Follower {
         self.own = Arc::new(own);
         self.streams
             .expire_all(|session| state.session(session).is_none());
+        self.streams.announce_members();
         for shard in 0..self.shards.len() {
             let own = Arc::clone(&self.own);
             self.shards
@@ -100,6 +101,7 @@ impl Follower {
 
     async fn on_batch(&mut self, batch: Arc<Batch>) {
         let mut ended = BTreeSet::new();
+        let mut members_changed = false;
         let (mut gone, mut running): (Vec<ContainerId>, Vec<ContainerId>) = Default::default();
         for event in &batch.events {
             match event {
@@ -119,8 +121,12 @@ impl Follower {
                     ContainerState::InProgress => {}
                     ContainerState::Running | ContainerState::Warm => running.push(*id),
                 },
+                Event::Member(..) => members_changed = true,
                 _ => {}
             }
+        }
+        if members_changed {
+            self.streams.announce_members();
         }
         let ended = Arc::new(ended);
         for shard in 0..self.shards.len() {

@@ -17,6 +17,7 @@ mod fence;
 mod follower;
 mod intern;
 mod message;
+mod neighbours;
 mod proposals;
 mod pull;
 mod reports;

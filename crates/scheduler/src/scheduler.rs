@@ -20,6 +20,7 @@ use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts};
 use crate::follower::Follower;
 use crate::message::Request;
+use crate::neighbours::Neighbours;
 use crate::proposals::ProposalsActor;
 use crate::reports::ReportsActor;
 use crate::services::{ControllerService, DocumentsService, InvokerService, OperatorService, WatchService};
@@ -179,6 +180,8 @@ fn start_shards(
     let shards = ShardsHandle::new(handles);
     let (proposals, waiting) = ProposalsActor::channel();
     tasks.spawn(ProposalsActor::new(context.clone(), shards.clone(), waiting).run());
+    let (neighbours_actor, neighbours) = Neighbours::new(context.clone());
+    tasks.spawn(neighbours_actor.run());
     let settings = Arc::new(context.config.queue.settings());
     for (index, (requests, changes)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
@@ -189,6 +192,7 @@ fn start_shards(
             changes,
             creation: creation.clone(),
             proposals: proposals.clone(),
+            neighbours: neighbours.clone(),
             streams: streams.clone(),
             settings: Arc::clone(&settings),
         };

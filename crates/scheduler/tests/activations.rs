@@ -298,3 +298,25 @@ async fn an_activation_is_found_by_id_in_its_namespace_only() {
         (State::Done, &b"{}"[..])
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_the_log_never_gives_is_answered_all_the_same() {
+    let Stage {
+        cluster: _cluster,
+        leadership,
+        mut controller,
+        ..
+    } = stage().await;
+    let future = v1::QueueLeadership {
+        epoch: leadership.epoch + 1_000_000,
+        ..leadership.clone()
+    };
+    controller.submit(&future, 1, 1, "{}").await;
+    let Kind::NotLeader(advice) = controller.rejection(1).await else {
+        panic!("accepted in an epoch that does not exist")
+    };
+    assert_eq!(
+        (advice.leader, advice.epoch),
+        (leadership.leader, leadership.epoch)
+    );
+}

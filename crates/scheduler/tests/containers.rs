@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::controller::Controller;
+use common::controller::{Answer, Controller};
 use common::invoker::{Invoker, Said};
 use common::{Cluster, config, key, soon};
 use whiskraft_proto::v1;
@@ -32,39 +32,53 @@ async fn two_queues_never_exceed_the_limit_of_their_namespace() {
 
     let mut invoker = Invoker::start(7, &cluster.addresses()).await;
     let mut controllers = Vec::new();
-    for (at, action) in ["guest/a", "guest/b"].into_iter().enumerate() {
+    for (identity, action) in [(1, "guest/a"), (2, "guest/b")] {
         let leadership = cluster.ensure(1, &key("guest", action)).await.unwrap();
-        let controller = Controller::connect(&leadership.client_address, 1 + at as u8).await;
-        for number in 0..20 {
+        let controller = Controller::connect(&leadership.client_address, identity).await;
+        for number in 1..=20 {
             controller
-                .submit(&leadership, 1 + number + 100 * at as u8, 1, "{}")
+                .submit(&leadership, 100 * identity + number, 1, "{}")
                 .await;
         }
-        controllers.push((controller, leadership, 100 * at as u8));
+        controllers.push(controller);
     }
-    let mut keys = BTreeMap::new();
+    let mut keys: BTreeMap<(u64, u64), Option<v1::QueueKey>> = BTreeMap::new();
+    let name = |container: Option<v1::ContainerId>| container.map(|id| (id.session, id.seq)).unwrap();
     let mut done = 0;
     while done < 40 {
         match invoker.said().await {
             Said::Create(scheduler, create) => {
-                keys.insert(
-                    create.container.unwrap().session << 32 | create.container.unwrap().seq,
-                    create.key.clone().unwrap(),
-                );
+                keys.insert(name(create.container), create.key.clone());
                 invoker.run(scheduler, &create, 1).await;
             }
             Said::Deliver(scheduler, deliver) => {
-                let container = deliver.container.unwrap();
-                let key = keys[&(container.session << 32 | container.seq)].clone();
+                let key = keys[&name(deliver.container)].clone().unwrap();
                 invoker.complete(scheduler, &key, &deliver, 1).await;
                 done += 1;
+            }
+            // The other queue has no container, so one that idles makes room.
+            Said::Remove(scheduler, remove) => {
+                let key = keys[&name(remove.container)].clone();
+                let gone = v1::CreateContainer {
+                    container: remove.container,
+                    key,
+                    ..Default::default()
+                };
+                let reason = "asked to".to_owned();
+                invoker
+                    .report(scheduler, &gone, Change::Removed(v1::ContainerRemoved { reason }))
+                    .await;
             }
             _ => {}
         }
     }
-    for (mut controller, _, base) in controllers {
-        for number in 0..20 {
-            let _ = (base, controller.answer().await, number);
+    for controller in &mut controllers {
+        let mut ended = 0;
+        while ended < 20 {
+            if let (_, Answer::Completed(record)) = controller.answer().await {
+                assert_eq!(record.status(), v1::Status::Success);
+                ended += 1;
+            }
         }
     }
 
@@ -255,4 +269,49 @@ async fn a_second_process_with_the_same_invoker_id_is_refused() {
         panic!("{again:?}")
     };
     assert_eq!((again.session, again.schedulers.len()), (first.session, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_container_makes_room_for_a_queue_that_has_none() {
+    let cluster = Cluster::start().await;
+    cluster.put_namespace("guest", 1).await;
+    cluster.put_action("guest/a", ActionLimits::default()).await;
+    cluster.put_action("guest/b", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let first = cluster.ensure(1, &key("guest", "guest/a")).await.unwrap();
+    let mut controller = Controller::connect(&first.client_address, 1).await;
+    controller.submit(&first, 1, 1, "{}").await;
+    let (_, idle) = invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/a"), &deliver, 1)
+        .await;
+    controller.record(1).await;
+
+    // The only slot is held by a container that waits for work, of a queue that another scheduler may lead.
+    let second = cluster.ensure(1, &key("guest", "guest/b")).await.unwrap();
+    let mut controller = Controller::connect(&second.client_address, 2).await;
+    controller.submit(&second, 2, 1, "{}").await;
+    let removal = loop {
+        match invoker.said().await {
+            Said::Remove(_, removal) => break removal,
+            Said::Create(..) => panic!("a second container in a namespace of one"),
+            _ => {}
+        }
+    };
+    assert_eq!((removal.container, removal.now), (idle.container, false));
+    let reason = "asked to".to_owned();
+    invoker
+        .report(
+            first.leader,
+            &idle,
+            Change::Removed(v1::ContainerRemoved { reason }),
+        )
+        .await;
+    invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/b"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(2).await.status(), v1::Status::Success);
 }

@@ -111,7 +111,7 @@ async fn a_document_is_written_only_over_the_revision_that_was_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_document_is_said() {
-    use prost::Message;
+    use whiskraft_proto::Message;
 
     let cluster = Cluster::start().await;
     let mut client = DocumentsClient::new(cluster.channel(1).await);

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::controller::Controller;
 use common::{Cluster, key, soon};
 use tonic::Streaming;
 use whiskraft_proto::v1;
@@ -84,6 +85,9 @@ async fn status_shows_members_queues_and_who_leads_them() {
     let cluster = Cluster::start().await;
     cluster.put_action("guest/a", ActionLimits::default()).await;
     let leadership = cluster.ensure(1, &key("guest", "guest/a")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    controller.accepted(1).await;
     let mut client = v1::operator_client::OperatorClient::new(cluster.channel(leadership.leader).await);
     let status = soon("status", client.status(v1::StatusRequest {}))
         .await
@@ -96,5 +100,9 @@ async fn status_shows_members_queues_and_who_leads_them() {
     assert_eq!(status.nodes.iter().map(|node| node.queues).sum::<u64>(), 1);
     let queue = status.queues[0].queue.clone().unwrap();
     assert_eq!((queue.leader, queue.epoch), (leadership.leader, leadership.epoch));
-    assert!(!status.queues[0].state.is_empty(), "the leader knows its state");
+    assert_eq!(
+        (status.queues[0].waiting, status.queues[0].state.is_empty()),
+        (1, false),
+        "the leader knows its state"
+    );
 }

@@ -48,7 +48,11 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let config = config::load(cli.global.sources(cli.command.overrides())).map_err(config_failure)?;
-    let default_filter = if cli.command.is_server() { SERVER_LOG } else { COMMAND_LOG };
+    let default_filter = if cli.command.is_server() {
+        SERVER_LOG
+    } else {
+        COMMAND_LOG
+    };
     logging::init(config.log.as_deref().unwrap_or(default_filter), config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

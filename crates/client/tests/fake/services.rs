@@ -143,4 +143,8 @@ impl Operator for Fake {
     async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
         Err(Status::unimplemented("no client calls this"))
     }
+
+    async fn reclaim(&self, _: Request<v1::ReclaimRequest>) -> Result<Response<v1::ReclaimResponse>, Status> {
+        Err(Status::unimplemented("no client calls this"))
+    }
 }

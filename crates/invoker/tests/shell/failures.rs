@@ -82,6 +82,8 @@ async fn failed_init_ends_the_activation_and_the_container() {
     let record = completed.record.unwrap();
     assert_eq!(record.status(), v1::Status::DeveloperError);
     assert!(record.init_ms.is_some());
+    // Until the result is acknowledged, a new leader has to find this invoker in the containers table.
+    scheduler.ack_result(1);
     scheduler.removed(1).await;
 }
 
@@ -125,6 +127,7 @@ async fn container_removed_at_once_ends_what_runs_in_it() {
     });
     let status = scheduler.completed(1).await.record.unwrap().status();
     assert_ne!(status, v1::Status::Success);
+    scheduler.ack_result(1);
     scheduler.removed(1).await;
 }
 

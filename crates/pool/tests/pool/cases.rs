@@ -232,12 +232,40 @@ fn full_results_stop_the_asking_until_some_are_acknowledged() {
 }
 
 #[test]
+fn removal_is_told_when_the_last_result_is_acknowledged() {
+    let mut world = world();
+    let c = world.running(0, 256, 2);
+    let worker = world.worker(c);
+    for number in 1..=2 {
+        world.deliver(id(number), c);
+        world.finish(worker, true);
+    }
+    ack_all(&mut world);
+    world.step(Input::Remove {
+        container: c,
+        now: true,
+    });
+    world.settle();
+    assert_eq!(world.life(c), None);
+    let is_told = |world: &World| matches!(changes(world, c)[..], [.., Change::Removed { .. }]);
+    assert!(
+        !is_told(&world),
+        "a new leader must still ask here for the results"
+    );
+    world.step(Input::ResultsAcked { ids: vec![id(1)] });
+    assert!(!is_told(&world), "one result is left");
+    world.step(Input::ResultsAcked { ids: vec![id(2)] });
+    assert!(is_told(&world));
+}
+
+#[test]
 fn idle_container_withdraws_then_pauses_then_goes() {
     let mut world = world();
     let c = world.running(0, 256, 1);
     world.deliver(id(1), c);
     let worker = world.worker(c);
     world.finish(worker, true);
+    world.step(Input::ResultsAcked { ids: vec![id(1)] });
     ack_all(&mut world);
     world.pass(GRACE - Duration::from_millis(1), false);
     assert!(world.down.is_empty());

@@ -235,6 +235,8 @@ impl RaftStateMachine<Types> for Machine {
             for (responder, response) in self.apply_entries(chunk)? {
                 responder.send(response);
             }
+            // A long log is applied without ever waiting for anything; heartbeats need the thread now and then.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

@@ -22,6 +22,8 @@ pub(crate) enum ControlCommand {
     Create(Box<v1::CreateContainer>),
     /// Remove one.
     Remove(v1::RemoveContainer),
+    /// The members have changed: the invoker keeps a stream to each.
+    Members,
     /// The session has ended; the stream ends after this.
     Expired,
 }
@@ -96,6 +98,16 @@ impl ControlStreams {
                 .try_send(command)
                 .map_err(|_| NotConnected(invoker))
         })
+    }
+
+    /// The members have changed: every stream passes the new list on. One that is full hears of it by its next
+    /// refresh.
+    pub(crate) fn announce_members(&self) {
+        self.with(|streams| {
+            for entry in streams.values() {
+                let _ = entry.commands.try_send(ControlCommand::Members);
+            }
+        });
     }
 
     /// A session has ended: its stream is told and forgotten.

@@ -73,6 +73,7 @@ impl ControlStream {
         };
         let next = v1::ControlDown {
             welcome: Some(welcome),
+            schedulers: parts.context.scheduler_addresses(),
             ..Default::default()
         };
         let under_way = FuturesUnordered::new();
@@ -139,6 +140,7 @@ impl ControlStream {
         match command {
             ControlCommand::Create(create) => self.next.create.push(*create),
             ControlCommand::Remove(remove) => self.next.remove.push(remove),
+            ControlCommand::Members => self.next.schedulers = self.parts.context.scheduler_addresses(),
             ControlCommand::Expired => self.expire(),
         }
     }

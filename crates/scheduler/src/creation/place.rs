@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use prost::Message;
+use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_queue::{
     BuiltInPlacement, Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random,

@@ -1,7 +1,7 @@
 //! Checks the document of an action before it enters the log: past this point every reader may trust it.
 
 use bytes::Bytes;
-use prost::Message;
+use whiskraft_proto::Message;
 use whiskraft_proto::{InvalidMessage, required, v1};
 use whiskraft_state::{BlobHash, DocumentKey};
 use whiskraft_types::{ActionLimits, ActionName, ByteSize};

@@ -110,15 +110,22 @@ impl Blobs {
                 tokio::time::sleep(pause),
             );
             match proposed.map_err(|error| wire::propose_error(&error))? {
-                (_, Response::Missing(missing)) if missing.is_empty() => return Ok(()),
+                (revision, Response::Missing(missing)) if missing.is_empty() => {
+                    // Whoever uploads here can name the blob here.
+                    let _ = self.context.node.wait_applied(revision).await;
+                    return Ok(());
+                }
                 (_, Response::Missing(_)) => {}
                 (_, Response::Refused(refusal)) => return Err(wire::refusal(refusal)),
                 _ => return Err(wire::unexpected("PutBlobChunk")),
             }
         }
-        Err(Rejection::Unavailable {
-            reason: "the blob is not complete yet; upload it again".to_owned(),
-        })
+        match self.missing(&hash, len)? {
+            Some(missing) if missing.is_empty() => Ok(()),
+            _ => Err(Rejection::Unavailable {
+                reason: "the blob is not complete yet; upload it again".to_owned(),
+            }),
+        }
     }
 
     /// The chunks of a blob, read from this node's disk as the receiver takes them.

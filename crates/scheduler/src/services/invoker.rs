@@ -44,25 +44,13 @@ impl InvokerService {
         };
         let context = &self.parts.context;
         let _ = context.node.wait_applied(revision).await;
-        let schedulers = context.node.read(|state| {
-            let members = state
-                .members()
-                .filter(|(_, member)| !member.client_address.is_empty());
-            let address = |client_address: &str| client_address.to_owned();
-            members
-                .map(|(id, member)| v1::SchedulerAddress {
-                    scheduler: id.0,
-                    client_address: address(&member.client_address),
-                })
-                .collect()
-        });
         let millis = |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         Ok(v1::OpenedSession {
             session: session.0,
             ttl_ms: millis(context.config.session.ttl),
             keepalive_ms: millis(context.config.session.keepalive),
             cluster_id: context.node.cluster_id().to_owned(),
-            schedulers,
+            schedulers: context.scheduler_addresses(),
         })
     }
 

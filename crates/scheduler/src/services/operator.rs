@@ -1,14 +1,14 @@
 //! Operator service: what this scheduler sees of the cluster, and joining it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
-use whiskraft_proto::identity;
 use whiskraft_proto::v1::{self, operator_server::Operator};
+use whiskraft_proto::{identity, required};
 use whiskraft_raft::{MembershipError, RaftStatus, Role};
 use whiskraft_state::{ContainerState, State};
-use whiskraft_types::{Rejection, SchedulerId};
+use whiskraft_types::{QueueKey, Rejection, SchedulerId};
 
 use crate::context::Context;
 use crate::message::Request as ShardRequest;
@@ -45,12 +45,13 @@ impl OperatorService {
         let mut queues = local;
         queues.sort_by_key(|queue| std::cmp::Reverse(queue.waiting));
         queues.truncate(QUEUES_MAX);
-        let me = self.context.node.id();
+        let listed: BTreeSet<QueueKey> = queues
+            .iter()
+            .filter_map(|queue| queue.queue.clone()?.key?.try_into().ok())
+            .collect();
         let room = QUEUES_MAX - queues.len();
         let (others, total): (Vec<_>, usize) = self.context.node.read(|state| {
-            let others = state
-                .queues()
-                .filter(|(_, queue)| queue.leader.is_none_or(|(id, _)| id != me));
+            let others = state.queues().filter(|(key, _)| !listed.contains(*key));
             let status = others.take(room).map(|(key, queue)| {
                 let counts = state.queue_counts(key);
                 v1::QueueStatus {
@@ -142,7 +143,7 @@ impl OperatorService {
 }
 
 fn nodes(state: &State, raft: &RaftStatus) -> Vec<v1::NodeStatus> {
-    let ids: std::collections::BTreeSet<SchedulerId> = state
+    let ids: BTreeSet<SchedulerId> = state
         .members()
         .map(|(id, _)| id)
         .chain(raft.peers.keys().copied())
@@ -215,5 +216,17 @@ impl Operator for OperatorService {
         Ok(Response::new(v1::JoinResponse {
             outcome: Some(outcome),
         }))
+    }
+
+    async fn reclaim(
+        &self,
+        request: Request<v1::ReclaimRequest>,
+    ) -> Result<Response<v1::ReclaimResponse>, Status> {
+        let starved = required(request.into_inner().starved, "starved").and_then(QueueKey::try_from);
+        let starved = starved.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.shards.try_send_all(|| ShardRequest::Reclaim {
+            starved: starved.clone(),
+        });
+        Ok(Response::new(v1::ReclaimResponse {}))
     }
 }

@@ -15,12 +15,14 @@ use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
 use crate::message::{Payload, Record, Request};
+use crate::neighbours::NeighboursHandle;
 use crate::proposals::ProposalsHandle;
 use crate::shard::handle::ShardsHandle;
 use crate::shard::local::{LocalQueues, Slot};
 use crate::shard::mirror::Mirror;
 use crate::shard::outbox::Outbox;
 use crate::shard::parked::Parked;
+use crate::shard::reclaim::Reclaims;
 use crate::shard::tables::TableChanges;
 
 /// Requests handled per turn: the age of the turn's clock stays well below the lease's margin.
@@ -41,6 +43,7 @@ pub(crate) struct ShardParts {
     pub(crate) changes: mpsc::Receiver<TableChanges>,
     pub(crate) creation: CreationHandle,
     pub(crate) proposals: ProposalsHandle,
+    pub(crate) neighbours: NeighboursHandle,
     pub(crate) streams: ControlStreams,
     pub(crate) settings: Arc<QueueSettings>,
 }
@@ -52,8 +55,12 @@ pub(crate) struct Shard {
     pub(crate) mirror: Mirror,
     pub(crate) outbox: Outbox,
     pub(crate) parked: Parked,
+    /// Whether more may be parked; not while what waited is answered for good.
+    pub(crate) parking: bool,
     /// Namespaces that use all their slots.
     pub(crate) full: BTreeSet<NamespaceName>,
+    /// Whether the leaderships that the tables name now follow earlier ones.
+    pub(crate) follows: bool,
     /// Sessions of this very process.
     pub(crate) own: Arc<BTreeSet<SessionId>>,
     /// Inputs that outputs of this turn call for; stepped before the turn ends.
@@ -65,6 +72,7 @@ pub(crate) struct Shard {
     pub(crate) dropped: Option<SessionId>,
     /// The moment of this turn.
     pub(crate) now: Instant,
+    pub(crate) reclaims: Reclaims,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
 }
@@ -79,13 +87,16 @@ impl Shard {
             mirror: Mirror::default(),
             outbox: Outbox::default(),
             parked: Parked::default(),
+            parking: true,
             full: BTreeSet::new(),
+            follows: false,
             own: Arc::default(),
             followups: Vec::new(),
             fenced: true,
             draining: false,
             dropped: None,
             now,
+            reclaims: Reclaims::default(),
             outputs: Vec::new(),
             fence,
         }
@@ -99,7 +110,12 @@ impl Shard {
         let stopping = context.stopping();
         tokio::pin!(stopping);
         loop {
-            let deadline = self.queues.next_deadline();
+            let deadlines = [
+                self.queues.next_deadline(),
+                self.reclaims.next(),
+                self.parked.overdue_at(),
+            ];
+            let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Fencing first: past its lease the actor may not deliver one more activation.
@@ -161,6 +177,8 @@ impl Shard {
     }
 
     fn tick(&mut self) {
+        self.settle_parked();
+        self.reclaim();
         for _ in 0..TICKS_PER_TURN {
             let Some(slot) = self.queues.pop_due(self.now) else {
                 return;

@@ -8,7 +8,6 @@ use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
 use crate::context::StreamId;
 use crate::control::hello::Peer;
-use crate::control::registry::ControlCommand;
 use crate::message::{Found, PullItem, Request, StreamEnd};
 use crate::shard::actor::Shard;
 use crate::shard::local::{LocalQueue, Slot};
@@ -85,7 +84,7 @@ impl Shard {
                     self.step(slot, Input::RemovalFailed);
                 }
             }
-            Request::Reclaim { starved } => self.on_reclaim(&starved),
+            Request::Reclaim { starved } => self.on_reclaim(starved),
             Request::Find {
                 id,
                 namespace,
@@ -130,33 +129,6 @@ impl Shard {
     fn on_pull_closed(&mut self, peer: Peer, stream: StreamId) {
         if self.outbox.close_invoker(peer.invoker, stream) {
             self.disconnect(peer.invoker);
-        }
-    }
-
-    /// A queue of the namespace has work and no container: one that idles here makes room, so that chained calls do
-    /// not wait for each other for ever.
-    fn on_reclaim(&mut self, starved: &QueueKey) {
-        for slot in self.queues.in_namespace(&starved.namespace) {
-            let Some(local) = self.queues.get(slot) else {
-                continue;
-            };
-            let view = local.queue.view();
-            let is_idle = view.waiting == 0 && view.credits > 0;
-            if local.key == *starved || !is_idle {
-                continue;
-            }
-            // The queue knows how many of its containers run something, not the shard which; with `now` unset the
-            // invoker lets what runs finish, so a wrong guess costs time and nothing else.
-            let idle = self.mirror.running(&local.key).last();
-            if let Some((container, invoker)) = idle {
-                tracing::debug!(queue = %local.key, %starved, %container, "idle container makes room");
-                let command = v1::RemoveContainer {
-                    container: Some(container.into()),
-                    now: false,
-                };
-                let _ = self.parts.streams.send(invoker, ControlCommand::Remove(command));
-                return;
-            }
         }
     }
 

@@ -17,7 +17,7 @@ enum Route {
     Here(Slot),
     /// The sender's epoch is an older one of this queue, which is led here.
     Stale(Slot, Epoch),
-    /// The tables name us, the shard has not been told yet.
+    /// The shard is about to be told.
     Soon,
     Refused(Rejection),
 }
@@ -31,26 +31,44 @@ impl Shard {
         {
             Some((slot, current)) if current == epoch => Route::Here(slot),
             Some((slot, current)) if epoch < current => Route::Stale(slot, current),
-            _ => self.look_up(key),
+            _ => self.look_up(key, epoch),
         }
     }
 
     /// Off the hot path: nobody here leads the queue in that epoch.
-    fn look_up(&self, key: &QueueKey) -> Route {
+    fn look_up(&self, key: &QueueKey, epoch: Epoch) -> Route {
         let node = &self.parts.context.node;
-        let Some((leader, epoch)) =
-            node.read(|state| state.queue(key).map(|queue| (queue.leader, queue.epoch)))
-        else {
+        let (applied, queue) = node.read(|state| {
+            let queue = state.queue(key).map(|queue| (queue.leader, queue.epoch));
+            (state.revision(), queue)
+        });
+        // An epoch is the log revision that began it, so the sender knows more of the log than this node.
+        if self.parking && epoch.0 > applied.0 {
+            return Route::Soon;
+        }
+        let Some((leader, epoch)) = queue else {
             return Route::Refused(Rejection::NoQueue);
         };
         let known = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
+        let is_news = known.is_none_or(|local| local.epoch < epoch);
         match leader {
-            Some((id, _)) if id == node.id() && known.is_none_or(|local| local.epoch < epoch) => Route::Soon,
-            leader => Route::Refused(Rejection::NotLeader(NotLeader {
-                leader: leader.map(|(id, _)| id),
-                epoch,
-            })),
+            Some((id, _)) if self.parking && is_news && id == node.id() => Route::Soon,
+            leader => {
+                let leader = leader.map(|(id, _)| id);
+                Route::Refused(Rejection::NotLeader(NotLeader { leader, epoch }))
+            }
         }
+    }
+
+    /// Answers what has waited long enough from what is known.
+    pub(crate) fn settle_parked(&mut self) {
+        if self.parked.overdue_at().is_none_or(|at| at > self.now) {
+            return;
+        }
+        self.parking = false;
+        let overdue = self.parked.take_all();
+        self.replay(overdue);
+        self.parking = true;
     }
 
     pub(crate) fn on_submission(&mut self, controller: ControllerId, submission: Submission) {
@@ -86,7 +104,7 @@ impl Shard {
             Route::Soon => {
                 let key = submission.key.clone();
                 let item = ParkedItem::Submission(controller, submission);
-                if let Err(ParkedItem::Submission(_, submission)) = self.parked.push(&key, item) {
+                if let Err(ParkedItem::Submission(_, submission)) = self.parked.push(self.now, &key, item) {
                     let reason = "too many activations wait for a change of leaders".to_owned();
                     self.reject(controller, submission, Rejection::Unavailable { reason });
                 }
@@ -111,7 +129,9 @@ impl Shard {
             Route::Soon => {
                 let key = input.key.clone();
                 // Without room it is dropped: the new leadership asks for a Register, which says it all again.
-                let _ = self.parked.push(&key, ParkedItem::Pull(peer, stream, input));
+                let _ = self
+                    .parked
+                    .push(self.now, &key, ParkedItem::Pull(peer, stream, input));
             }
             Route::Refused(rejection) => {
                 let container = container_of(&input.kind);

@@ -9,6 +9,7 @@ mod mirror;
 mod outbox;
 mod outputs;
 mod parked;
+mod reclaim;
 mod tables;
 
 pub(crate) use actor::{Shard, ShardParts};

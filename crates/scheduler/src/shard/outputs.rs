@@ -80,6 +80,7 @@ impl Shard {
             }
             QueueOutput::Starved => {
                 let starved = local.key.clone();
+                self.parts.neighbours.ask(starved.clone());
                 self.parts.shards.try_send_all(|| Request::Reclaim {
                     starved: starved.clone(),
                 });

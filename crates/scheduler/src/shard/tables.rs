@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use prost::Message;
+use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_queue::{ActionProfile, Input, MemoryQueue};
 use whiskraft_raft::Batch;
@@ -70,6 +70,11 @@ impl Shard {
         for session in ended {
             self.outbox.cut_session(*session);
         }
+        // Only what happens to sessions passes a leadership on; ensuring a queue begins one.
+        self.follows = batch
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Session(..)));
         for event in &batch.events {
             if let Event::Invoker(invoker, None) = event {
                 self.on_invoker_gone(*invoker);
@@ -178,7 +183,7 @@ impl Shard {
         self.replay(parked);
     }
 
-    fn replay(&mut self, parked: Vec<ParkedItem>) {
+    pub(crate) fn replay(&mut self, parked: Vec<ParkedItem>) {
         for item in parked {
             match item {
                 ParkedItem::Submission(controller, submission) => self.on_submission(controller, submission),
@@ -205,7 +210,7 @@ impl Shard {
         for invoker in &inherited.expected {
             self.queues.link(slot, *invoker);
         }
-        if inherited != Default::default() {
+        if self.follows || inherited != Default::default() {
             let expected = inherited.expected.clone();
             self.step(
                 slot,
@@ -313,6 +318,7 @@ impl Shard {
 
     /// Starts anew from the tables as they are.
     fn reset(&mut self, state: &State) {
+        self.follows = true;
         let mut mirror = Mirror::default();
         for (id, record) in state.containers().filter(|(_, record)| self.is_mine(&record.key)) {
             mirror.put(id, record);

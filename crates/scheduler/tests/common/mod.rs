@@ -11,9 +11,9 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;
+use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::controller_client::ControllerClient;
 use whiskraft_proto::v1::documents_client::DocumentsClient;

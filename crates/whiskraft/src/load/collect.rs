@@ -333,11 +333,19 @@ mod tests {
         let mut collector = Collector::new(100, BTreeMap::new(), None, true);
         for n in 1..=100 {
             let latency = Duration::from_millis(if n == 100 { 2500 } else { n });
-            collector.add(&Ended { latency, ..record(n, n, true, "x") }).unwrap();
+            collector
+                .add(&Ended {
+                    latency,
+                    ..record(n, n, true, "x")
+                })
+                .unwrap();
         }
         let latency = collector.finish("guest/x".to_owned()).latency;
         let is_near = |found: f64, wanted: f64| (found - wanted).abs() < wanted / 100.0;
-        assert!(is_near(latency.p50_ms, 50.0) && is_near(latency.p99_ms, 99.0), "{latency:?}");
+        assert!(
+            is_near(latency.p50_ms, 50.0) && is_near(latency.p99_ms, 99.0),
+            "{latency:?}"
+        );
         assert!(is_near(latency.max_ms, 2500.0), "{latency:?}");
     }
 

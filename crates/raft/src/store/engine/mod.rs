@@ -26,21 +26,6 @@ pub(crate) enum Table {
     Blobs,
 }
 
-impl Table {
-    /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Log, Self::Meta, Self::Documents, Self::Blobs];
-
-    /// Name on disk.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Log => "log",
-            Self::Meta => "meta",
-            Self::Documents => "documents",
-            Self::Blobs => "blobs",
-        }
-    }
-}
-
 /// One change of a table.
 #[derive(Debug)]
 pub(crate) enum Write {

@@ -51,6 +51,21 @@ fn failed(error: rocksdb::Error) -> io::Error {
     io::Error::new(kind, text)
 }
 
+impl Table {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Log, Self::Meta, Self::Documents, Self::Blobs];
+
+    /// Name on disk.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Meta => "meta",
+            Self::Documents => "documents",
+            Self::Blobs => "blobs",
+        }
+    }
+}
+
 fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);

@@ -1,0 +1,246 @@
+//! The start of a node, step by step, and its stop.
+//!
+//! Order: who are we (directory, lock, identity) → the peer service listens → the cluster forms, or knows us → log and
+//! tables open → consensus runs → the tables are as new as they were. Nothing is promised to anybody before the step
+//! that makes it true.
+
+mod claim;
+mod open;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use openraft::BasicNode;
+use whiskraft_state::MemberRecord;
+
+use self::claim::Wanted;
+use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
+use crate::config::NodeConfig;
+use crate::core::Core;
+use crate::error::{StartError, StopReason};
+use crate::fatal::Fatal;
+use crate::identity::{DataDir, Identity};
+use crate::membership;
+use crate::node::{Inner, Node, Owned};
+use crate::peers::Peers;
+use crate::propose::Proposer;
+use crate::runtime::Runtime;
+use crate::server::{PeerService, Running};
+use crate::sessions::{Courier, Keeper};
+use crate::store::SnapshotDir;
+use crate::watchman;
+
+/// Longest wait of a stop for another leader, and for the core to end.
+const STOP_STEP_MAX: Duration = Duration::from_secs(1);
+
+/// Starts a node; see [`Node::start`].
+pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
+    config.settings.check()?;
+    let wanted = Wanted::new(&config)?;
+    let data = DataDir::open(&config.data_dir)?;
+    let identity = claim::own_identity(&config, &wanted, &data)?;
+    let runtime = Runtime::start().map_err(|error| data.error("threads for consensus", error))?;
+    let fatal = Fatal::new();
+    let peers = Peers::new(
+        runtime.handle(),
+        identity.cluster_id.clone(),
+        identity.id,
+        &config.settings,
+    );
+    let service = PeerService::new(peers.clone(), identity.clone());
+    serve(&runtime, &service, &config, &fatal)?;
+
+    let newcomer = Newcomer {
+        peer_address: wanted.peer_address.clone(),
+        client_address: config.advertise_client.clone(),
+        incarnation: identity.incarnation,
+    };
+    let establish = establish(&config, &wanted, identity, &data, &peers, &newcomer);
+    let identity = tokio::select! {
+        biased;
+        reason = fatal.wait() => return Err(reason.into()),
+        identity = establish => identity.inspect_err(|_| fatal.stop(StopReason::Requested))?,
+    };
+    peers.set_identity(identity.cluster_id.clone(), identity.id);
+    service.set_identity(identity.clone());
+
+    let (core, owned, machine) = open::open(&config, data, runtime, peers, fatal).await?;
+    let node = assemble(
+        &config, &wanted, identity, newcomer, &service, core, owned, machine,
+    );
+    recover(&node.core).await?;
+    announce(&config, &wanted, &node).await?;
+    Ok(Node::new(node))
+}
+
+fn serve(
+    runtime: &Runtime,
+    service: &PeerService,
+    config: &NodeConfig,
+    fatal: &Fatal,
+) -> Result<(), StartError> {
+    let listener = config.peer_listener.try_clone();
+    let listener = listener.map_err(|source| StartError::Listener {
+        what: "it cannot be used".to_owned(),
+        source,
+    })?;
+    let (service, fatal) = (service.clone(), fatal.clone());
+    runtime.spawn(async move {
+        if let Err(error) = service.serve(listener, fatal.clone()).await {
+            fatal.stop(StopReason::Raft(format!("peer listener failed: {error}")));
+        }
+    });
+    Ok(())
+}
+
+/// Makes sure that this directory is a member's.
+async fn establish(
+    config: &NodeConfig,
+    wanted: &Wanted,
+    mut identity: Identity,
+    data: &DataDir,
+    peers: &Peers,
+    newcomer: &Newcomer,
+) -> Result<Identity, StartError> {
+    if identity.is_formed() {
+        bootstrap::verify(peers, &identity, &wanted.cluster).await?;
+        return Ok(identity);
+    }
+    match &config.join {
+        Some(members) => {
+            let (cluster_id, id) = bootstrap::join(peers, newcomer, members).await?;
+            identity.cluster_id = cluster_id;
+            identity.id = id;
+            identity.members = BTreeMap::from([(id, identity.incarnation)]);
+        }
+        None => identity.members = bootstrap::form(peers, &identity, &wanted.cluster).await?,
+    }
+    data.save(&identity)?;
+    tracing::info!(
+        cluster = identity.cluster_id,
+        scheduler = identity.id,
+        "cluster formed"
+    );
+    Ok(identity)
+}
+
+/// Puts the actors around the core.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the pieces of a node meet here and nowhere else"
+)]
+fn assemble(
+    config: &NodeConfig,
+    wanted: &Wanted,
+    identity: Identity,
+    newcomer: Newcomer,
+    service: &PeerService,
+    core: Core,
+    owned: Owned,
+    snapshots: SnapshotDir,
+) -> Inner {
+    let runtime = &owned.runtime;
+    let (keeper, keeper_handle) = Keeper::new(core.clone());
+    let (courier, courier_handle) = Courier::new(core.clone(), keeper_handle.clone());
+    runtime.spawn(keeper.run());
+    runtime.spawn(courier.run());
+    service.open(Running {
+        core: core.clone(),
+        keeper: keeper_handle,
+        snapshots,
+    });
+
+    let proposer = Proposer::new(core.clone());
+    let (cluster_id, incarnation) = (identity.cluster_id.clone(), identity.incarnation);
+    runtime.spawn(watchman::watch_core(core.clone()));
+    runtime.spawn(watchman::ask_around(core.clone(), identity));
+    if config.join.is_some() {
+        runtime.spawn(watchman::become_voter(core.clone(), newcomer));
+    } else {
+        runtime.spawn(initialize(core.clone(), wanted.cluster.clone()));
+    }
+    Inner {
+        core,
+        cluster_id,
+        incarnation,
+        proposer,
+        courier: courier_handle,
+        owned: Mutex::new(Some(owned)),
+    }
+}
+
+/// Puts this scheduler into the members table; without its row it could open no session.
+async fn announce(config: &NodeConfig, wanted: &Wanted, node: &Inner) -> Result<(), StartError> {
+    let member = MemberRecord {
+        peer_address: wanted.peer_address.clone(),
+        client_address: config.advertise_client.clone(),
+        zone: config.zone.clone(),
+        version: config.version.clone(),
+        incarnation: node.incarnation,
+        draining: false,
+    };
+    tokio::select! {
+        biased;
+        reason = node.core.fatal.wait() => Err(reason.into()),
+        () = watchman::announce(&node.core, &node.proposer, member) => Ok(()),
+    }
+}
+
+/// Gives a fresh log its first membership; every initial member does it, with the same one.
+async fn initialize(core: Core, cluster: BTreeMap<u64, String>) {
+    let members: BTreeMap<u64, BasicNode> = cluster
+        .into_iter()
+        .map(|(id, addr)| (id, BasicNode { addr }))
+        .collect();
+    // Refused when the log is not empty, which is every start but the first.
+    if let Err(error) = core.raft.initialize(members).await {
+        tracing::debug!(%error, "log is not new");
+    }
+}
+
+/// Waits until the tables are as new as they were when the process last stopped.
+async fn recover(core: &Core) -> Result<(), StartError> {
+    loop {
+        let waiting = core.raft.wait_for_recovery(Some(REPORT_PAUSE));
+        tokio::select! {
+            biased;
+            reason = core.fatal.wait() => return Err(reason.into()),
+            recovered = waiting => match recovered {
+                Ok(_) => return Ok(()),
+                Err(error) => {
+                    let leader = core.leader();
+                    tracing::info!(?leader, %error, "waiting for a quorum of the cluster");
+                }
+            },
+        }
+    }
+}
+
+/// Stops a node in order.
+pub(crate) async fn stop(core: &Core, owned: Owned) {
+    if core.lease().is_some() {
+        membership::hand_over(core).await;
+        let id = core.id();
+        let another = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
+            metrics.current_leader.is_some_and(|leader| leader != id)
+        };
+        drop(
+            core.raft
+                .wait(Some(STOP_STEP_MAX))
+                .metrics(another, "another leads")
+                .await,
+        );
+    }
+    core.fatal.stop(StopReason::Requested);
+    core.shared.ring.close();
+    if tokio::time::timeout(STOP_STEP_MAX, core.raft.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("consensus core did not end in time");
+    }
+    if tokio::task::spawn_blocking(move || drop(owned)).await.is_err() {
+        tracing::error!("store was not closed in order");
+    }
+}
