@@ -33,7 +33,12 @@ pub struct ClusterOptions {
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { schedulers: 3, invokers: 1, set: Vec::new(), invoker_set: Vec::new() }
+        Self {
+            schedulers: 3,
+            invokers: 1,
+            set: Vec::new(),
+            invoker_set: Vec::new(),
+        }
     }
 }
 
@@ -118,15 +123,27 @@ impl Cluster {
         for id in 1..=options.schedulers {
             let (peer, client) = (free_address(), free_address());
             let name = format!("scheduler-{id}");
-            let near_peer = Relay::start(&name, peer, switchboard.clone()).await.expect("a relay");
-            let near_client = Relay::start(&name, client, switchboard.clone()).await.expect("a relay");
+            let near_peer = Relay::start(&name, peer, switchboard.clone())
+                .await
+                .expect("a relay");
+            let near_client = Relay::start(&name, client, switchboard.clone())
+                .await
+                .expect("a relay");
             peers.insert(id, near_peer.address());
             clients.insert(id, near_client.address());
             listeners.insert(id, (peer, client));
             relays.extend([near_peer, near_client]);
         }
-        let initial = peers.iter().map(|(id, at)| format!("{id}={at}")).collect::<Vec<_>>().join(",");
-        let endpoints = clients.values().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let initial = peers
+            .iter()
+            .map(|(id, at)| format!("{id}={at}"))
+            .collect::<Vec<_>>()
+            .join(",");
+        let endpoints = clients
+            .values()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         let mut cluster = Self {
             schedulers: BTreeMap::new(),
             invokers: BTreeMap::new(),
@@ -137,9 +154,23 @@ impl Cluster {
             dir,
         };
         for (id, (peer, client)) in listeners {
-            let mut args = words(&["scheduler", "--id", &id.to_string(), "--initial-cluster", &initial]);
-            args.extend(words(&["--peer-listen", &peer.to_string(), "--client-listen", &client.to_string()]));
-            args.extend(words(&["--advertise-client", &cluster.client_addresses[&id].to_string()]));
+            let mut args = words(&[
+                "scheduler",
+                "--id",
+                &id.to_string(),
+                "--initial-cluster",
+                &initial,
+            ]);
+            args.extend(words(&[
+                "--peer-listen",
+                &peer.to_string(),
+                "--client-listen",
+                &client.to_string(),
+            ]));
+            args.extend(words(&[
+                "--advertise-client",
+                &cluster.client_addresses[&id].to_string(),
+            ]));
             let member = cluster.member(&format!("scheduler-{id}"), "--data-dir", args, &options.set);
             cluster.schedulers.insert(id, member);
         }
@@ -156,7 +187,13 @@ impl Cluster {
         args.extend(words(&[dir_flag, &data_dir.display().to_string()]));
         args.extend(set.iter().flat_map(|setting| words(&["--set", setting])));
         let log = self.dir.path().join(format!("{name}.log"));
-        Member { name: name.to_owned(), args, log, data_dir, process: None }
+        Member {
+            name: name.to_owned(),
+            args,
+            log,
+            data_dir,
+            process: None,
+        }
     }
 
     /// Directory of this cluster.
@@ -198,7 +235,10 @@ impl Cluster {
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        self.schedulers.values().chain(self.invokers.values()).map(|member| member.name.clone())
+        self.schedulers
+            .values()
+            .chain(self.invokers.values())
+            .map(|member| member.name.clone())
     }
 
     /// Client addresses, all of them.
@@ -209,7 +249,9 @@ impl Cluster {
 
     /// A new SDK client of this cluster.
     pub async fn client(&self) -> Client {
-        Client::connect(self.endpoints()).await.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()))
+        Client::connect(self.endpoints())
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.logs()))
     }
 
     /// What one scheduler says; `None` if it does not answer.
@@ -224,7 +266,10 @@ impl Cluster {
         let namespace: NamespaceName = "probe".parse().expect("a valid name");
         let probe = async || {
             let client = Client::connect(self.endpoints()).await.ok()?;
-            client.put_namespace(&namespace, &NamespaceLimits { containers: 1 }).await.ok()
+            client
+                .put_namespace(&namespace, &NamespaceLimits { containers: 1 })
+                .await
+                .ok()
         };
         until("the cluster takes a write", SERVE_LIMIT, probe).await.1
     }
@@ -244,7 +289,10 @@ impl Cluster {
     pub async fn leader_of(&self, client: &Client, action: &str) -> u64 {
         let leader = async || {
             let status = client.status().await.ok()?;
-            let queue = status.queues.into_iter().find(|queue| queue.queue.key.action.as_str() == action)?;
+            let queue = status
+                .queues
+                .into_iter()
+                .find(|queue| queue.queue.key.action.as_str() == action)?;
             Some(queue.queue.leader?.0)
         };
         until("the queue has a leader", SERVE_LIMIT, leader).await.0
@@ -252,10 +300,19 @@ impl Cluster {
 
     /// Stores the recording action as `guest/record`.
     pub async fn put_recorder(&self, client: &Client) {
-        let mut spec =
-            ActionSpec::new("guest/record".parse().expect("a valid name"), "python:3", self.recorder.action());
-        spec.limits = ActionLimits { memory: ByteSize::mib(128), ..ActionLimits::default() };
-        client.put_action(&spec, Expect::Anything).await.expect("the action is stored");
+        let mut spec = ActionSpec::new(
+            "guest/record".parse().expect("a valid name"),
+            "python:3",
+            self.recorder.action(),
+        );
+        spec.limits = ActionLimits {
+            memory: ByteSize::mib(128),
+            ..ActionLimits::default()
+        };
+        client
+            .put_action(&spec, Expect::Anything)
+            .await
+            .expect("the action is stored");
     }
 
     /// All logs, for the message of a failed test.
@@ -264,9 +321,18 @@ impl Cluster {
         let tail = |member: &Member| {
             let text = std::fs::read_to_string(&member.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            format!("---- {}\n{}", member.name, lines[lines.len().saturating_sub(30)..].join("\n"))
+            format!(
+                "---- {}\n{}",
+                member.name,
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            )
         };
-        self.schedulers.values().chain(self.invokers.values()).map(tail).collect::<Vec<_>>().join("\n")
+        self.schedulers
+            .values()
+            .chain(self.invokers.values())
+            .map(tail)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

@@ -31,10 +31,18 @@ pub struct SlotWatch {
 impl SlotWatch {
     /// Follows `namespace` through the scheduler at `address`.
     pub async fn start(address: &str, namespace: &str) -> Self {
-        let mut client =
-            WatchClient::connect(format!("http://{address}")).await.expect("the scheduler takes connections");
-        let request = v1::WatchRequest { tables: vec![v1::Table::Containers.into()], after: 0 };
-        let mut frames = client.watch(request).await.expect("the watch starts").into_inner();
+        let mut client = WatchClient::connect(format!("http://{address}"))
+            .await
+            .expect("the scheduler takes connections");
+        let request = v1::WatchRequest {
+            tables: vec![v1::Table::Containers.into()],
+            after: 0,
+        };
+        let mut frames = client
+            .watch(request)
+            .await
+            .expect("the watch starts")
+            .into_inner();
         let (sender, slots) = cell::channel(Slots::default());
         let namespace = namespace.to_owned();
         let task = tokio::spawn(async move {
@@ -70,7 +78,9 @@ fn fold(frame: v1::WatchFrame, namespace: &str, table: &mut Table, slots: &cell:
         None => return,
     };
     for event in batch.events {
-        let Some(v1::watch_event::Event::Container(info)) = event.event else { continue };
+        let Some(v1::watch_event::Event::Container(info)) = event.event else {
+            continue;
+        };
         if info.key.as_ref().is_none_or(|key| key.namespace != namespace) {
             continue;
         }
@@ -80,7 +90,10 @@ fn fold(frame: v1::WatchFrame, namespace: &str, table: &mut Table, slots: &cell:
             state => table.insert((id.session, id.seq), state),
         };
     }
-    let now = table.values().filter(|state| matches!(state, State::InProgress | State::Running)).count();
+    let now = table
+        .values()
+        .filter(|state| matches!(state, State::InProgress | State::Running))
+        .count();
     slots.send_modify(|slots| {
         *slots = Slots {
             revision: batch.revision,

@@ -60,8 +60,12 @@ impl Load {
         let (next, clock) = (Arc::new(AtomicU64::new(0)), Deadline::after(Duration::MAX));
         let mut set = JoinSet::new();
         for _ in 0..callers {
-            let (client, stop, done, next) =
-                (client.clone(), Arc::clone(&stop), Arc::clone(&done), Arc::clone(&next));
+            let (client, stop, done, next) = (
+                client.clone(),
+                Arc::clone(&stop),
+                Arc::clone(&done),
+                Arc::clone(&next),
+            );
             set.spawn(async move {
                 let mut calls = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
@@ -72,7 +76,11 @@ impl Load {
                 calls
             });
         }
-        Self { stop, done, callers: set }
+        Self {
+            stop,
+            done,
+            callers: set,
+        }
     }
 
     /// Calls that have ended so far.
@@ -95,15 +103,30 @@ impl Load {
 async fn call(client: &Client, n: u64, sleep_ms: u64, clock: Deadline) -> Call {
     let namespace: NamespaceName = "guest".parse().expect("a valid name");
     let action = "guest/record".parse().expect("a valid name");
-    let options = InvokeOptions { deadline: CALL_DEADLINE, ..InvokeOptions::default() };
+    let options = InvokeOptions {
+        deadline: CALL_DEADLINE,
+        ..InvokeOptions::default()
+    };
     let began = clock.elapsed();
-    let record = client.invoke(&namespace, &action, json!({"n": n, "sleep_ms": sleep_ms}), options).await;
+    let record = client
+        .invoke(
+            &namespace,
+            &action,
+            json!({"n": n, "sleep_ms": sleep_ms}),
+            options,
+        )
+        .await;
     let ended = clock.elapsed();
     let answer = record.map(|record| {
         let value = serde_json::from_slice(&record.result).unwrap_or_default();
         (record.id.to_string(), record.status, value)
     });
-    Call { n, ended, took: ended.saturating_sub(began), answer }
+    Call {
+        n,
+        ended,
+        took: ended.saturating_sub(began),
+        answer,
+    }
 }
 
 impl LoadReport {
@@ -136,7 +159,12 @@ impl LoadReport {
     /// # Panics
     /// With what was found.
     pub fn assert_exact(&self, recorder: &Recorder) {
-        assert!(self.lost.is_empty(), "lost {}: {:?}", self.lost.len(), &self.lost[..self.lost.len().min(5)]);
+        assert!(
+            self.lost.is_empty(),
+            "lost {}: {:?}",
+            self.lost.len(),
+            &self.lost[..self.lost.len().min(5)]
+        );
         assert!(self.wrong.is_empty(), "wrong: {:?}", self.wrong);
         assert!(self.failed.is_empty(), "failed: {:?}", self.failed);
         let runs = recorder.runs_per_id();
@@ -154,7 +182,15 @@ fn right(n: u64, id: &str) -> serde_json::Value {
 /// The value below which `share` of the sorted values lie.
 #[must_use]
 pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let at = (sorted.len() as f64 * share) as usize;
-    sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
+    sorted
+        .get(at.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
 }

@@ -36,12 +36,17 @@ pub fn binary() -> PathBuf {
     let path = env::var_os("WHISKRAFT_BIN").map_or_else(
         || {
             let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-            let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+            let target =
+                env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
             target.join("release/whiskraft")
         },
         PathBuf::from,
     );
-    assert!(path.is_file(), "{} is missing; run `cargo build --release -p whiskraft` first", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing; run `cargo build --release -p whiskraft` first",
+        path.display()
+    );
     path
 }
 
@@ -59,7 +64,10 @@ impl Process {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// Process id.
@@ -110,9 +118,17 @@ impl Process {
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 let code = status.code().or(status.signal().map(|signal| -signal));
-                return Exit { code, output: self.output() };
+                return Exit {
+                    code,
+                    output: self.output(),
+                };
             }
-            assert!(!deadline.is_past(), "pid {} still runs after {limit:?}\n{}", self.pid(), self.output());
+            assert!(
+                !deadline.is_past(),
+                "pid {} still runs after {limit:?}\n{}",
+                self.pid(),
+                self.output()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

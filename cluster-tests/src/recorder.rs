@@ -25,7 +25,9 @@ impl Recorder {
     /// A history in this file.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// Where the action writes.
@@ -71,5 +73,9 @@ impl Recorder {
 
 fn parse(line: &str) -> Option<Run> {
     let mut words = line.split_whitespace();
-    Some(Run { id: words.next()?.to_owned(), n: words.next()?.parse().ok()?, pid: words.next()?.parse().ok()? })
+    Some(Run {
+        id: words.next()?.to_owned(),
+        n: words.next()?.parse().ok()?,
+        pid: words.next()?.parse().ok()?,
+    })
 }

@@ -27,14 +27,20 @@ pub struct Switchboard {
 
 impl Default for Switchboard {
     fn default() -> Self {
-        Self { pids: Arc::default(), cuts: Arc::new(watch::Sender::new(BTreeSet::new())) }
+        Self {
+            pids: Arc::default(),
+            cuts: Arc::new(watch::Sender::new(BTreeSet::new())),
+        }
     }
 }
 
 impl Switchboard {
     /// Says that a process is `name` from now on.
     pub fn is_process(&self, pid: u32, name: &str) {
-        self.pids.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, name.to_owned());
+        self.pids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pid, name.to_owned());
     }
 
     /// Cuts `name` off from everybody else in `others`, both ways.
@@ -74,8 +80,13 @@ fn socket_inode(port: u16) -> Option<u64> {
 
 fn holds_socket(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|link| link.as_os_str() == wanted.as_str())
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|link| link.as_os_str() == wanted.as_str())
 }
 
 /// One listener's relay; ends when dropped.
@@ -125,7 +136,9 @@ async fn carry(near: TcpStream, port: u16, target: SocketAddr, to: &str, board: 
     if cuts.wait_for(|cuts| !cuts.contains(&link)).await.is_err() {
         return;
     }
-    let Ok(far) = TcpStream::connect(target).await else { return };
+    let Ok(far) = TcpStream::connect(target).await else {
+        return;
+    };
     near.set_nodelay(true).ok();
     far.set_nodelay(true).ok();
     let (near_read, near_write) = near.into_split();

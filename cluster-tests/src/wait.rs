@@ -15,9 +15,15 @@ pub struct Deadline {
 impl Deadline {
     /// From now on for `limit`.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the harness measures real processes in real time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the harness measures real processes in real time"
+    )]
     pub fn after(limit: Duration) -> Self {
-        Self { started: Instant::now(), limit }
+        Self {
+            started: Instant::now(),
+            limit,
+        }
     }
 
     /// Time since it was made.

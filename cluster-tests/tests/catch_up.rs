@@ -16,13 +16,22 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Waits for calls to go on: load overlaps every phase.
 async fn progress(load: &Load) {
     let wanted = load.done() + CALLS_PER_PHASE;
-    until("calls go on", LIMIT, async || (load.done() >= wanted).then_some(())).await;
+    until("calls go on", LIMIT, async || {
+        (load.done() >= wanted).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
-    let set = ["raft.snapshot-logs=2000", "raft.logs-kept=1000"].map(str::to_owned).to_vec();
-    let mut cluster = Cluster::start(ClusterOptions { set, ..ClusterOptions::default() }).await;
+    let set = ["raft.snapshot-logs=2000", "raft.logs-kept=1000"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut cluster = Cluster::start(ClusterOptions {
+        set,
+        ..ClusterOptions::default()
+    })
+    .await;
     let client = cluster.client().await;
     cluster.put_recorder(&client).await;
     let leader = cluster.status_of(1).await.unwrap().raft.leader.unwrap().0;
@@ -37,14 +46,19 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
             let client = client.clone();
             async move {
                 let namespace = format!("filler-{}", n % 100).parse().unwrap();
-                let limits = NamespaceLimits { containers: 1 + u32::try_from(n).unwrap() / 100 };
+                let limits = NamespaceLimits {
+                    containers: 1 + u32::try_from(n).unwrap() / 100,
+                };
                 client.put_namespace(&namespace, &limits).await.expect("written");
             }
         })
         .await;
     progress(&load).await;
     let ahead = cluster.status_of(leader).await.unwrap().raft;
-    assert!(ahead.purged > before.last_log, "the log that the follower misses is gone: {ahead:?}");
+    assert!(
+        ahead.purged > before.last_log,
+        "the log that the follower misses is gone: {ahead:?}"
+    );
 
     cluster.switchboard.heal();
     let (after, took) = until("the follower has caught up", LIMIT, async || {
@@ -52,7 +66,10 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
         (status.raft.applied >= ahead.applied && !status.fenced).then_some(status.raft)
     })
     .await;
-    assert!(after.snapshot > before.last_log, "by snapshot, not by log: {after:?}");
+    assert!(
+        after.snapshot > before.last_log,
+        "by snapshot, not by log: {after:?}"
+    );
     progress(&load).await;
     let report = load.finish().await;
     println!(

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use whiskraft_cluster_tests::{Process, until};
 use whiskraft_client::{ActionSpec, Client, Expect};
+use whiskraft_cluster_tests::{Process, until};
 use whiskraft_types::NamespaceLimits;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -22,7 +22,11 @@ impl SmallDisk {
     fn mount(at: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(at).ok()?;
         let options = format!("size={mib}m");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status().ok()?;
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(at)
+            .status()
+            .ok()?;
         done.success().then(|| Self(at.to_owned()))
     }
 }
@@ -49,17 +53,32 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 async fn a_full_disk_refuses_code_and_reads_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(&dir.path().join("data"), DISK_MIB) else {
-        assert!(std::env::var_os("CI").is_none(), "CI runs as root and must be able to mount a tmpfs");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI runs as root and must be able to mount a tmpfs"
+        );
         println!("not run: mounting a tmpfs needs root");
         return;
     };
-    let args = ["scheduler", "--id", "1", "--initial-cluster", "1=127.0.0.1:17480", "--client-listen", "127.0.0.1:17481"];
+    let args = [
+        "scheduler",
+        "--id",
+        "1",
+        "--initial-cluster",
+        "1=127.0.0.1:17480",
+        "--client-listen",
+        "127.0.0.1:17481",
+    ];
     let mut args: Vec<String> = args.map(str::to_owned).to_vec();
     args.extend(["--data-dir".to_owned(), disk.0.join("node").display().to_string()]);
     let mut scheduler = Process::start(&args, &dir.path().join("log")).unwrap();
     let (client, _) = until("it serves", LIMIT, async || {
         let client = Client::connect(["127.0.0.1:17481"]).await.ok()?;
-        client.put_namespace(&"probe".parse().unwrap(), &NamespaceLimits { containers: 1 }).await.ok().map(|_| client)
+        client
+            .put_namespace(&"probe".parse().unwrap(), &NamespaceLimits { containers: 1 })
+            .await
+            .ok()
+            .map(|_| client)
     })
     .await;
 
@@ -78,6 +97,13 @@ async fn a_full_disk_refuses_code_and_reads_go_on() {
     let text = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
     println!("after {stored} actions of 4 MiB: {text}");
     assert!(stored > 0 && text.contains("disk"), "{text}");
-    assert!(scheduler.is_running(), "refusing is not dying: {}", scheduler.output());
-    assert!(client.get_action(&"guest/a0".parse().unwrap()).await.is_ok(), "reads go on");
+    assert!(
+        scheduler.is_running(),
+        "refusing is not dying: {}",
+        scheduler.output()
+    );
+    assert!(
+        client.get_action(&"guest/a0".parse().unwrap()).await.is_ok(),
+        "reads go on"
+    );
 }

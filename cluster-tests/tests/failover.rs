@@ -11,7 +11,11 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(30);
 
 async fn progress(load: &Load, calls: u64) -> Duration {
     let wanted = load.done() + calls;
-    until("calls go on", PROGRESS_LIMIT, async || (load.done() >= wanted).then_some(())).await.1
+    until("calls go on", PROGRESS_LIMIT, async || {
+        (load.done() >= wanted).then_some(())
+    })
+    .await
+    .1
 }
 
 /// F01: each scheduler in turn is killed and restarted, 20 rounds, with callers at work all the time.
@@ -31,10 +35,14 @@ async fn each_scheduler_killed_in_turn_loses_nothing() {
         cluster.kill_scheduler(victim);
         progress(&load, CALLS_BETWEEN).await;
         cluster.start_scheduler(victim);
-        until("the restarted scheduler holds a session", PROGRESS_LIMIT, async || {
-            let status = cluster.status_of(victim).await?;
-            (!status.fenced && status.nodes.iter().all(|node| node.session.is_some())).then_some(())
-        })
+        until(
+            "the restarted scheduler holds a session",
+            PROGRESS_LIMIT,
+            async || {
+                let status = cluster.status_of(victim).await?;
+                (!status.fenced && status.nodes.iter().all(|node| node.session.is_some())).then_some(())
+            },
+        )
         .await;
         progress(&load, CALLS_BETWEEN).await;
     }
@@ -50,8 +58,15 @@ async fn each_scheduler_killed_in_turn_loses_nothing() {
         percentile(&report.latencies, 1.0),
     );
     report.assert_exact(&cluster.recorder);
-    assert!(leaders_killed >= 3, "only {leaders_killed} of the kills hit the queue's leader");
-    assert!(report.right >= ROUNDS * CALLS_BETWEEN, "too few calls to judge: {}", report.right);
+    assert!(
+        leaders_killed >= 3,
+        "only {leaders_killed} of the kills hit the queue's leader"
+    );
+    assert!(
+        report.right >= ROUNDS * CALLS_BETWEEN,
+        "too few calls to judge: {}",
+        report.right
+    );
 }
 
 /// All schedulers die in the same moment and come back: they serve again by themselves, with everything stored.
@@ -67,7 +82,13 @@ async fn all_schedulers_killed_at_once_serve_again() {
     let back = progress(&load, 1).await;
     progress(&load, CALLS_BETWEEN).await;
     let report = load.finish().await;
-    println!("first result {back:?} after the restart, right={} gap_max={:?}", report.right, report.gap_max);
+    println!(
+        "first result {back:?} after the restart, right={} gap_max={:?}",
+        report.right, report.gap_max
+    );
     report.assert_exact(&cluster.recorder);
-    assert!(client.get_action(&"guest/record".parse().unwrap()).await.is_ok(), "the action is still stored");
+    assert!(
+        client.get_action(&"guest/record".parse().unwrap()).await.is_ok(),
+        "the action is still stored"
+    );
 }

@@ -10,13 +10,22 @@ const REFUSAL_LIMIT: Duration = Duration::from_secs(20);
 const REFUSED: Option<i32> = Some(3);
 
 fn without_invoker() -> ClusterOptions {
-    ClusterOptions { invokers: 0, ..ClusterOptions::default() }
+    ClusterOptions {
+        invokers: 0,
+        ..ClusterOptions::default()
+    }
 }
 
 /// Starts scheduler 2 once more and waits until it gives up.
 async fn refused_start(cluster: &mut Cluster) -> Exit {
     cluster.start_scheduler(2);
-    let exit = cluster.schedulers.get_mut(&2).unwrap().process().exit(REFUSAL_LIMIT).await;
+    let exit = cluster
+        .schedulers
+        .get_mut(&2)
+        .unwrap()
+        .process()
+        .exit(REFUSAL_LIMIT)
+        .await;
     let last = exit.output.lines().last().unwrap_or_default().to_owned();
     println!("code {:?}: {last}", exit.code);
     Exit { output: last, ..exit }
@@ -46,7 +55,11 @@ async fn a_directory_of_another_cluster_is_refused() {
     fs::rename(other.schedulers[&2].data_dir(), &own).unwrap();
     let exit = refused_start(&mut cluster).await;
     assert_eq!(exit.code, REFUSED);
-    assert!(exit.output.contains("belongs to") && exit.output.contains("cluster"), "{}", exit.output);
+    assert!(
+        exit.output.contains("belongs to") && exit.output.contains("cluster"),
+        "{}",
+        exit.output
+    );
     cluster.serves().await;
 }
 
@@ -60,7 +73,11 @@ async fn a_directory_of_another_member_is_refused() {
     fs::rename(cluster.schedulers[&3].data_dir(), &own).unwrap();
     let exit = refused_start(&mut cluster).await;
     assert_eq!(exit.code, REFUSED);
-    assert!(exit.output.contains('3') && exit.output.contains('2'), "{}", exit.output);
+    assert!(
+        exit.output.contains('3') && exit.output.contains('2'),
+        "{}",
+        exit.output
+    );
 }
 
 /// Two processes on one directory would write one log with two hands.
@@ -77,7 +94,11 @@ async fn a_second_process_on_a_data_directory_is_refused() {
     let exit = Process::start(&args, &log).unwrap().exit(REFUSAL_LIMIT).await;
     println!("code {:?}: {}", exit.code, exit.output.trim());
     assert_eq!(exit.code, REFUSED);
-    assert!(exit.output.contains(&member.data_dir().display().to_string()), "{}", exit.output);
+    assert!(
+        exit.output.contains(&member.data_dir().display().to_string()),
+        "{}",
+        exit.output
+    );
 }
 
 /// A port in use is named, with the flag that chooses another.
@@ -87,8 +108,15 @@ async fn a_port_in_use_is_refused() {
     let mut args = cluster.schedulers[&2].args().to_vec();
     let at = args.iter().position(|arg| arg == "--data-dir").unwrap() + 1;
     args[at] = cluster.dir().join("elsewhere").display().to_string();
-    let exit = Process::start(&args, &cluster.dir().join("second.log")).unwrap().exit(REFUSAL_LIMIT).await;
+    let exit = Process::start(&args, &cluster.dir().join("second.log"))
+        .unwrap()
+        .exit(REFUSAL_LIMIT)
+        .await;
     println!("code {:?}: {}", exit.code, exit.output.trim());
     assert_eq!(exit.code, REFUSED);
-    assert!(exit.output.contains("--peer-listen") && exit.output.contains("in use"), "{}", exit.output);
+    assert!(
+        exit.output.contains("--peer-listen") && exit.output.contains("in use"),
+        "{}",
+        exit.output
+    );
 }

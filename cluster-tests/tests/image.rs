@@ -14,10 +14,11 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, ExecConfig, HostConfig, NetworkCreateRequest, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions, RemoveContainerOptionsBuilder,
-    StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptions,
+    RemoveContainerOptionsBuilder, StartContainerOptions,
 };
 use futures::StreamExt as _;
+use tokio::task::{LocalSet, spawn_local};
 use whiskraft_cluster_tests::{binary, until};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -37,8 +38,14 @@ impl Stand {
     }
 
     async fn start(&self, member: &str, args: &[&str]) {
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").canonicalize().unwrap();
-        let endpoint = EndpointSettings { aliases: Some(vec![member.to_owned()]), ..Default::default() };
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../examples")
+            .canonicalize()
+            .unwrap();
+        let endpoint = EndpointSettings {
+            aliases: Some(vec![member.to_owned()]),
+            ..Default::default()
+        };
         let body = ContainerCreateBody {
             image: Some(self.image.clone()),
             cmd: Some(args.iter().map(|arg| (*arg).to_owned()).collect()),
@@ -52,14 +59,26 @@ impl Stand {
             }),
             ..Default::default()
         };
-        let options = CreateContainerOptionsBuilder::default().name(&self.name(member)).build();
-        self.docker.create_container(Some(options), body).await.expect("the container is created");
-        self.docker.start_container(&self.name(member), None::<StartContainerOptions>).await.expect("it starts");
+        let options = CreateContainerOptionsBuilder::default()
+            .name(&self.name(member))
+            .build();
+        self.docker
+            .create_container(Some(options), body)
+            .await
+            .expect("the container is created");
+        self.docker
+            .start_container(&self.name(member), None::<StartContainerOptions>)
+            .await
+            .expect("it starts");
     }
 
     /// Runs the binary in a container; its output if it succeeded.
     async fn whiskraft(&self, member: &str, args: &[&str]) -> Option<String> {
-        let command = ["/usr/bin/whiskraft"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let command = ["/usr/bin/whiskraft"]
+            .iter()
+            .chain(args)
+            .map(|arg| (*arg).to_owned())
+            .collect();
         let config = ExecConfig {
             cmd: Some(command),
             attach_stdout: Some(true),
@@ -67,7 +86,8 @@ impl Stand {
             ..Default::default()
         };
         let exec = self.docker.create_exec(&self.name(member), config).await.ok()?.id;
-        let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec, None).await.ok()? else {
+        let StartExecResults::Attached { mut output, .. } = self.docker.start_exec(&exec, None).await.ok()?
+        else {
             return None;
         };
         let mut text = String::new();
@@ -79,9 +99,17 @@ impl Stand {
     }
 
     async fn clean_up(&self) {
-        let force = || RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let force = || {
+            RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true)
+                .build()
+        };
         for member in ["scheduler-1", "scheduler-2", "scheduler-3", "invoker-1"] {
-            self.docker.remove_container(&self.name(member), Some(force())).await.ok();
+            self.docker
+                .remove_container(&self.name(member), Some(force()))
+                .await
+                .ok();
         }
         self.docker.remove_network(&self.run).await.ok();
     }
@@ -98,15 +126,38 @@ async fn the_image_serves_without_shell_or_root() {
     }
     let run = format!("whiskraft-test-{}", std::process::id());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/image.sh");
-    let built = Command::new(script).arg("--bin").arg(binary()).args(["--tag", &run, "scheduler"]).output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let built = Command::new(script)
+        .arg("--bin")
+        .arg(binary())
+        .args(["--tag", &run, "scheduler"])
+        .output()
+        .unwrap();
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
 
-    let stand = Stand { docker, image: format!("whiskraft:{run}"), run };
-    let network = NetworkCreateRequest { name: stand.run.clone(), ..Default::default() };
+    let stand = Stand {
+        docker,
+        image: format!("whiskraft:{run}"),
+        run,
+    };
+    let network = NetworkCreateRequest {
+        name: stand.run.clone(),
+        ..Default::default()
+    };
     stand.docker.create_network(network).await.expect("a network");
-    let verdict = tokio::spawn(check(stand.docker.clone(), stand.run.clone(), stand.image.clone())).await;
+    // A task of its own, so that a failed assertion still lets the stand be cleaned up.
+    let checks = check(stand.docker.clone(), stand.run.clone(), stand.image.clone());
+    let verdict = LocalSet::new()
+        .run_until(async { spawn_local(checks).await })
+        .await;
     stand.clean_up().await;
-    Command::new("docker").args(["image", "rm", "--force", &stand.image]).output().ok();
+    Command::new("docker")
+        .args(["image", "rm", "--force", &stand.image])
+        .output()
+        .ok();
     verdict.expect("the image serves");
 }
 
@@ -117,17 +168,61 @@ async fn check(docker: Docker, run: String, image: String) {
         stand.start(&format!("scheduler-{id}"), &args).await;
     }
     // The image holds nothing but the binary, so its containers are simulated; schedulers are what is tested.
-    stand.start("invoker-1", &["invoker", "--id", "1", "--backend", "simulated", "--schedulers", ENDPOINTS]).await;
+    stand
+        .start(
+            "invoker-1",
+            &[
+                "invoker",
+                "--id",
+                "1",
+                "--backend",
+                "simulated",
+                "--schedulers",
+                ENDPOINTS,
+            ],
+        )
+        .await;
     let put = ["action", "put", "hello", "/examples/hello.py", "-e", ENDPOINTS];
-    until("the action is stored", LIMIT, async || stand.whiskraft("scheduler-1", &put).await).await;
-    let invoke = ["invoke", "hello", "--repeat", "200", "--concurrency", "8", "--json", "-e", ENDPOINTS];
-    let (report, _) = until("it runs", LIMIT, async || stand.whiskraft("scheduler-1", &invoke).await).await;
+    until("the action is stored", LIMIT, async || {
+        stand.whiskraft("scheduler-1", &put).await
+    })
+    .await;
+    let invoke = [
+        "invoke",
+        "hello",
+        "--repeat",
+        "200",
+        "--concurrency",
+        "8",
+        "--json",
+        "-e",
+        ENDPOINTS,
+    ];
+    let (report, _) = until("it runs", LIMIT, async || {
+        stand.whiskraft("scheduler-1", &invoke).await
+    })
+    .await;
     let first = stand.name("scheduler-1");
-    let inspected = stand.docker.inspect_container(&first, None::<InspectContainerOptions>);
-    assert_eq!(inspected.await.unwrap().config.unwrap().user.as_deref(), Some("65532:65532"));
+    let inspected = stand
+        .docker
+        .inspect_container(&first, None::<InspectContainerOptions>);
+    assert_eq!(
+        inspected.await.unwrap().config.unwrap().user.as_deref(),
+        Some("65532:65532")
+    );
 
     let victim = stand.name("scheduler-3");
-    stand.docker.kill_container(&victim, None::<KillContainerOptions>).await.expect("killed");
-    let (_, took) = until("two of three serve", LIMIT, async || stand.whiskraft("scheduler-1", &invoke).await).await;
-    println!("200 runs: {}; 200 more after scheduler-3 was killed took {took:?}", report.trim().replace('\n', " "));
+    stand
+        .docker
+        .kill_container(&victim, None::<KillContainerOptions>)
+        .await
+        .expect("killed");
+    let (_, took) = until("two of three serve", LIMIT, async || {
+        stand.whiskraft("scheduler-1", &invoke).await
+    })
+    .await;
+    println!(
+        "200 runs: {}; 200 more after scheduler-3 was killed took {took:?}",
+        report.trim().replace('\n', " ")
+    );
 }

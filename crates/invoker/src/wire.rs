@@ -138,6 +138,7 @@ pub(crate) fn rejected(
         | Rejection::TooLarge { .. }
         | Rejection::Draining
         | Rejection::Conflict
+        | Rejection::StorageFull { .. }
         | Rejection::Unavailable { .. }
         | Rejection::Invalid { .. } => {
             let container = message.container.map(Into::into);

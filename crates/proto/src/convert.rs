@@ -279,6 +279,7 @@ impl From<types::Rejection> for v1::Rejection {
             R::Conflict => Kind::Conflict(v1::Conflict {}),
             R::Unavailable { reason } => Kind::Unavailable(v1::Unavailable { reason }),
             R::Invalid { reason } => Kind::Invalid(v1::Invalid { reason }),
+            R::StorageFull { reason } => Kind::StorageFull(v1::StorageFull { reason }),
             R::NoAction { action } => Kind::NoAction(v1::NoAction { action }),
         };
         Self { kind: Some(kind) }
@@ -318,6 +319,7 @@ impl TryFrom<v1::Rejection> for types::Rejection {
             Kind::Conflict(_) => Self::Conflict,
             Kind::Unavailable(v1::Unavailable { reason }) => Self::Unavailable { reason },
             Kind::Invalid(v1::Invalid { reason }) => Self::Invalid { reason },
+            Kind::StorageFull(v1::StorageFull { reason }) => Self::StorageFull { reason },
             Kind::NoAction(v1::NoAction { action }) => Self::NoAction { action },
         })
     }
@@ -362,6 +364,9 @@ mod tests {
             throttled(ThrottleScope::Stream),
             Rejection::TooLarge { len: 10, len_max: 5 },
             Rejection::Draining,
+            Rejection::StorageFull {
+                reason: "disk".to_owned(),
+            },
             Rejection::Conflict,
             Rejection::Unavailable {
                 reason: "fenced".to_owned(),

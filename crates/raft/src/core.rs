@@ -46,6 +46,8 @@ pub(crate) enum NotDone {
     NotLeader(Option<u64>),
     /// Certainly not done, for now: ask again.
     Busy(String),
+    /// Certainly not done, and not before somebody makes room on the disk.
+    Full(String),
     /// May still be done.
     Unknown(String),
 }
@@ -96,7 +98,7 @@ impl Core {
         command: Command,
         timeout: Duration,
     ) -> Result<(LogRevision, Response), NotDone> {
-        self.disk.check(&command).map_err(NotDone::Busy)?;
+        self.disk.check(&command).map_err(NotDone::Full)?;
         let write = self.raft.client_write(Proposal(command));
         match tokio::time::timeout(timeout, write).await {
             Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),

@@ -58,6 +58,9 @@ pub enum ProposeError {
     /// It may still take effect: look at the tables, or repeat it (commands name what they expect).
     #[error("the outcome is not known: {0}")]
     Unknown(String),
+    /// It certainly took no effect, and will not before there is room on the leader's disk.
+    #[error("the disk of the leader is full: {0}")]
+    Full(String),
     /// It certainly took no effect.
     #[error("the cluster cannot accept it now: {0}")]
     Unavailable(String),

@@ -52,7 +52,7 @@ impl From<NotDone> for ChangeRefusal {
     fn from(not_done: NotDone) -> Self {
         match not_done {
             NotDone::NotLeader(leader) => Self::NotLeader(leader),
-            NotDone::Busy(reason) | NotDone::Unknown(reason) => {
+            NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason) => {
                 Self::Failed(MembershipError::Unavailable(reason))
             }
         }

@@ -124,6 +124,7 @@ impl Proposer {
             Ok(done) => Ok(Ok(done)),
             Err(NotDone::NotLeader(other)) => Ok(Err(Refused::NotLeader(other))),
             Err(NotDone::Busy(reason)) => Ok(Err(Refused::Later(reason))),
+            Err(NotDone::Full(reason)) => Err(ProposeError::Full(reason)),
             Err(NotDone::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
         }
     }
@@ -203,7 +204,9 @@ impl Proposer {
         if leader == self.core.id() {
             return self.core.read_index(left).await.map_err(|refused| match refused {
                 NotDone::NotLeader(other) => Refused::NotLeader(other),
-                NotDone::Busy(reason) | NotDone::Unknown(reason) => Refused::Later(reason),
+                NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason) => {
+                    Refused::Later(reason)
+                }
             });
         }
         let address = self.core.address(leader);
@@ -248,6 +251,7 @@ fn parse_reply(leader: u64, reply: v1::ProposeResponse) -> Attempt {
             (other.leader != 0).then_some(other.leader),
         ))),
         Some(Outcome::Refused(reason)) => Ok(Err(Refused::Later(reason))),
+        Some(Outcome::Full(reason)) => Err(ProposeError::Full(reason)),
         Some(Outcome::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
         None => Err(ProposeError::Unknown(format!(
             "scheduler {leader} answered nothing"

@@ -112,7 +112,7 @@ impl ProposalsActor {
             match self.context.node.propose(command.clone()).await {
                 Ok((_, Response::Refused(refusal))) => break Some(refusal.to_string()),
                 Ok(_) => break None,
-                Err(ProposeError::Unavailable(reason)) => break Some(reason),
+                Err(ProposeError::Unavailable(reason) | ProposeError::Full(reason)) => break Some(reason),
                 Err(ProposeError::Unknown(_)) => tokio::time::sleep(RETRY_PAUSE).await,
             }
         };

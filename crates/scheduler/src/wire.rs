@@ -173,8 +173,13 @@ pub(crate) fn refusal(refusal: Refusal) -> Rejection {
 
 /// A proposal that failed: whether or not it takes effect, asking again is right, as every command is idempotent.
 pub(crate) fn propose_error(error: &ProposeError) -> Rejection {
-    Rejection::Unavailable {
-        reason: error.to_string(),
+    match error {
+        ProposeError::Full(reason) => Rejection::StorageFull {
+            reason: reason.clone(),
+        },
+        ProposeError::Unavailable(_) | ProposeError::Unknown(_) => Rejection::Unavailable {
+            reason: error.to_string(),
+        },
     }
 }
 

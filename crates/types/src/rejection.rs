@@ -67,6 +67,12 @@ pub enum Rejection {
         /// What is wrong with it.
         reason: String,
     },
+    /// The disk of the Raft leader has no room for documents or code: final until somebody makes room.
+    #[error("the cluster cannot store it: {reason}")]
+    StorageFull {
+        /// Which disk, and how much is left.
+        reason: String,
+    },
     /// The action does not exist: final.
     #[error("action {action} does not exist")]
     NoAction {

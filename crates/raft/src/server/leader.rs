@@ -38,6 +38,7 @@ pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::Pro
         },
         Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
         Err(NotDone::Busy(reason)) => Outcome::Refused(reason),
+        Err(NotDone::Full(reason)) => Outcome::Full(reason),
         Err(NotDone::Unknown(reason)) => Outcome::Unknown(reason),
     };
     Ok(v1::ProposeResponse {
@@ -56,7 +57,9 @@ pub(super) async fn read_index(running: &Running) -> v1::ReadIndexResponse {
     {
         Ok(revision) => Outcome::Revision(revision.0),
         Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
-        Err(NotDone::Busy(reason) | NotDone::Unknown(reason)) => Outcome::Unavailable(reason),
+        Err(NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason)) => {
+            Outcome::Unavailable(reason)
+        }
     };
     v1::ReadIndexResponse {
         outcome: Some(outcome),

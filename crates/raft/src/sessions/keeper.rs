@@ -251,7 +251,9 @@ impl Keeper {
                     Ok(expired)
                 }
                 Err(NotDone::NotLeader(leader)) => Err(KeeperRefusal::NotLeader(leader)),
-                Err(NotDone::Busy(error) | NotDone::Unknown(error)) => Err(KeeperRefusal::Unavailable(error)),
+                Err(NotDone::Busy(error) | NotDone::Full(error) | NotDone::Unknown(error)) => {
+                    Err(KeeperRefusal::Unavailable(error))
+                }
             };
             drop(answer.send(result));
             Decided::Renewed
