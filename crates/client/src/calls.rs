@@ -176,9 +176,10 @@ impl Call {
                 may_have_worked: true,
             },
             Ok(Ok(Ok(value))) => Attempt::Answered(value),
+            // A scheduler that lost touch after it proposed says `Unavailable` as well as one that never did.
             Ok(Ok(Err(rejection))) if rejection.is_retryable() => Attempt::Failed {
                 cause: format!("{who}: {rejection}"),
-                may_have_worked: false,
+                may_have_worked: matches!(rejection, Rejection::Unavailable { .. }),
             },
             Ok(Ok(Err(rejection))) => Attempt::Refused(CallError::Rejected {
                 operation: self.operation,

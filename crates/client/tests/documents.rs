@@ -153,6 +153,17 @@ async fn a_write_whose_answer_was_lost_is_recognised_as_ours() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_done_before_its_scheduler_lost_touch_is_recognised_as_ours() {
+    let (fake, client) = one().await;
+    let spec = spec("guest/hello", b"1");
+    fake.with(|state| state.store.answers_unknown = 1);
+    let revision = client.put_action(&spec, Expect::Absent).await.unwrap();
+    assert_eq!(client.get_action(&spec.name).await.unwrap().revision, revision);
+    fake.with(|state| state.store.answers_unknown = 1);
+    client.delete_action(&spec.name, Expect::Anything).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_action_is_not_found() {
     let (_fake, client) = one().await;
     let name = "guest/none".parse().unwrap();

@@ -20,6 +20,8 @@ pub struct Store {
     pub namespaces: BTreeMap<String, u32>,
     /// So many answers to writes get lost after the write was done.
     pub answers_lost: u32,
+    /// So many writes are done and then answered with `Unavailable`, as by a scheduler that lost touch meanwhile.
+    pub answers_unknown: u32,
     revision: u64,
 }
 
@@ -53,6 +55,13 @@ impl Store {
             self.answers_lost -= 1;
             return Err(Status::unavailable("the answer was lost by the test"));
         }
+        let outcome = if self.answers_unknown > 0 {
+            self.answers_unknown -= 1;
+            let reason = "the outcome is not known".to_owned();
+            Outcome::Rejection(whiskraft_types::Rejection::Unavailable { reason }.into())
+        } else {
+            outcome
+        };
         Ok(Response::new(v1::PutDocumentResponse {
             outcome: Some(outcome),
         }))
