@@ -31,7 +31,7 @@ fn refused(cluster: &Cluster, args: &[&str], code: i32, words: &[&str]) {
 
 fn write(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the file is written");
     path.display().to_string()
 }
 

@@ -19,13 +19,8 @@ fn without_invoker() -> ClusterOptions {
 /// Starts scheduler 2 once more and waits until it gives up.
 async fn refused_start(cluster: &mut Cluster) -> Exit {
     cluster.start_scheduler(2);
-    let exit = cluster
-        .schedulers
-        .get_mut(&2)
-        .unwrap()
-        .process()
-        .exit(REFUSAL_LIMIT)
-        .await;
+    let member = cluster.schedulers.get_mut(&2).expect("a cluster of three");
+    let exit = member.process().exit(REFUSAL_LIMIT).await;
     let last = exit.output.lines().last().unwrap_or_default().to_owned();
     println!("code {:?}: {last}", exit.code);
     Exit { output: last, ..exit }

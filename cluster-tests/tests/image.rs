@@ -41,7 +41,7 @@ impl Stand {
         let examples = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../examples")
             .canonicalize()
-            .unwrap();
+            .expect("the examples are there");
         let endpoint = EndpointSettings {
             aliases: Some(vec![member.to_owned()]),
             ..Default::default()
@@ -207,7 +207,12 @@ async fn check(docker: Docker, run: String, image: String) {
         .docker
         .inspect_container(&first, None::<InspectContainerOptions>);
     assert_eq!(
-        inspected.await.unwrap().config.unwrap().user.as_deref(),
+        inspected
+            .await
+            .expect("the container is there")
+            .config
+            .and_then(|config| config.user)
+            .as_deref(),
         Some("65532:65532")
     );
 

@@ -21,6 +21,7 @@ use crate::invoker::StopReason;
 use crate::keepalives::Keepalives;
 use crate::link::Announced;
 use crate::outgoing::Outgoing;
+use crate::run::Right;
 use crate::session::{OpenError, Opened, Opener};
 use crate::wire;
 use crate::words::{Input, Output, Pool};
@@ -56,6 +57,8 @@ pub(crate) struct Actor {
     pub(crate) shutdown: oneshot::Receiver<()>,
     pub(crate) addresses: watch::Sender<Vec<String>>,
     pub(crate) announced: watch::Sender<Option<Announced>>,
+    /// For runs whose init outlasted the lease they were accepted under.
+    pub(crate) right: watch::Sender<Right>,
     pub(crate) keepalives: Option<Keepalives>,
     pub(crate) links: BTreeMap<SchedulerId, Link>,
     pub(crate) workers: BTreeMap<WorkerId, Owner>,
@@ -237,6 +240,10 @@ impl Actor {
         {
             let ttl = keepalives.ttl();
             self.step(now, Input::LeaseRenewed { sent_at, ttl });
+            self.right.send_replace(Right {
+                session: self.session(),
+                until: self.pool.fenced_at(),
+            });
         }
         if !frame.report_acks.is_empty() {
             self.step(

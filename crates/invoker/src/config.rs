@@ -74,9 +74,9 @@ pub struct PoolConfig {
     /// Time a paused container is kept for reuse. Default 10m.
     #[serde(with = "humantime_serde")]
     pub keep: Duration,
-    /// Bytes of unacknowledged results at which no container asks for more work. Default 16 MiB.
+    /// Bytes of unacknowledged results at which no container asks for more work. Default 32 MiB.
     pub results_bytes_max: ByteSize,
-    /// Count of unacknowledged results at which no container asks for more work. Default 4096.
+    /// Count of unacknowledged results at which no container asks for more work. Default 16384.
     pub results_len_max: usize,
     /// Shortest time between two memory reports that differ only in amounts. Default 1s.
     #[serde(with = "humantime_serde")]

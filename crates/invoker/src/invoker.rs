@@ -12,6 +12,7 @@ use crate::code::CodeCache;
 use crate::config::InvokerConfig;
 use crate::event::EVENTS_MAX;
 use crate::outgoing::Outgoing;
+use crate::run::Right;
 use crate::session::{OpenError, Opener};
 use crate::words::Pool;
 use crate::worker::Host;
@@ -67,11 +68,13 @@ impl Invoker {
         let (addresses, known_addresses) = watch::channel(config.schedulers.clone());
         let (shutdown, shutdown_asked) = oneshot::channel();
         let (stopped_sender, stopped) = watch::channel(None);
+        let (right_sender, right) = watch::channel(Right::default());
         let host = Host {
             invoker: config.id,
             code: CodeCache::new(config.code_cache, known_addresses, config.link.clone()),
             api_host: config.api_host.clone(),
             events: events_sender,
+            right,
             backend: Arc::clone(&backend),
         };
         let now = clock::now();
@@ -84,6 +87,7 @@ impl Invoker {
             shutdown: shutdown_asked,
             addresses,
             announced: watch::Sender::new(None),
+            right: right_sender,
             keepalives: None,
             links: Default::default(),
             workers: Default::default(),

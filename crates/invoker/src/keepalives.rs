@@ -24,7 +24,7 @@ pub(crate) struct Keepalives {
 }
 
 impl Keepalives {
-    /// For a session just opened; the first keepalive is due at once.
+    /// For a session just opened; the first keepalive is due with the first link.
     pub(crate) fn new(ttl: Duration, interval: Duration, now: Instant) -> Self {
         Self {
             ttl,
@@ -75,9 +75,9 @@ impl Keepalives {
         Some((home, self.seq))
     }
 
-    /// A stream opened: if the home scheduler is back, it gets a keepalive at once.
+    /// A stream opened: if the home scheduler is back, or there is none yet, a keepalive is due at once.
     pub(crate) fn link_opened(&mut self, now: Instant, scheduler: SchedulerId) {
-        if self.home == Some(scheduler) {
+        if self.home.is_none_or(|home| home == scheduler) {
             self.next = now;
         }
     }
@@ -134,6 +134,17 @@ mod tests {
         assert_eq!(keepalives.due(at(499), &all), None);
         assert_eq!(keepalives.due(at(500), &all), Some((SchedulerId(1), 2)));
         assert_eq!(keepalives.acked(SchedulerId(1), 7), None);
+    }
+
+    #[test]
+    fn first_link_gets_the_first_one_at_once() {
+        let mut keepalives = keepalives();
+        assert_eq!(keepalives.due(at(0), &linked(&[])), None);
+        keepalives.link_opened(at(10), SchedulerId(3));
+        assert_eq!(keepalives.next_deadline(), at(10));
+        assert_eq!(keepalives.due(at(10), &linked(&[3])), Some((SchedulerId(3), 1)));
+        keepalives.link_opened(at(20), SchedulerId(1));
+        assert_eq!(keepalives.next_deadline(), at(510), "one is enough");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Takes an output for a pull stream in; gives back any other.
     pub(crate) fn push(&mut self, output: Output) -> Option<Output> {
-        let (to, frame) = match output {
+        let mut frame = v1::PullUp::default();
+        let to = match output {
             PoolOutput::Credit {
                 to,
                 container,
@@ -33,21 +34,14 @@ impl Outgoing {
                 count,
                 warmed,
             } => {
-                let (container, key) = (Some(container.into()), Some((&key).into()));
-                let credit = v1::Credit {
-                    container,
-                    key,
+                frame.credits.push(v1::Credit {
+                    container: Some(container.into()),
+                    key: Some((&key).into()),
                     epoch: epoch.0,
                     count,
                     warmed,
-                };
-                (
-                    to,
-                    v1::PullUp {
-                        credits: vec![credit],
-                        ..Default::default()
-                    },
-                )
+                });
+                to
             }
             PoolOutput::Started {
                 to,
@@ -55,35 +49,17 @@ impl Outgoing {
                 container,
                 epoch,
             } => {
-                let (id, container) = (activation_id_bytes(id), Some(container.into()));
-                let started = v1::Started {
-                    id,
-                    container,
+                frame.started.push(v1::Started {
+                    id: activation_id_bytes(id),
+                    container: Some(container.into()),
                     epoch: epoch.0,
-                };
-                (
-                    to,
-                    v1::PullUp {
-                        started: vec![started],
-                        ..Default::default()
-                    },
-                )
+                });
+                to
             }
             PoolOutput::Completed(completed) => {
-                let message = v1::Completed {
-                    container: Some(completed.container.into()),
-                    key: Some((&completed.key).into()),
-                    epoch: completed.epoch.0,
-                    record: Some(completed.record),
-                    credits: completed.credits,
-                };
-                (
-                    completed.to,
-                    v1::PullUp {
-                        completed: vec![message],
-                        ..Default::default()
-                    },
-                )
+                let to = completed.to;
+                frame.completed.push(wire::completed(completed));
+                to
             }
             PoolOutput::Refused {
                 to,
@@ -92,42 +68,23 @@ impl Outgoing {
                 epoch,
                 reason,
             } => {
-                let (id, container) = (activation_id_bytes(id), Some(container.into()));
-                let refused = v1::Refused {
-                    id,
-                    container,
+                frame.refused.push(v1::Refused {
+                    id: activation_id_bytes(id),
+                    container: Some(container.into()),
                     epoch: epoch.0,
                     reason,
-                };
-                (
-                    to,
-                    v1::PullUp {
-                        refused: vec![refused],
-                        ..Default::default()
-                    },
-                )
+                });
+                to
             }
             PoolOutput::Withdraw { to, container } => {
-                let withdraw = v1::Withdraw {
-                    container: Some(container.into()),
-                };
-                (
-                    to,
-                    v1::PullUp {
-                        withdraw: vec![withdraw],
-                        ..Default::default()
-                    },
-                )
+                let container = Some(container.into());
+                frame.withdraw.push(v1::Withdraw { container });
+                to
             }
             PoolOutput::Register(registration) => {
                 let to = registration.to;
-                (
-                    to,
-                    v1::PullUp {
-                        registers: vec![wire::registration(registration)],
-                        ..Default::default()
-                    },
-                )
+                frame.registers.push(wire::registration(registration));
+                to
             }
             other => return Some(other),
         };

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
 use whiskraft_pool::{Finished, WorkerId};
-use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId, Instant, InvokerId};
+use whiskraft_types::{
+    ActivationId, ActivationRecord, ActivationStatus, ContainerId, Instant, InvokerId, SessionId,
+};
 
 use crate::backend::{Backend, Context, Ended, InitOutcome, InitRequest, Instance, RunOutcome, RunRequest};
 use crate::clock;
@@ -23,13 +26,28 @@ const LOST_TEXT: &str = "The action did not produce a valid response and exited 
 /// An activation to run.
 pub(crate) struct RunTask<'a> {
     pub(crate) backend: &'a dyn Backend,
-    pub(crate) events: &'a tokio::sync::mpsc::Sender<Event>,
+    pub(crate) events: &'a mpsc::Sender<Event>,
+    pub(crate) right: &'a watch::Receiver<Right>,
     pub(crate) worker: WorkerId,
     pub(crate) instance: Instance,
     pub(crate) ran_on: (InvokerId, ContainerId),
     pub(crate) namespace: String,
     pub(crate) action: &'a ActionSpec,
     pub(crate) code: Option<Bytes>,
+}
+
+/// Until when the invoker may start something, as of the last keepalive, and in which session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Right {
+    pub(crate) session: Option<SessionId>,
+    pub(crate) until: Option<Instant>,
+}
+
+impl Right {
+    /// Whether what was accepted in `session` may start.
+    fn allows(self, session: Option<SessionId>, now: Instant) -> bool {
+        self.session == session && self.until.is_some_and(|until| now < until)
+    }
 }
 
 /// The order.
@@ -57,6 +75,7 @@ impl RunTask<'_> {
                 self.not_started(id, true, "the invoker was fenced before the start".to_owned()),
             );
         }
+        let session = self.right.borrow().session;
         let here = now.saturating_since(delivery.received_at).as_millis();
         let waited_ms = delivery
             .waited_ms
@@ -84,6 +103,12 @@ impl RunTask<'_> {
                     );
                 }
                 InitOutcome::GiveBack(back) => return (id, self.not_started(id, false, back.reason)),
+            }
+            // An init may outlast the lease it began under; keepalives since then count.
+            let right = *self.right.borrow();
+            if !right.allows(session, clock::now()) {
+                let reason = "the invoker was fenced between init and start".to_owned();
+                return (id, self.not_started(id, true, reason));
             }
         }
         let request = RunRequest {

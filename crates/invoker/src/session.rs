@@ -6,7 +6,7 @@ use tonic::transport::{Channel, Endpoint};
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 use whiskraft_proto::v1::open_invoker_session_response::Outcome;
 use whiskraft_proto::{InvalidMessage, v1};
-use whiskraft_types::{Instant, InvokerId, Rejection, SessionId};
+use whiskraft_types::{InvokerId, Rejection, SessionId};
 
 use crate::backoff::Backoff;
 use crate::clock;
@@ -23,8 +23,6 @@ pub(crate) struct Opened {
     pub(crate) keepalive: Duration,
     pub(crate) cluster_id: String,
     pub(crate) schedulers: Vec<v1::SchedulerAddress>,
-    /// When the request that opened it was sent.
-    pub(crate) sent_at: Instant,
 }
 
 /// Why no session can be opened, however often it is tried.
@@ -86,6 +84,15 @@ impl Opener {
                 Err(TryError::Rejected(Rejection::Conflict)) if clock::now() >= give_up_at => {
                     return Err(OpenError::Held(InvokerId(self.request.invoker)));
                 }
+                Err(TryError::Rejected(Rejection::Conflict)) => {
+                    if tries == 1 {
+                        let invoker = self.request.invoker;
+                        tracing::warn!(
+                            invoker,
+                            "another process holds this id; waiting for its session to end"
+                        );
+                    }
+                }
                 Err(TryError::Rejected(Rejection::Invalid { reason })) => {
                     return Err(OpenError::Refused {
                         invoker: InvokerId(self.request.invoker),
@@ -104,7 +111,6 @@ impl Opener {
     /// One try at one address; also the way to learn the members, since it finds an open session again.
     pub(crate) async fn open_at(&self, address: &str) -> Result<Opened, TryError> {
         let channel = connect(address, &self.link).await?;
-        let sent_at = clock::now();
         let response = InvokerClient::new(channel)
             .open_session(self.request.clone())
             .await?
@@ -116,7 +122,6 @@ impl Opener {
                 keepalive: Duration::from_millis(opened.keepalive_ms.max(1).into()),
                 cluster_id: opened.cluster_id,
                 schedulers: opened.schedulers,
-                sent_at,
             }),
             Some(Outcome::Rejection(rejection)) => Err(TryError::Rejected(rejection.try_into()?)),
             None => Err(TryError::Invalid(InvalidMessage::Missing { field: "outcome" })),

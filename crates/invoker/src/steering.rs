@@ -13,7 +13,7 @@ use crate::actor::{Actor, Link, Owner, Phase};
 use crate::event::Event;
 use crate::keepalives::Keepalives;
 use crate::link::{Announced, LinkTask};
-use crate::run::Run;
+use crate::run::{Right, Run};
 use crate::session::Opened;
 use crate::words::{Action, Input, Output};
 use crate::worker::{Order, Worker};
@@ -119,7 +119,8 @@ impl Actor {
         }
     }
 
-    /// Begins (again) with an open session.
+    /// Begins (again) with an open session. Fenced until its first keepalive is acknowledged, which leaves with the
+    /// first link: the answer to an opening may be about a session found again, and then it has renewed nothing.
     pub(crate) fn on_opened(&mut self, now: Instant, opened: Opened) {
         tracing::info!(invoker = %self.config.id, session = %opened.session, "session open");
         self.keepalives = Some(Keepalives::new(opened.ttl, opened.keepalive, now));
@@ -130,13 +131,6 @@ impl Actor {
         self.announced.send_replace(Some(announced));
         self.on_members(opened.schedulers);
         self.step(now, Input::SessionOpened);
-        self.step(
-            now,
-            Input::LeaseRenewed {
-                sent_at: opened.sent_at,
-                ttl: opened.ttl,
-            },
-        );
     }
 
     pub(crate) fn on_expired(&mut self, now: Instant) {
@@ -144,6 +138,7 @@ impl Actor {
         tracing::warn!(invoker = %self.config.id, %session, "session expired, all containers go");
         // Links close on this, so that nothing of the old session is said or heard any more.
         self.announced.send_replace(None);
+        self.right.send_replace(Right::default());
         self.keepalives = None;
         for link in self.links.values_mut() {
             link.up = None;

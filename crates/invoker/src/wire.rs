@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use whiskraft_pool::{
-    Change, CreateContainer, Deliver, MemoryUse, RegisteredContainer, Registration, Report,
+    Change, Completed, CreateContainer, Deliver, MemoryUse, RegisteredContainer, Registration, Report,
 };
 use whiskraft_proto::{InvalidMessage, activation_id, activation_id_bytes, required, v1};
 use whiskraft_types::{ActionLimits, ByteSize, Epoch, Instant, Rejection, Revision, SchedulerId};
@@ -145,6 +145,16 @@ pub(crate) fn rejected(
             container.map(|container| Input::PullRefused { from, container })
         }
     })
+}
+
+pub(crate) fn completed(completed: Completed<Record>) -> v1::Completed {
+    v1::Completed {
+        container: Some(completed.container.into()),
+        key: Some((&completed.key).into()),
+        epoch: completed.epoch.0,
+        record: Some(completed.record),
+        credits: completed.credits,
+    }
 }
 
 pub(crate) fn registration(registration: Registration<Record>) -> v1::Register {

@@ -11,14 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use whiskraft_pool::WorkerId;
 use whiskraft_types::{ActivationId, ContainerId, CreationError, InvokerId, QueueKey};
 
 use crate::backend::{Backend, ContainerSpec, Instance};
 use crate::code::CodeCache;
 use crate::event::Event;
-use crate::run::{Run, RunTask, lost};
+use crate::run::{Right, Run, RunTask, lost};
 use crate::words::{Action, ActionSpec, Input};
 
 /// Time that runs get to notice that their container is gone, before they are ended without them.
@@ -45,6 +45,7 @@ pub(crate) struct Host {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) code: CodeCache,
     pub(crate) api_host: String,
+    pub(crate) right: watch::Receiver<Right>,
     pub(crate) events: mpsc::Sender<Event>,
 }
 
@@ -195,6 +196,7 @@ impl Worker {
         RunTask {
             backend: &*host.backend,
             events: &host.events,
+            right: &host.right,
             worker: self.id,
             instance,
             ran_on: (host.invoker, self.container),

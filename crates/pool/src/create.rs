@@ -19,10 +19,17 @@ where
         create: CreateContainer<A>,
         out: &mut Vec<Output<A, D, R>>,
     ) {
-        let known =
-            self.by_id.contains_key(&create.container) || self.outbox.find(&create.container).is_some();
+        let known = self.by_id.contains_key(&create.container)
+            || self.removals_held.contains_key(&create.container)
+            || self.outbox.find(&create.container).is_some();
         if self.mode == Mode::Closed || known {
             return;
+        }
+        if let Some(warm) = create.resume {
+            // In the tables the new id has taken the place of the old one, whatever becomes of it here: it is what
+            // leads a new leader to the results.
+            self.results.rename(warm, create.container);
+            self.removals_held.remove(&warm);
         }
         let newer = self
             .queues

@@ -28,7 +28,7 @@ pub struct Pool<A, D, R> {
     pub(crate) queues: Queues,
     pub(crate) results: Results<R>,
     pub(crate) outbox: Outbox,
-    /// Removals that are told when the last result of their container is acknowledged.
+    /// Removals, and failures of resumed ones, that are told when the last result of their container is acknowledged.
     pub(crate) removals_held: BTreeMap<ContainerId, (QueueKey, Change)>,
     pub(crate) memory: MemoryAccount,
     /// Paused containers, the longest unused first: the order of eviction.
@@ -183,6 +183,12 @@ where
         self.lease.as_ref().is_none_or(|lease| lease.is_fenced(now))
     }
 
+    /// The first moment at which it has none, unless a keepalive is acknowledged; `None` if it has none already.
+    #[must_use]
+    pub fn fenced_at(&self) -> Option<Instant> {
+        self.lease.as_ref().and_then(Lease::fenced_at)
+    }
+
     /// Whether no container is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -193,12 +199,6 @@ where
     #[must_use]
     pub fn unacknowledged_len(&self) -> usize {
         self.results.len()
-    }
-
-    /// Bytes of those results.
-    #[must_use]
-    pub fn unacknowledged_bytes(&self) -> ByteSize {
-        ByteSize::bytes(self.results.bytes())
     }
 
     /// Reports that no scheduler has acknowledged.
@@ -315,7 +315,8 @@ where
     ) {
         // While the table shows the container, a new leader asks this invoker for its results before it runs a
         // resubmitted activation again.
-        if matches!(change, Change::Removed { .. }) && self.results.has_of(&container) {
+        let is_end = matches!(change, Change::Removed { .. } | Change::Failed { .. });
+        if is_end && self.results.has_of(&container) {
             self.removals_held.insert(container, (key.clone(), change));
             return;
         }

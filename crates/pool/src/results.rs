@@ -10,7 +10,7 @@ use whiskraft_types::{ActivationId, ContainerId, QueueKey};
 #[derive(Debug)]
 pub(crate) struct Stored<R> {
     pub(crate) key: QueueKey,
-    /// Where it ran.
+    /// Where it ran, under the id that the container has now.
     pub(crate) container: ContainerId,
     pub(crate) record: R,
     /// False while it was held back because the invoker was fenced.
@@ -69,6 +69,17 @@ impl<R> Results<R> {
         self.by_container.contains_key(container)
     }
 
+    /// The container goes on under another id.
+    pub(crate) fn rename(&mut self, from: ContainerId, to: ContainerId) {
+        let Some(count) = self.by_container.remove(&from) else {
+            return;
+        };
+        *self.by_container.entry(to).or_insert(0) += count;
+        for result in self.stored.values_mut().filter(|result| result.container == from) {
+            result.container = to;
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.stored.clear();
         self.by_container.clear();
@@ -85,10 +96,6 @@ impl<R> Results<R> {
 
     pub(crate) fn len(&self) -> usize {
         self.stored.len()
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// All of them, by id.

@@ -15,9 +15,10 @@ pub struct PoolSettings {
     /// Time a paused container is kept for reuse before it is removed. Default 10 min.
     pub keep: Duration,
     /// Bytes of results that schedulers have not acknowledged; at this many no container asks for more work.
-    /// What runs at that moment still adds its results. Default 16 MiB.
+    /// What runs at that moment still adds its results. Default 32 MiB: all of them
+    /// go into one `Register` after a change of leader.
     pub results_bytes_max: ByteSize,
-    /// Count of such results at which no container asks for more work. Default 4096.
+    /// Count of such results at which no container asks for more work. Default 16384.
     pub results_len_max: usize,
     /// Shortest time between two memory reports that differ only in amounts. Default 1 s.
     pub memory_report_interval: Duration,
@@ -34,8 +35,8 @@ impl Default for PoolSettings {
             memory: ByteSize::mib(2048),
             pause_grace: Duration::from_secs(10),
             keep: Duration::from_secs(600),
-            results_bytes_max: ByteSize::mib(16),
-            results_len_max: 4096,
+            results_bytes_max: ByteSize::mib(32),
+            results_len_max: 16_384,
             memory_report_interval: Duration::from_secs(1),
             health_retry: Duration::from_secs(30),
             pull_retry: Duration::from_millis(500),

@@ -3,6 +3,11 @@
 //! Outcomes stay until every controller that asked has them. One that nobody fetches within the grace is *kept*: its
 //! invoker may forget it, and it can be looked up until its time is over. Ids whose outcome is gone are remembered
 //! for a while, so that a late resubmission does not run them again.
+//!
+//! Only what nobody can be hurt by goes because there is too much of it. A kept outcome leaves its id behind for as
+//! long as its controller may submit it again. The id of a confirmed one may go early: every controller that asked
+//! has said that it knows the outcome, and the SDK never submits such an id again; what its window is for, a frame
+//! still under way on a stream that broke, comes within moments. The rest stays, and the queue takes no new work.
 //! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -162,9 +167,12 @@ pub(crate) struct Ledger<P, R> {
     owed: BTreeSet<(Instant, ActivationId)>,
     /// Done, past the grace.
     kept: BTreeSet<(Instant, ActivationId)>,
-    /// Ids whose outcome is gone, and their order.
+    /// Ids whose outcome is gone.
     settled: BTreeSet<ActivationId>,
-    settled_order: VecDeque<(Instant, ActivationId)>,
+    /// Of these, those that every controller has confirmed, by the time of that.
+    confirmed: VecDeque<(Instant, ActivationId)>,
+    /// The others, by the time they ended.
+    unconfirmed: VecDeque<(Instant, ActivationId)>,
 }
 
 impl<P, R> Default for Ledger<P, R> {
@@ -174,7 +182,8 @@ impl<P, R> Default for Ledger<P, R> {
             owed: BTreeSet::new(),
             kept: BTreeSet::new(),
             settled: BTreeSet::new(),
-            settled_order: VecDeque::new(),
+            confirmed: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
         }
     }
 }
@@ -205,19 +214,18 @@ impl<P, R> Ledger<P, R> {
         self.owed.insert((at, id));
     }
 
-    /// Drops the oldest outcomes while there are too many; `acknowledge` tells who may forget which result.
-    pub(crate) fn evict(
-        &mut self,
-        now: Instant,
-        settings: &QueueSettings,
-        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
-    ) {
-        while self.done_len() > settings.results_max {
-            let Some(&(_, id)) = self.kept.first().or_else(|| self.owed.first()) else {
-                return;
-            };
-            self.forget(id, now, settings, acknowledge);
+    /// Drops the oldest kept outcomes while there are too many. Owed ones stay: their controllers may still come.
+    pub(crate) fn evict(&mut self, settings: &QueueSettings) {
+        while self.done_len() > settings.results_max
+            && let Some((at, id)) = self.kept.pop_first()
+        {
+            self.forget_kept(at, id);
         }
+    }
+
+    /// Whether so much is unconfirmed that nothing new may start.
+    pub(crate) fn is_full(&self, settings: &QueueSettings) -> bool {
+        self.owed.len() >= settings.results_max || self.unconfirmed.len() >= settings.unconfirmed_max
     }
 
     /// A controller has the outcome; with the last one it goes.
@@ -233,19 +241,9 @@ impl<P, R> Ledger<P, R> {
             return;
         };
         let Stage::Done(_) = entry.stage else { return };
-        if entry.waiters.remove(controller) && entry.waiters.first.is_none() {
-            self.forget(id, now, settings, acknowledge);
+        if !entry.waiters.remove(controller) || entry.waiters.first.is_some() {
+            return;
         }
-    }
-
-    /// Drops an outcome and remembers its id.
-    fn forget(
-        &mut self,
-        id: ActivationId,
-        now: Instant,
-        settings: &QueueSettings,
-        acknowledge: &mut impl FnMut(InvokerId, ActivationId),
-    ) {
         let Some(Entry {
             stage: Stage::Done(done),
             ..
@@ -258,18 +256,20 @@ impl<P, R> Ledger<P, R> {
         done.invoker
             .into_iter()
             .for_each(|invoker| acknowledge(invoker, id));
-        if self.settled.insert(id) {
-            self.settled_order.push_back((now, id));
-        }
-        if self.settled.len() > settings.dedup_max {
-            self.forget_settled();
+        self.settled.insert(id);
+        self.confirmed.push_back((now, id));
+        if self.confirmed.len() > settings.dedup_max
+            && let Some((_, oldest)) = self.confirmed.pop_front()
+        {
+            self.settled.remove(&oldest);
         }
     }
 
-    fn forget_settled(&mut self) {
-        if let Some((_, id)) = self.settled_order.pop_front() {
-            self.settled.remove(&id);
-        }
+    /// Drops a kept outcome, which the caller has taken out of `kept`, and remembers its id.
+    fn forget_kept(&mut self, at: Instant, id: ActivationId) {
+        self.entries.remove(&id);
+        self.settled.insert(id);
+        self.unconfirmed.push_back((at, id));
     }
 
     /// Ends graces and keeping times.
@@ -298,19 +298,24 @@ impl<P, R> Ledger<P, R> {
                     .for_each(|invoker| acknowledge(invoker, id));
             }
         }
-        while let Some(&(_, id)) = self
+        self.evict(settings);
+        while let Some(&(at, id)) = self
             .kept
             .first()
             .filter(|(at, _)| is_over(*at, settings.result_keep))
         {
-            self.forget(id, now, settings, acknowledge);
+            self.kept.pop_first();
+            self.forget_kept(at, id);
         }
-        while self
-            .settled_order
-            .front()
-            .is_some_and(|(at, _)| is_over(*at, settings.dedup_window))
-        {
-            self.forget_settled();
+        let late = settings.result_keep + settings.dedup_window;
+        for (ids, time) in [
+            (&mut self.confirmed, settings.dedup_window),
+            (&mut self.unconfirmed, late),
+        ] {
+            while let Some((_, id)) = ids.front().filter(|(at, _)| is_over(*at, time)) {
+                self.settled.remove(id);
+                ids.pop_front();
+            }
         }
     }
 
@@ -318,11 +323,12 @@ impl<P, R> Ledger<P, R> {
     pub(crate) fn next_expiry(&self, settings: &QueueSettings) -> Option<Instant> {
         let owed = self.owed.first().map(|(at, _)| *at + settings.result_grace);
         let kept = self.kept.first().map(|(at, _)| *at + settings.result_keep);
-        let settled = self
-            .settled_order
+        let confirmed = self.confirmed.front().map(|(at, _)| *at + settings.dedup_window);
+        let unconfirmed = self
+            .unconfirmed
             .front()
-            .map(|(at, _)| *at + settings.dedup_window);
-        [owed, kept, settled].into_iter().flatten().min()
+            .map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
+        [owed, kept, confirmed, unconfirmed].into_iter().flatten().min()
     }
 
     /// Ids in the given stage, ascending.

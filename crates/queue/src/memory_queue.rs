@@ -4,7 +4,7 @@
 //! Fed by the scheduler's shard actor with [`Input`]s; everything it wants done comes back as [`Output`]s, in order.
 //! It owns no timer: the shell asks [`MemoryQueue::next_deadline`] after each step and sends [`Input::Tick`] then, so
 //! an idle queue costs its memory and nothing else.
-//! Invariant: activations and credits never wait at the same time, unless fenced.
+//! Invariant: activations and credits never wait at the same time, unless fenced or full of unconfirmed outcomes.
 //! Invariant: while an activation waits, a decision is due.
 
 mod deliver;
@@ -22,7 +22,7 @@ use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Epoch, Instan
 use crate::containers::Containers;
 use crate::ledger::{Done, Ledger, Stage};
 use crate::waiting::Waiting;
-use crate::{ActionProfile, AverageRing, DecisionRule, Input, Outcome, Output, QueueSettings};
+use crate::{ActionProfile, AverageRing, Input, Outcome, Output, QueueSettings};
 use scaling::{Failure, Starved};
 
 pub use view::QueueView;
@@ -39,8 +39,6 @@ pub struct MemoryQueue<P, R> {
     epoch: Epoch,
     action: ActionProfile,
     settings: Arc<QueueSettings>,
-    /// `None` is the built-in rule.
-    rule: Option<Arc<dyn DecisionRule>>,
 
     ledger: Ledger<P, R>,
     waiting: Waiting,
@@ -53,8 +51,9 @@ pub struct MemoryQueue<P, R> {
     expected: BTreeSet<InvokerId>,
     /// Invokers without a stream: their next `Register` replaces what we think they have.
     disconnected: BTreeSet<InvokerId>,
-    /// An invoker that may have run activations of a former leader and cannot be asked any more.
-    lost: Option<InvokerId>,
+    /// An invoker that may have run activations of a former leader and cannot be asked any more, and until when
+    /// somebody may submit one of these again.
+    lost: Option<(InvokerId, Instant)>,
 
     /// Containers asked for and not yet granted.
     reserving: u32,
@@ -76,7 +75,7 @@ pub struct MemoryQueue<P, R> {
 }
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
-    /// An empty queue for one leadership, with the built-in rule.
+    /// An empty queue for one leadership.
     #[must_use]
     pub fn new(
         key: QueueKey,
@@ -91,7 +90,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             epoch,
             action,
             settings,
-            rule: None,
             ledger: Ledger::default(),
             waiting: Waiting::default(),
             held: Waiting::default(),
@@ -115,13 +113,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             quiet_since: Some(now),
             expired_at: now,
         }
-    }
-
-    /// The same with another rule for its decisions.
-    #[must_use]
-    pub fn with_rule(mut self, rule: Arc<dyn DecisionRule>) -> Self {
-        self.rule = Some(rule);
-        self
     }
 
     /// Advances the queue by one input; what the shell has to do is appended to `out`, in order. `now` never falls.
@@ -230,7 +221,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .failure
             .as_ref()
             .map(|failure| failure.active_at + self.settings.flush_grace);
-        [self.decide_at, expiry, held, settle, idle, flush]
+        let lost = self.lost.map(|(_, until)| until);
+        [self.decide_at, expiry, held, settle, idle, flush, lost]
             .into_iter()
             .flatten()
             .min()
@@ -251,6 +243,16 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// Activations that no container has, held back ones included.
     fn len(&self) -> usize {
         self.waiting.len() + self.held.len()
+    }
+
+    fn may_hand_out(&self) -> bool {
+        !self.is_fenced && !self.ledger.is_full(&self.settings)
+    }
+
+    /// The invoker on which a resubmitted activation may have started, if one was lost lately.
+    fn lost(&self, now: Instant) -> Option<InvokerId> {
+        let (invoker, until) = self.lost?;
+        (now < until).then_some(invoker)
     }
 
     fn retention(&self) -> Duration {
@@ -280,7 +282,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             && self.reserving == 0
             && self.expected.is_empty();
         self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
-        debug_assert!(self.is_fenced || self.waiting.is_empty() || !self.containers.has_ready());
+        debug_assert!(
+            !self.may_hand_out() || self.waiting.is_empty() || !self.containers.has_ready(),
+            "activations and credits wait at the same time"
+        );
         debug_assert!(self.waiting.is_empty() || self.decide_at.is_some());
     }
 
@@ -324,7 +329,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         tracing::trace!(activation = %id, queue = %self.key, "ended");
         self.ledger.note_done(id, now);
-        self.ledger.evict(now, &self.settings, &mut acknowledge_to(out));
+        self.ledger.evict(&self.settings);
     }
 
     /// Ends an activation that did not run, or of which nobody can say. A fenced queue only notes it.

@@ -32,16 +32,24 @@ pub struct QueueSettings {
     /// Time that a queue without containers in a full namespace keeps its activations before it fails them and
     /// refuses new ones. Default 1 s.
     pub starved_wait: Duration,
-    /// Time after which the invoker may forget a result that its controller did not fetch. Default 60 s.
+    /// Time after which the invoker may forget a result that its controller did not fetch. Default 10 s.
     pub result_grace: Duration,
     /// Time that such a result can be looked up by id, from its end. Default 10 min.
     pub result_keep: Duration,
-    /// Most outcomes kept; the oldest go first. Default 10000.
+    /// Most outcomes kept. The oldest whose grace is over go first; with this many within it the queue takes and
+    /// hands out nothing new. Default 10000.
     pub results_max: usize,
     /// Time that the id of a received outcome is remembered, to refuse it when it is submitted again. Default 60 s.
     pub dedup_window: Duration,
     /// Most such ids; the oldest go first. Default 10000.
     pub dedup_max: usize,
+    /// Ids of outcomes that were dropped and never received, each remembered for `result_keep` and `dedup_window`
+    /// from its end, at which the queue takes and hands out nothing new. Default 120000, about 10 MB; only controllers
+    /// that died leave any.
+    pub unconfirmed_max: usize,
+    /// Time for which resubmitted ids may have started on an invoker that was lost around a change of leader.
+    /// Default 11 min, the longest that the SDK goes on submitting one.
+    pub lost_keep: Duration,
     /// Time for an invoker to say what became of the activations of a container that the table lost. Default 10 s.
     pub settle_wait: Duration,
 }
@@ -62,11 +70,13 @@ impl Default for QueueSettings {
             creation_pause_max: Duration::from_millis(1600),
             flush_grace: Duration::from_secs(60),
             starved_wait: Duration::from_secs(1),
-            result_grace: Duration::from_secs(60),
+            result_grace: Duration::from_secs(10),
             result_keep: Duration::from_secs(600),
             results_max: 10_000,
             dedup_window: Duration::from_secs(60),
             dedup_max: 10_000,
+            unconfirmed_max: 120_000,
+            lost_keep: Duration::from_secs(660),
             settle_wait: Duration::from_secs(10),
         }
     }

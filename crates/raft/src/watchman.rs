@@ -1,6 +1,7 @@
 //! Background duties of a member: asks the others now and then who they are (so that reachability is known and a
 //! mistaken identity is found), announces itself in the members table, becomes a voter, notices a dead core.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft::errors::Fatal as CoreStopped;
@@ -22,6 +23,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Asks all members who they are, again and again.
 pub(crate) async fn ask_around(core: Core, identity: Identity) {
+    let mut reached = BTreeSet::new();
     loop {
         let members: Vec<(u64, String)> = core.metrics(|metrics| {
             metrics
@@ -33,7 +35,20 @@ pub(crate) async fn ask_around(core: Core, identity: Identity) {
         let others = members.iter().filter(|(id, _)| *id != identity.id);
         let rounds = others.map(|(id, address)| ask(&core, &identity, *id, address));
         futures::future::join_all(rounds).await;
+        let others = members.iter().filter(|(id, _)| *id != identity.id);
+        others.for_each(|(id, address)| tell_change(&core, &mut reached, *id, address));
         tokio::time::sleep(ROUND_PAUSE).await;
+    }
+}
+
+/// Says once that another member has gone or come.
+fn tell_change(core: &Core, reached: &mut BTreeSet<u64>, id: u64, address: &str) {
+    if core.peers.is_reachable(id) {
+        if reached.insert(id) {
+            tracing::info!(scheduler = id, address, "scheduler reached");
+        }
+    } else if reached.remove(&id) {
+        tracing::warn!(scheduler = id, address, "scheduler does not answer");
     }
 }
 

@@ -92,7 +92,7 @@ pub struct QueueConfig {
     /// Longest time without scaling after a change of leader. Default 1s.
     #[serde(with = "humantime_serde")]
     pub takeover_wait_max: Duration,
-    /// Time a result is kept for a controller that is away before the invoker may forget it. Default 60s.
+    /// Time a result is kept for a controller that is away before the invoker may forget it. Default 10s.
     #[serde(with = "humantime_serde")]
     pub result_grace: Duration,
     /// Time such a result can be looked up by id, from its end. Default 10m.

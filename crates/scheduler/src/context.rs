@@ -52,7 +52,7 @@ pub(crate) struct Context {
 /// Tells a stream from the one that the same peer opens next, so that the end of the old one, noticed late, does not
 /// take the new one with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct StreamId(u64);
+pub(crate) struct StreamId(pub(crate) u64);
 
 impl Context {
     pub(crate) fn new(config: SchedulerConfig, node: Node, phase: watch::Receiver<Phase>) -> Self {

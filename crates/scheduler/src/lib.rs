@@ -13,6 +13,7 @@ mod config;
 mod context;
 mod control;
 mod creation;
+mod delivered;
 mod fence;
 mod follower;
 mod intern;
@@ -27,6 +28,7 @@ mod session;
 mod shard;
 mod submit;
 mod updates;
+mod window;
 mod wire;
 
 pub use config::{

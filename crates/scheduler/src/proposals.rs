@@ -15,11 +15,13 @@ use crate::shard::ShardsHandle;
 const PROPOSALS_MAX: usize = 4096;
 /// Proposals in flight together: the log commits them in groups.
 const BATCH_MAX: usize = 64;
-/// Pause before a proposal without outcome is repeated.
+/// Proposals that wait to be repeated, a throttle per queue; beyond it the oldest are dropped.
+const REPEATS_MAX: usize = 4096;
+/// Pause before a proposal that the log did not take is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a queue leader wants in the log. Both name their epoch, so repeating one is harmless.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proposal {
     SetThrottle {
         key: QueueKey,
@@ -32,6 +34,13 @@ pub(crate) enum Proposal {
     },
 }
 
+impl Proposal {
+    /// Whether it makes an earlier one void: a later throttle of the same queue.
+    fn overtakes(&self, earlier: &Self) -> bool {
+        matches!((self, earlier), (Self::SetThrottle { key, .. }, Self::SetThrottle { key: other, .. }) if key == other)
+    }
+}
+
 /// The near end; a cheap copy.
 #[derive(Debug, Clone)]
 pub(crate) struct ProposalsHandle {
@@ -39,7 +48,8 @@ pub(crate) struct ProposalsHandle {
 }
 
 impl ProposalsHandle {
-    /// Takes a proposal; false if there is no room. A lost throttle is only a lost warning: the queue itself refuses.
+    /// Takes a proposal; false if there is no room. Once taken, a throttle is repeated until the log has it or the
+    /// epoch ends.
     pub(crate) fn push(&self, proposal: Proposal) -> bool {
         self.sender.try_send(proposal).is_ok()
     }
@@ -81,18 +91,33 @@ impl ProposalsActor {
 
     async fn serve(&mut self) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while self.waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let mut repeats = Repeats::new(REPEATS_MAX);
+        let mut pauses = tokio::time::interval(RETRY_PAUSE);
+        pauses.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = pauses.tick(), if !repeats.is_empty() => repeats.take(BATCH_MAX, &mut batch),
+                count = self.waiting.recv_many(&mut batch, BATCH_MAX) => if count == 0 {
+                    return;
+                },
+            }
+            let proposals = newest(&mut batch);
+            repeats.overtake(&proposals);
             let this = &*self;
-            futures::future::join_all(
-                newest(&mut batch)
-                    .into_iter()
-                    .map(|proposal| this.propose(proposal)),
-            )
-            .await;
+            let proposed = proposals.into_iter().map(|proposal| this.propose(proposal));
+            let left = futures::future::join_all(proposed).await.into_iter().flatten();
+            if repeats.is_empty() {
+                pauses.reset();
+            }
+            for dropped in repeats.extend(left) {
+                self.fail(dropped, "too many proposals wait for the log").await;
+            }
         }
     }
 
-    async fn propose(&self, proposal: Proposal) {
+    /// Gives the proposal back if it is to be repeated.
+    async fn propose(&self, proposal: Proposal) -> Option<Proposal> {
         let command = match &proposal {
             Proposal::SetThrottle {
                 key,
@@ -108,18 +133,23 @@ impl ProposalsActor {
                 epoch: *epoch,
             },
         };
-        let refused = loop {
-            match self.context.node.propose(command.clone()).await {
-                Ok((_, Response::Refused(refusal))) => break Some(refusal.to_string()),
-                Ok(_) => break None,
-                Err(ProposeError::Unavailable(reason) | ProposeError::Full(reason)) => break Some(reason),
-                Err(ProposeError::Unknown(_)) => tokio::time::sleep(RETRY_PAUSE).await,
-            }
-        };
-        let Some(reason) = refused else { return };
+        match self.context.node.propose(command).await {
+            Ok((_, Response::Refused(refusal))) => self.fail(proposal, &refusal.to_string()).await,
+            Ok(_) => {}
+            Err(ProposeError::Unknown(_)) => return Some(proposal),
+            Err(ProposeError::Unavailable(reason) | ProposeError::Full(reason)) => match proposal {
+                // The queue says it once: without it the table would show a throttle for ever.
+                Proposal::SetThrottle { .. } => return Some(proposal),
+                Proposal::RemoveQueue { .. } => self.fail(proposal, &reason).await,
+            },
+        }
+        None
+    }
+
+    async fn fail(&self, proposal: Proposal, reason: &str) {
         match proposal {
             Proposal::SetThrottle { key, .. } => {
-                tracing::debug!(queue = %key, reason, "throttle not proposed")
+                tracing::debug!(queue = %key, reason, "throttle not proposed");
             }
             Proposal::RemoveQueue { key, epoch } => {
                 tracing::debug!(queue = %key, reason, "removal of an idle queue failed");
@@ -131,16 +161,95 @@ impl ProposalsActor {
     }
 }
 
+/// Proposals to be repeated, oldest first: at most one throttle per queue, its newest.
+#[derive(Debug)]
+struct Repeats {
+    proposals: Vec<Proposal>,
+    len_max: usize,
+}
+
+impl Repeats {
+    const fn new(len_max: usize) -> Self {
+        Self {
+            proposals: Vec::new(),
+            len_max,
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.proposals.is_empty()
+    }
+
+    /// Moves the oldest into a batch.
+    fn take(&mut self, count: usize, batch: &mut Vec<Proposal>) {
+        batch.extend(self.proposals.drain(..count.min(self.proposals.len())));
+    }
+
+    /// Forgets what newer proposals overtake.
+    fn overtake(&mut self, newer: &[Proposal]) {
+        self.proposals
+            .retain(|earlier| !newer.iter().any(|later| later.overtakes(earlier)));
+    }
+
+    /// Takes what the log did not take; gives what there is no room for, oldest first.
+    fn extend(&mut self, left: impl Iterator<Item = Proposal>) -> Vec<Proposal> {
+        self.proposals.extend(left);
+        let excess = self.proposals.len().saturating_sub(self.len_max);
+        self.proposals.drain(..excess).collect()
+    }
+}
+
 /// The batch without throttles that a later one of the same queue overtakes.
 fn newest(batch: &mut Vec<Proposal>) -> Vec<Proposal> {
     let mut kept: Vec<Proposal> = Vec::with_capacity(batch.len());
     for proposal in batch.drain(..) {
-        if let Proposal::SetThrottle { key, .. } = &proposal {
-            kept.retain(
-                |earlier| !matches!(earlier, Proposal::SetThrottle { key: other, .. } if other == key),
-            );
-        }
+        kept.retain(|earlier| !proposal.overtakes(earlier));
         kept.push(proposal);
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn throttle(action: u64, throttled: bool) -> Proposal {
+        Proposal::SetThrottle {
+            key: QueueKey {
+                namespace: "guest".parse().unwrap(),
+                action: format!("guest/a{action}").parse().unwrap(),
+            },
+            epoch: Epoch(7),
+            throttled,
+        }
+    }
+
+    fn taken(repeats: &mut Repeats, count: usize) -> Vec<Proposal> {
+        let mut batch = Vec::new();
+        repeats.take(count, &mut batch);
+        batch
+    }
+
+    #[test]
+    fn a_throttle_that_the_log_did_not_take_is_repeated_with_its_newest_value() {
+        let mut repeats = Repeats::new(9);
+        let left = [throttle(1, true), throttle(2, false)];
+        assert_eq!(repeats.extend(left.into_iter()), []);
+        let mut batch = vec![throttle(1, true), throttle(1, false)];
+        let proposals = newest(&mut batch);
+        assert_eq!(proposals, [throttle(1, false)]);
+        repeats.overtake(&proposals);
+        assert_eq!(repeats.extend(proposals.into_iter()), []);
+        assert_eq!(taken(&mut repeats, 1), [throttle(2, false)]);
+        assert_eq!(taken(&mut repeats, 9), [throttle(1, false)]);
+        assert!(repeats.is_empty());
+    }
+
+    #[test]
+    fn repeats_are_bounded_and_the_oldest_gives_way() {
+        let mut repeats = Repeats::new(2);
+        let left = (1..=3).map(|action| throttle(action, false));
+        assert_eq!(repeats.extend(left), [throttle(1, false)]);
+        assert_eq!(taken(&mut repeats, 9), [throttle(2, false), throttle(3, false)]);
+    }
 }

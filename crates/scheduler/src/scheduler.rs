@@ -125,7 +125,13 @@ impl Scheduler {
     /// Waits until a task has ended that should not have: the process must not go on without it.
     pub async fn failed(&mut self) {
         // No task ends before shutdown but by a panic, which the runtime has reported.
-        let _ = self.tasks.join_next().await;
+        if self.session.is_finished() {
+            return;
+        }
+        tokio::select! {
+            _ = self.tasks.join_next() => {}
+            _ = &mut self.session => {}
+        }
     }
 
     /// Ends the role: takes no new activation, closes the session so that its queues move at once, tells controllers
@@ -134,7 +140,10 @@ impl Scheduler {
         self.phase.send_replace(Phase::Draining);
         tracing::info!("scheduler draining");
         let drained = async {
-            let _ = (&mut self.session).await;
+            // One that has failed was awaited already.
+            if !self.session.is_finished() {
+                let _ = (&mut self.session).await;
+            }
             // Every shard has dropped its queues, and told whose they are now, before it answers this.
             for shard in 0..self.shards.len() {
                 let (answer, answered) = oneshot::channel();

@@ -83,7 +83,15 @@ impl SessionTask {
                     proposed = self.context.node.propose(Command::OpenSession(open.clone())) => proposed,
                 };
                 match proposed {
-                    Ok((_, Response::Session(session))) => return Some(session),
+                    Ok((revision, Response::Session(session))) => {
+                        // Before the fence opens this node has to know how its earlier sessions ended.
+                        tokio::select! {
+                            biased;
+                            () = self.context.draining() => {} // The session is closed again by its holder.
+                            _ = self.context.node.wait_applied(revision) => {}
+                        }
+                        return Some(session);
+                    }
                     Ok((_, answer)) => tracing::warn!(?answer, "session refused, tries again"),
                     Err(error) => tracing::debug!(%error, "session not opened, tries again"),
                 }

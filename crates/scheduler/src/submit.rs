@@ -1,10 +1,11 @@
 //! Hot path: a controller's Submit stream, both directions in one task.
-//! Budget per activation: one allocation for the shared content, one for the id on its way back; the payload is the
-//! buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing waits for a fuller one.
+//! Budget per activation: one allocation for the shared content, one for the id on its way back, and a place in two
+//! tables of ids; the payload is the buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing waits for a fuller one.
 //!
-//! The task never waits for its peer to read before it reads itself, so two slow ends cannot block each other.
+//! The task reads on while its peer does not, so two slow ends cannot block each other; it stops only for a peer that
+//! overruns its window and does not read the refusals.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use whiskraft_queue::ControllerId;
 use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, ThrottleScope};
 
 use crate::context::Context;
+use crate::delivered::Delivered;
 use crate::intern::Keys;
 use crate::message::{Content, Request, ResultItem, StreamEnd, Submission};
 use crate::shard::ShardsHandle;
+use crate::window::Window;
 
 /// Batches that wait for one stream, one per shard and turn. A controller that lets more pile up is cut; it submits
 /// again when it is back, and the ledgers answer.
@@ -26,6 +29,10 @@ const BATCHES_MAX: usize = 1024;
 const BATCHES_PER_FRAME: usize = 64;
 /// Bytes of results after which a frame is full; its last record may exceed it.
 const FRAME_LEN: usize = 1 << 20;
+/// Refusals of this task's own that wait for the controller to take a frame; above it the stream is not read.
+const REFUSED_MAX: usize = 4096;
+/// Outcomes whose confirmation is awaited: some seconds of a busy controller.
+const DELIVERED_MAX: usize = 1 << 16;
 /// When a controller that overran its window should try again: windows move within milliseconds.
 const WINDOW_RETRY: Duration = Duration::from_millis(50);
 /// Longest time that the end of the process waits for one controller to take the last frames.
@@ -43,10 +50,12 @@ pub(crate) struct SubmitStream {
     batches: mpsc::Receiver<Vec<ResultItem>>,
     keys: Keys,
     /// Submissions passed to shards and neither accepted nor rejected yet.
-    unanswered: u32,
+    window: Window,
     /// Where the outcomes came from that the controller has not confirmed yet.
-    delivered: HashMap<ActivationId, QueueKey>,
-    /// Items that wait for the controller to take a frame.
+    delivered: Delivered,
+    /// What this task itself refused; goes out before anything else.
+    refused: VecDeque<(ActivationId, Rejection)>,
+    /// What shards said; both wait for the controller to take a frame.
     ready: VecDeque<ResultItem>,
     /// Per shard, the submissions of the frame under way.
     outgoing: Vec<Vec<Submission>>,
@@ -65,6 +74,7 @@ impl SubmitStream {
             items,
             cut: Arc::new(Notify::new()),
         };
+        let window = Window::new(context.config.submit.window);
         let outgoing = (0..shards.len()).map(|_| Vec::new()).collect();
         Self {
             context,
@@ -74,8 +84,9 @@ impl SubmitStream {
             end,
             batches,
             keys: Keys::default(),
-            unanswered: 0,
-            delivered: HashMap::new(),
+            window,
+            delivered: Delivered::new(DELIVERED_MAX),
+            refused: VecDeque::new(),
             ready: VecDeque::new(),
             outgoing,
         }
@@ -125,7 +136,7 @@ impl SubmitStream {
         loop {
             tokio::select! {
                 biased;
-                permit = frames.reserve(), if !self.ready.is_empty() => match permit {
+                permit = frames.reserve(), if self.has_answers() => match permit {
                     Ok(permit) => permit.send(Ok(self.next_frame())),
                     Err(_closed) => return,
                 },
@@ -135,7 +146,7 @@ impl SubmitStream {
                     }
                     self.ready.extend(batches.drain(..).flatten());
                 }
-                frame = incoming.message() => match frame {
+                frame = incoming.message(), if self.refused.len() < REFUSED_MAX => match frame {
                     Ok(Some(frame)) => self.on_frame(frame).await,
                     Ok(None) | Err(_) => return,
                 },
@@ -143,12 +154,16 @@ impl SubmitStream {
         }
     }
 
+    fn has_answers(&self) -> bool {
+        !self.refused.is_empty() || !self.ready.is_empty()
+    }
+
     /// Sends what the shards have said last: where the queues are now.
     async fn flush(&mut self) {
         while let Ok(batch) = self.batches.try_recv() {
             self.ready.extend(batch);
         }
-        while !self.ready.is_empty() {
+        while self.has_answers() {
             let frame = self.next_frame();
             if self.frames.send(Ok(frame)).await.is_err() {
                 return;
@@ -186,10 +201,10 @@ impl SubmitStream {
         };
         match self.check(id, submission) {
             Ok((submission, shard)) => {
-                self.unanswered += 1;
+                self.window.on_submitted(id);
                 self.outgoing[shard].push(submission);
             }
-            Err(rejection) => self.ready.push_back(ResultItem::Rejected(id, rejection)),
+            Err(rejection) => self.refused.push_back((id, rejection)),
         }
     }
 
@@ -203,7 +218,7 @@ impl SubmitStream {
         if len > len_max {
             return Err(Rejection::TooLarge { len, len_max });
         }
-        if self.unanswered >= config.window.get() {
+        if self.window.is_full() {
             return Err(Rejection::Throttled {
                 scope: ThrottleScope::Stream,
                 retry_after: WINDOW_RETRY,
@@ -240,7 +255,7 @@ impl SubmitStream {
             // One that came on an earlier stream is sent again and confirmed again.
             let known = activation_id(id)
                 .ok()
-                .and_then(|id| self.delivered.remove_entry(&id));
+                .and_then(|id| Some((id, self.delivered.confirm(id)?)));
             if let Some((id, key)) = known {
                 by_shard[self.shards.of(&key)].push((key, id));
             }
@@ -266,21 +281,26 @@ impl SubmitStream {
     fn next_frame(&mut self) -> v1::ResultFrame {
         let mut frame = v1::ResultFrame::default();
         let mut len = 0;
+        let rejected = |id, rejection: Rejection| v1::RejectedSubmission {
+            id: activation_id_bytes(id),
+            rejection: Some(rejection.into()),
+        };
+        let refused = self.refused.drain(..);
+        frame
+            .rejected
+            .extend(refused.map(|(id, rejection)| rejected(id, rejection)));
         while len < FRAME_LEN
             && let Some(item) = self.ready.pop_front()
         {
             match item {
                 ResultItem::Accepted(id) => {
-                    self.unanswered = self.unanswered.saturating_sub(1);
+                    self.window.on_answered(id);
                     frame.accepted.push(activation_id_bytes(id));
                 }
                 ResultItem::Rejected(id, rejection) => {
-                    self.unanswered = self.unanswered.saturating_sub(1);
-                    let rejection = Some(rejection.into());
-                    frame.rejected.push(v1::RejectedSubmission {
-                        id: activation_id_bytes(id),
-                        rejection,
-                    });
+                    // One that was accepted before, by a leader that is none any more, counts no second time.
+                    self.window.on_answered(id);
+                    frame.rejected.push(rejected(id, rejection));
                 }
                 ResultItem::Completed { key, epoch, record } => {
                     len += record.result.len() + record.logs.iter().map(String::len).sum::<usize>();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use whiskraft_state::{Command, ContainerChange, ContainerUpdate};
-use whiskraft_types::ContainerId;
+use whiskraft_types::{ContainerId, InvokerId, SessionId};
 
 use crate::context::Context;
 
@@ -31,14 +31,19 @@ pub(crate) struct UpdatesHandle {
 }
 
 impl UpdatesHandle {
-    /// Proposes a change, after everything passed in before; the receiver hears when this node has applied it.
+    /// Proposes a change, after everything passed in before, with the invoker that reported it if one did; the receiver hears when this node has applied it.
     pub(crate) async fn apply(
         &self,
         container: ContainerId,
         change: ContainerChange,
+        reporter: Option<(InvokerId, SessionId)>,
     ) -> oneshot::Receiver<()> {
         let (applied, done) = oneshot::channel();
-        let update = ContainerUpdate { container, change };
+        let update = ContainerUpdate {
+            container,
+            change,
+            reporter,
+        };
         // Fails only when the process stops, and then the receiver hears that.
         let _ = self
             .sender
@@ -50,12 +55,16 @@ impl UpdatesHandle {
         done
     }
 
-    /// Proposes a change that nobody waits for.
+    /// Proposes a change of this scheduler's own that nobody waits for.
     pub(crate) async fn push(&self, container: ContainerId, change: ContainerChange) {
         let _ = self
             .sender
             .send(Waiting {
-                update: ContainerUpdate { container, change },
+                update: ContainerUpdate {
+                    container,
+                    change,
+                    reporter: None,
+                },
                 applied: None,
             })
             .await;

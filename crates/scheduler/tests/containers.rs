@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::controller::{Answer, Controller};
 use common::invoker::{Invoker, Said};
@@ -144,6 +145,20 @@ async fn a_creation_that_fails_is_tried_elsewhere_and_keeps_its_slot() {
         .await;
     let (scheduler, again) = other.next_create().await;
     assert_eq!(again.container, create.container);
+    // Late words of the one that failed, through every scheduler, are not about the container that is elsewhere now.
+    for at in cluster.members.keys() {
+        let reason = "late".to_owned();
+        failing
+            .report(*at, &create, failed(v1::CreationError::Whisk))
+            .await;
+        failing
+            .report(*at, &create, Change::Running(v1::ContainerRunning {}))
+            .await;
+        failing
+            .report(*at, &create, Change::Removed(v1::ContainerRemoved { reason }))
+            .await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
     other.run(scheduler, &again, 1).await;
     let (scheduler, deliver) = other.next_deliver().await;
     other

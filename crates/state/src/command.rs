@@ -178,6 +178,9 @@ pub struct ContainerUpdate {
     pub container: ContainerId,
     /// What happened.
     pub change: ContainerChange,
+    /// The invoker that says so and its session; the change is ignored unless the container is there. `None` is the
+    /// word of a scheduler.
+    pub reporter: Option<(InvokerId, SessionId)>,
 }
 
 /// What happened to a container. Changes of a container that is gone are ignored.

@@ -21,7 +21,8 @@ enum Next {
 }
 
 impl State {
-    /// Applies each update by itself; one that cannot be applied does not keep the others from it. The answer is
+    /// Applies each update by itself; one that cannot be applied does not keep the others from it, and the report of
+    /// an invoker about a container that is not on it, in that session, changes nothing. The answer is
     /// a refusal only if nothing changed because of that.
     pub(crate) fn apply_update_containers(
         &mut self,
@@ -33,9 +34,13 @@ impl State {
         for ContainerUpdate {
             container: id,
             change,
+            reporter,
         } in updates
         {
             let Some(row) = self.container(*id) else { continue };
+            if reporter.is_some() && row.invoker != *reporter {
+                continue; // It is somewhere else by now.
+            }
             match self.next_container(*id, row, change) {
                 Ok(Next::Same) => continue,
                 Ok(Next::Record(row)) => self.put_container(*id, row, turn),

@@ -116,7 +116,11 @@ fn update_that_cannot_be_applied_does_not_keep_the_others_from_it() {
     let nowhere = ContainerChange::Placed {
         invoker: InvokerId(9),
     };
-    let update = |container, change| ContainerUpdate { container, change };
+    let update = |container, change| ContainerUpdate {
+        container,
+        change,
+        reporter: None,
+    };
     let updates = vec![
         update(ids[0], nowhere),
         update(gone, ContainerChange::Removed),
@@ -141,4 +145,46 @@ fn paused_container_gives_its_slot_back() {
     world.update(id, ContainerChange::Warm);
     let counts = world.state.queue_counts(&key);
     assert_eq!((counts.slots(), counts.warm), (0, 1));
+}
+
+#[test]
+fn report_of_an_invoker_that_does_not_have_the_container_changes_nothing() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let id = world.reserve(&key, 1).remove(0);
+    world.update(id, PLACED);
+    let first = world.state.container(id).unwrap().invoker.unwrap();
+    let second = ContainerChange::Placed {
+        invoker: InvokerId(2),
+    };
+    world.update(id, second);
+    let there = world.state.container(id).unwrap().invoker.unwrap();
+    assert_ne!(first, there);
+    let earlier_life = (there.0, SessionId(there.1.0 + 1000));
+    for stranger in [first, earlier_life] {
+        for change in [
+            ContainerChange::Running,
+            ContainerChange::Warm,
+            ContainerChange::Removed,
+        ] {
+            let before = world.state.container(id).cloned();
+            world.apply(Command::UpdateContainers {
+                updates: vec![ContainerUpdate {
+                    container: id,
+                    change,
+                    reporter: Some(stranger),
+                }],
+            });
+            assert_eq!(world.state.container(id).cloned(), before);
+        }
+    }
+    world.apply(Command::UpdateContainers {
+        updates: vec![ContainerUpdate {
+            container: id,
+            change: ContainerChange::Removed,
+            reporter: Some(there),
+        }],
+    });
+    assert_eq!(world.state.container(id), None);
 }

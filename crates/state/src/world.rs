@@ -168,7 +168,11 @@ impl World {
 
     pub(crate) fn update(&mut self, container: ContainerId, change: ContainerChange) -> Applied {
         self.apply(Command::UpdateContainers {
-            updates: vec![ContainerUpdate { container, change }],
+            updates: vec![ContainerUpdate {
+                container,
+                change,
+                reporter: None,
+            }],
         })
     }
 

@@ -38,8 +38,9 @@ impl Lease {
         }
     }
 
-    /// The keepalive (or the opening of the session) that was sent at `sent_at` was acknowledged. An older one than
-    /// the newest known changes nothing.
+    /// The keepalive that was sent at `sent_at` was acknowledged. An older one than the newest known changes nothing.
+    /// The opening of a session counts as one only where it is sure that this request opened it: a repeated one finds
+    /// the session and renews nothing.
     pub fn acknowledge(&mut self, sent_at: Instant) {
         self.sent_at = self.sent_at.max(Some(sent_at));
     }

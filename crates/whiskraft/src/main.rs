@@ -26,8 +26,9 @@ use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
 
-/// What a server logs unless told otherwise; openraft tells at `info` what only its authors need.
-const SERVER_LOG: &str = "info,openraft=warn";
+/// What a server logs unless told otherwise; openraft warns of every heartbeat that a
+/// dead peer does not answer; whiskraft_raft says once when a peer goes and comes.
+const SERVER_LOG: &str = "info,openraft=error";
 /// What the other commands log unless told otherwise.
 const COMMAND_LOG: &str = "warn";
 

@@ -53,6 +53,8 @@ struct State {
     blobs: BTreeMap<Vec<u8>, Bytes>,
     blob_reads: u32,
     sessions_refused: u32,
+    /// The newest session with an acknowledged keepalive.
+    acked: u64,
 }
 
 /// What all fake schedulers share.
@@ -75,6 +77,7 @@ struct Node {
 pub(crate) struct FakeScheduler {
     pub(crate) id: u64,
     pub(crate) address: String,
+    state: Arc<Mutex<State>>,
     node: Arc<Mutex<Node>>,
     said: mpsc::Receiver<Said>,
     held: Vec<Said>,
@@ -104,6 +107,7 @@ impl Cluster {
             blobs: BTreeMap::new(),
             blob_reads: 0,
             sessions_refused: 0,
+            acked: 0,
         };
         let state = Arc::new(Mutex::new(state));
         let mut schedulers = Vec::new();
@@ -251,6 +255,7 @@ impl FakeScheduler {
         Self {
             id,
             address,
+            state: Arc::clone(state),
             node,
             said,
             held: Vec::new(),
@@ -311,7 +316,7 @@ impl FakeScheduler {
         }
     }
 
-    /// Waits for both streams of a session.
+    /// Waits for both streams of a session and, unless keepalives are muted, for the first acknowledged keepalive.
     pub(crate) async fn connected(&mut self, session: u64) {
         for _ in 0..2 {
             self.hear(|said| matches!(said, Said::Hello(hello) if hello.session == session).then_some(()))
@@ -319,6 +324,9 @@ impl FakeScheduler {
         }
         while lock(&self.node).pull.is_none() {
             tokio::task::yield_now().await;
+        }
+        while !lock(&self.node).mute_keepalives && lock(&self.state).acked < session {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
@@ -339,10 +347,23 @@ impl FakeScheduler {
         });
     }
 
-    /// A container that asks for its first activation.
+    /// A container that asks for its first activation. The acknowledged keepalive that lets the invoker create one may
+    /// have gone to another scheduler and be under way still.
     pub(crate) async fn create(&mut self, seq: u64) {
-        self.create_from(seq, 1, action());
-        self.credit(seq).await;
+        loop {
+            self.create_from(seq, 1, action());
+            let is_asking = self.hear(|said| match said {
+                Said::Credit(credit) => (credit.container == Some(container(seq))).then_some(true),
+                Said::Report(report) if report.container == Some(container(seq)) => {
+                    matches!(report.change, Some(Change::Failed(_))).then_some(false)
+                }
+                _ => None,
+            });
+            if is_asking.await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(crate) fn deliver(&self, number: u8, seq: u64, epoch: u64) {
@@ -505,6 +526,8 @@ impl Service {
                             ..Default::default()
                         }))
                         .await;
+                    let mut state = lock(&self.state);
+                    state.acked = state.session;
                 }
             }
             if let Some(memory) = frame.memory {

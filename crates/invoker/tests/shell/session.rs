@@ -7,7 +7,7 @@ use whiskraft_invoker::{OpenError, StartError, StopReason};
 use whiskraft_proto::v1;
 use whiskraft_types::InvokerId;
 
-use crate::fake::{Cluster, INVOKER, Said, backend, id, text};
+use crate::fake::{Cluster, INVOKER, Said, action, backend, id, text};
 
 fn conflict() -> Option<v1::rejection::Kind> {
     Some(v1::rejection::Kind::Conflict(v1::Conflict {}))
@@ -82,6 +82,76 @@ async fn keepalives_go_to_one_scheduler_and_move_when_it_is_silent() {
     other
         .hear(|said| matches!(said, Said::Memory(memory) if memory.healthy).then_some(()))
         .await;
+}
+
+#[tokio::test]
+async fn opening_gives_no_lease_and_the_first_keepalive_does() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.mute_keepalives(true);
+    let _invoker = cluster
+        .invoker(&backend(Behaviour::default()), |_| {})
+        .await
+        .unwrap();
+    let session = cluster.session();
+    cluster.schedulers[0].connected(session).await;
+    cluster.schedulers[0].create_from(1, 1, action());
+    let failed = cluster.schedulers[0].failed(1).await;
+    assert!(failed.message.contains("fenced"), "{}", failed.message);
+    cluster.mute_keepalives(false);
+    cluster.schedulers[0].create(2).await;
+}
+
+#[tokio::test]
+async fn first_keepalive_leaves_with_the_first_link() {
+    // Keepalives are 6 s apart.
+    let mut cluster = Cluster::with_ttl(1, Duration::from_secs(60)).await;
+    let _invoker = cluster
+        .invoker(&backend(Behaviour::default()), |_| {})
+        .await
+        .unwrap();
+    let session = cluster.session();
+    let unfenced = async {
+        cluster.schedulers[0].connected(session).await;
+        cluster.schedulers[0].create(1).await;
+    };
+    tokio::time::timeout(Duration::from_secs(3), unfenced)
+        .await
+        .unwrap();
+}
+
+fn long_init() -> Behaviour {
+    Behaviour {
+        init: Duration::from_millis(1200),
+        ..Behaviour::default()
+    }
+}
+
+#[tokio::test]
+async fn lease_that_ends_during_init_is_noticed_before_the_start() {
+    let mut cluster = Cluster::with_ttl(1, Duration::from_millis(1000)).await;
+    let backend = backend(long_init());
+    let _invoker = cluster.invoker(&backend, |_| {}).await.unwrap();
+    let session = cluster.session();
+    cluster.schedulers[0].connected(session).await;
+    cluster.schedulers[0].create(1).await;
+    cluster.mute_keepalives(true);
+    cluster.schedulers[0].deliver(1, 1, 1);
+    let reason = cluster.schedulers[0].refused(1).await;
+    assert!(reason.contains("between init and start"), "{reason}");
+    assert!(backend.started().is_empty());
+}
+
+#[tokio::test]
+async fn init_may_outlast_the_lease_it_began_under_while_keepalives_are_answered() {
+    let mut cluster = Cluster::with_ttl(1, Duration::from_millis(1000)).await;
+    let backend = backend(long_init());
+    let _invoker = cluster.invoker(&backend, |_| {}).await.unwrap();
+    let session = cluster.session();
+    let scheduler = &mut cluster.schedulers[0];
+    scheduler.connected(session).await;
+    scheduler.create(1).await;
+    scheduler.deliver(1, 1, 1);
+    scheduler.completed(1).await;
 }
 
 #[tokio::test]

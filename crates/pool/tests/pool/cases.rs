@@ -13,10 +13,15 @@ fn world() -> World {
     World::with_memory_mib(crate::world::TOTAL_MIB)
 }
 
+/// What ran in a container of `warm`; its result is not acknowledged.
+fn result_of_warm(c: whiskraft_types::ContainerId) -> ActivationId {
+    id(200 + u8::try_from(c.seq).unwrap())
+}
+
 /// A paused container with its code loaded.
 fn warm(world: &mut World, memory: u64) -> whiskraft_types::ContainerId {
     let c = world.running(0, memory, 1);
-    world.deliver(id(200 + u8::try_from(c.seq).unwrap()), c);
+    world.deliver(result_of_warm(c), c);
     let worker = world.worker(c);
     world.finish(worker, true);
     world.pass(GRACE, false);
@@ -255,6 +260,74 @@ fn removal_is_told_when_the_last_result_is_acknowledged() {
     world.step(Input::ResultsAcked { ids: vec![id(1)] });
     assert!(!is_told(&world), "one result is left");
     world.step(Input::ResultsAcked { ids: vec![id(2)] });
+    assert!(is_told(&world));
+}
+
+#[test]
+fn end_of_a_resumed_container_is_told_when_the_results_of_its_old_id_are_acknowledged() {
+    let mut world = world();
+    let old = warm(&mut world, 256);
+    let new = world.create(0, 256, 1, Some(old));
+    world.settle();
+    ack_all(&mut world);
+    world.step(Input::Remove {
+        container: new,
+        now: false,
+    });
+    world.settle();
+    assert_eq!(world.life(new), None);
+    let is_told = |world: &World| matches!(changes(world, new)[..], [.., Change::Removed { .. }]);
+    assert!(!is_told(&world));
+    world.step(Input::ResultsAcked {
+        ids: vec![result_of_warm(old)],
+    });
+    assert!(is_told(&world));
+}
+
+#[test]
+fn failure_of_a_resumed_container_is_held_back_like_a_removal() {
+    let mut world = world();
+    let old = warm(&mut world, 256);
+    let new = world.create(0, 256, 1, Some(old));
+    let worker = world.worker(new);
+    let host = world.hosts[&worker].clone();
+    world.fail_one(worker, &host);
+    world.gone(worker);
+    let worker = world.worker(new);
+    assert_eq!(world.life(new), Some(Life::Creating));
+    let host = world.hosts[&worker].clone();
+    world.fail_one(worker, &host);
+    assert_eq!(world.life(new), None);
+    assert!(changes(&world, new).is_empty());
+    world.step(Input::ResultsAcked {
+        ids: vec![result_of_warm(old)],
+    });
+    assert!(matches!(changes(&world, new)[..], [Change::Failed { .. }]));
+}
+
+#[test]
+fn results_of_an_evicted_container_hold_the_end_of_the_one_that_was_to_resume_it() {
+    let mut world = world();
+    let old = warm(&mut world, 256);
+    world.step(Input::Remove {
+        container: old,
+        now: true,
+    });
+    world.settle();
+    let new = world.create(0, 256, 1, Some(old));
+    world.settle();
+    assert_eq!(world.life(new), Some(Life::Fresh));
+    world.step(Input::Remove {
+        container: new,
+        now: true,
+    });
+    world.settle();
+    let is_told = |world: &World| matches!(changes(world, new)[..], [.., Change::Removed { .. }]);
+    ack_all(&mut world);
+    assert!(!is_told(&world));
+    world.step(Input::ResultsAcked {
+        ids: vec![result_of_warm(old)],
+    });
     assert!(is_told(&world));
 }
 

@@ -134,7 +134,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Gives waiting activations to containers that ask, until one of both runs out.
     pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
-        while !self.is_fenced && self.containers.has_ready() {
+        while self.may_hand_out() && self.containers.has_ready() {
             let Some(ticket) = self.waiting.pop() else { return };
             let Some(entry) = self.ledger.find_mut(ticket.id) else {
                 continue;

@@ -53,6 +53,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.settle_overdue(now, out);
         self.expired_at = now;
         self.ledger.expire(now, &self.settings, &mut acknowledge_to(out));
+        self.lost = self.lost.filter(|(_, until)| now < *until);
+        self.pump(now, out);
         if self.decide_at.is_some_and(|at| at <= now) {
             self.decide(now, counts, out);
         }
@@ -121,11 +123,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.decide_at = Some(at);
             return;
         }
+        if self.ledger.is_full(&self.settings) {
+            // Another container would get nothing.
+            self.decide_at = (!self.waiting.is_empty()).then_some(now + self.settings.decision_interval);
+            return;
+        }
         let snapshot = self.snapshot(now, counts);
-        let decision = match &self.rule {
-            Some(rule) => rule.decide(&snapshot),
-            None => BuiltInRule.decide(&snapshot),
-        };
+        let decision = BuiltInRule.decide(&snapshot);
         tracing::trace!(queue = %self.key, ?snapshot, ?decision, "decided");
         match decision {
             Decision::Skip | Decision::DisableNamespaceThrottling => self.starved = None,

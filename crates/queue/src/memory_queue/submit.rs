@@ -60,7 +60,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.is_removing {
             return Err(Rejection::NoQueue);
         }
-        let limit = if self.is_throttled {
+        let limit = if self.is_throttled || self.ledger.is_full(&self.settings) {
             Some(ThrottleScope::Action)
         } else {
             self.is_starved(now).then_some(ThrottleScope::Namespace)
@@ -168,7 +168,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Why an activation must end as soon as it is accepted.
     fn doom(&mut self, now: Instant, attempt: u32) -> Option<(ActivationStatus, String)> {
-        if let Some(invoker) = self.lost.filter(|_| attempt > 1) {
+        if let Some(invoker) = self.lost(now).filter(|_| attempt > 1) {
             return Some((ActivationStatus::WhiskError, lost_text(invoker)));
         }
         self.developer_failure(now)
@@ -184,6 +184,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     ) {
         self.ledger
             .received(id, controller, now, &self.settings, &mut acknowledge_to(out));
+        // Nothing was handed out while too many outcomes were owed.
+        self.pump(now, out);
     }
 }
 

@@ -35,7 +35,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         // The former leader has asked for the first container long ago; moving a queue is no reason for another.
         self.initialized = true;
         self.decide_at = None;
-        self.lost = lost.first().copied();
+        let until = now + self.settings.lost_keep;
+        self.lost = lost.first().map(|invoker| (*invoker, until));
         self.expected.extend(expected);
         for KnownContainer {
             container,
@@ -181,7 +182,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.disconnected.remove(&invoker);
         if self.expected.remove(&invoker) {
             // It did not say what it had, and never will.
-            self.lost = Some(invoker);
+            self.lost = Some((invoker, now + self.settings.lost_keep));
         }
         let gone: BTreeSet<_> = self.containers.on(invoker).into_iter().collect();
         let ids = self
@@ -206,7 +207,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.scale_after.take().is_some() {
             self.decide_soon(now);
         }
-        if let Some(invoker) = self.lost {
+        if let Some(invoker) = self.lost(now) {
             let ids = self.held.ids();
             return self.fail_all(now, ids, ActivationStatus::WhiskError, &lost_text(invoker), out);
         }

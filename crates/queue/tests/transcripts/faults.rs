@@ -157,6 +157,21 @@ fn invoker_lost_with_the_former_leader_counts_too() {
 }
 
 #[test]
+fn lost_invoker_counts_only_as_long_as_the_sdk_submits_what_it_had() {
+    check(
+        "takeover lost i7
+         have c1
+         credit c1 x2 -> nothing
+         wait 659s -> nothing
+         submit a1 attempt 2 -> accepted a1,\
+          failed a1 to k1 whisk: The activation may have started on invoker 7\\, which was lost.
+         received a1 -> nothing
+         wait 1s -> nothing
+         submit a2 attempt 2 -> accepted a2, deliver a2 to c1",
+    );
+}
+
+#[test]
 fn takeover_of_an_idle_queue_asks_for_nothing() {
     check(
         "takeover

@@ -39,7 +39,11 @@ struct Rig {
 
 impl Default for Rig {
     fn default() -> Self {
-        let settings = QueueSettings::default();
+        // Longer than other waits, so that transcripts about these need not speak of it.
+        let settings = QueueSettings {
+            result_grace: Duration::from_secs(60),
+            ..QueueSettings::default()
+        };
         Self {
             settings,
             queue: None,
@@ -108,6 +112,8 @@ impl Rig {
         match name {
             "len-max" => self.settings.len_max = u32::try_from(value).unwrap(),
             "results-max" => self.settings.results_max = value,
+            "dedup-max" => self.settings.dedup_max = value,
+            "unconfirmed-max" => self.settings.unconfirmed_max = value,
             other => panic!("no setting {other:?}"),
         }
     }

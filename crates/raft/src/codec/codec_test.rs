@@ -69,7 +69,14 @@ fn updates() -> Vec<ContainerUpdate> {
         ContainerChange::Warm,
         ContainerChange::Removed,
     ]
-    .map(|change| ContainerUpdate { container, change })
+    .map(|change| {
+        let is_report = matches!(change, ContainerChange::Running | ContainerChange::Warm);
+        ContainerUpdate {
+            container,
+            change,
+            reporter: is_report.then_some((InvokerId(3), SessionId(12))),
+        }
+    })
     .to_vec()
 }
 

@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(25);
 const STALL_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for the log to take an expiry or a renewal before it is tried again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before an expiry without outcome is proposed again.
+const WRITE_PAUSE: Duration = Duration::from_millis(200);
 /// Sessions in one command.
 const BATCH_MAX: usize = 1000;
 
@@ -67,6 +69,29 @@ impl KeeperHandle {
 enum Decided {
     Expired(Vec<(SessionId, u64)>),
     Renewed,
+}
+
+/// Whether a proposal may still come to something that this node has not seen. While an expiry is in doubt its sessions
+/// are renewed through the log only: acknowledged from memory they could end under a lease that their holder trusts.
+#[derive(Debug, Default)]
+struct Doubt {
+    /// Newest term in which the log may have taken it without saying so.
+    since: Option<u64>,
+}
+
+impl Doubt {
+    /// Takes the answer to one more attempt, the term after it and the lease as it is now. Settled is what the log
+    /// answered, what it never took, and what it took in a term whose entries a newer lease has decided.
+    fn is_settled_by(&mut self, answer: &Result<(), NotDone>, term: u64, lease: Option<u64>) -> bool {
+        match answer {
+            // In order: with this attempt the earlier ones are decided.
+            Ok(()) => return true,
+            Err(NotDone::Unknown(_)) => self.since = Some(term),
+            Err(NotDone::NotLeader(_) | NotDone::Busy(_) | NotDone::Full(_)) => {}
+        }
+        self.since
+            .is_none_or(|since| lease.is_some_and(|lease| lease > since))
+    }
 }
 
 /// The actor.
@@ -160,10 +185,18 @@ impl Keeper {
                 let command = Command::ExpireSessions {
                     sessions: due.clone(),
                 };
-                if let Err(error) = core.write(command, WRITE_TIMEOUT).await {
-                    tracing::warn!(?error, "expiry of sessions not confirmed");
+                let mut doubt = Doubt::default();
+                loop {
+                    let answer = core.write(command.clone(), WRITE_TIMEOUT).await.map(|_| ());
+                    let term = core.metrics(|metrics| metrics.current_term);
+                    if doubt.is_settled_by(&answer, term, core.lease()) {
+                        return Decided::Expired(due);
+                    }
+                    if let Err(NotDone::Unknown(error)) = answer {
+                        tracing::warn!(error, "expiry of sessions not confirmed, tries again");
+                    }
+                    tokio::time::sleep(WRITE_PAUSE).await;
                 }
-                Decided::Expired(due)
             });
         }
     }
@@ -258,5 +291,43 @@ impl Keeper {
             drop(answer.send(result));
             Decided::Renewed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown() -> Result<(), NotDone> {
+        Err(NotDone::Unknown("no quorum".to_owned()))
+    }
+
+    #[test]
+    fn expiry_without_outcome_is_in_doubt_until_the_log_or_a_newer_term_answers() {
+        let mut doubt = Doubt::default();
+        assert!(!doubt.is_settled_by(&unknown(), 3, Some(3)));
+        // Refusals of later attempts say nothing about the first one.
+        assert!(!doubt.is_settled_by(&Err(NotDone::Busy(String::new())), 3, Some(3)));
+        assert!(!doubt.is_settled_by(&Err(NotDone::NotLeader(Some(2))), 4, None));
+        assert!(!doubt.is_settled_by(&unknown(), 5, Some(5)));
+        assert!(doubt.is_settled_by(&Ok(()), 5, Some(5)));
+
+        let mut doubt = Doubt::default();
+        assert!(!doubt.is_settled_by(&unknown(), 3, None));
+        assert!(
+            doubt.is_settled_by(&Err(NotDone::Busy(String::new())), 6, Some(6)),
+            "the lease of a later term has applied what survived of the earlier ones"
+        );
+    }
+
+    #[test]
+    fn refused_expiry_is_settled_at_once() {
+        for refusal in [
+            NotDone::NotLeader(None),
+            NotDone::Busy(String::new()),
+            NotDone::Full(String::new()),
+        ] {
+            assert!(Doubt::default().is_settled_by(&Err(refusal), 3, Some(3)));
+        }
     }
 }

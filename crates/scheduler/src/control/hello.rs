@@ -3,7 +3,7 @@
 use tonic::Status;
 use whiskraft_proto::v1;
 use whiskraft_state::SessionOwner;
-use whiskraft_types::{InvokerId, SessionId};
+use whiskraft_types::{ContainerId, InvokerId, SessionId};
 
 use crate::context::Context;
 
@@ -12,6 +12,14 @@ use crate::context::Context;
 pub(crate) struct Peer {
     pub(crate) invoker: InvokerId,
     pub(crate) session: SessionId,
+}
+
+impl Peer {
+    /// Whether a container is on it, in this session, as far as this node knows.
+    pub(crate) fn has(self, context: &Context, container: ContainerId) -> bool {
+        let on = context.node.read(|state| state.container(container)?.invoker);
+        on == Some((self.invoker, self.session))
+    }
 }
 
 /// What a hello amounts to.

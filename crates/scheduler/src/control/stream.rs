@@ -18,7 +18,8 @@ use crate::creation::CreationHandle;
 use crate::reports::ReportsHandle;
 use crate::updates::UpdatesHandle;
 
-/// Reports and keepalives under way per stream; above it the stream is not read, and the invoker waits.
+/// Reports and keepalives under way per stream, acknowledgements that the invoker has not taken included; above it the
+/// stream is not read, and the invoker waits.
 const UNDER_WAY_MAX: usize = 1024;
 /// Commands put into one frame.
 const COMMANDS_PER_FRAME: usize = 64;
@@ -123,12 +124,16 @@ impl ControlStream {
                     Some(command) => self.on_command(command),
                     None => return, // Another stream of the same invoker took over, or its session ended.
                 },
-                frame = incoming.message(), if !self.ending && self.under_way.len() < UNDER_WAY_MAX => match frame {
+                frame = incoming.message(), if self.reads() => match frame {
                     Ok(Some(frame)) => self.on_frame(frame).await,
                     Ok(None) | Err(_) => return,
                 },
             }
         }
+    }
+
+    fn reads(&self) -> bool {
+        !self.ending && self.under_way.len() + self.next.report_acks.len() < UNDER_WAY_MAX
     }
 
     fn has_room(&self) -> bool {
@@ -210,7 +215,10 @@ impl ControlStream {
         let container = ContainerId::from(container);
         let change = match change {
             Change::Running(_) => {
-                self.parts.creation.succeeded(container).await;
+                // Elsewhere it still has to come; and what this node does not know yet the table will tell.
+                if self.peer.has(&self.parts.context, container) {
+                    self.parts.creation.succeeded(container).await;
+                }
                 ContainerChange::Running
             }
             Change::Warm(_) => ContainerChange::Warm,
@@ -223,7 +231,7 @@ impl ControlStream {
                 if self
                     .parts
                     .creation
-                    .failed(container, self.peer.invoker, error, failed.message)
+                    .failed(container, self.peer, error, failed.message)
                     .await
                 {
                     self.under_way
@@ -234,7 +242,8 @@ impl ControlStream {
                 ContainerChange::Removed
             }
         };
-        let applied = self.parts.updates.apply(container, change).await;
+        let reporter = Some((self.peer.invoker, self.peer.session));
+        let applied = self.parts.updates.apply(container, change, reporter).await;
         self.under_way.push(Box::pin(async move {
             let _ = applied.await;
             Done::Report { seq }

@@ -139,18 +139,21 @@ impl CreationActor {
             }
             Message::Failed {
                 container,
-                invoker,
+                peer,
                 error,
                 message,
                 known,
             } => {
                 let _ = known.send(self.jobs.contains(container));
+                // A late failure of an earlier attempt says nothing about this one.
                 let is_current = self
                     .jobs
                     .get_mut(container)
-                    .is_some_and(|job| job.target == Some(invoker));
+                    .is_some_and(|job| job.is_with(peer.invoker))
+                    && peer.has(&self.parts.context, container);
                 if is_current {
-                    self.on_failure(container, Some(invoker), error, message).await;
+                    self.on_failure(container, Some(peer.invoker), error, message)
+                        .await;
                 }
             }
             Message::Gone(containers) => containers
@@ -250,7 +253,7 @@ impl CreationActor {
                     let applied = self
                         .parts
                         .updates
-                        .apply(container, ContainerChange::Placed { invoker })
+                        .apply(container, ContainerChange::Placed { invoker }, None)
                         .await;
                     self.under_way.push(Box::pin(async move {
                         let _ = applied.await;

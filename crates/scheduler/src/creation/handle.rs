@@ -1,7 +1,9 @@
 //! The near end of the creation actor.
 
 use tokio::sync::{mpsc, oneshot};
-use whiskraft_types::{ByteSize, ContainerId, CreationError, Epoch, InvokerId, QueueKey, Revision};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, Epoch, QueueKey, Revision};
+
+use crate::control::hello::Peer;
 
 /// Messages that wait. Wishes beyond it are refused and repeated by their queues; reports wait on their streams.
 const MESSAGES_MAX: usize = 4096;
@@ -27,7 +29,7 @@ pub(crate) enum Message {
     /// An invoker could not create it; answered with whether anybody here waits for it.
     Failed {
         container: ContainerId,
-        invoker: InvokerId,
+        peer: Peer,
         error: CreationError,
         message: String,
         known: oneshot::Sender<bool>,
@@ -62,7 +64,7 @@ impl CreationHandle {
     pub(crate) async fn failed(
         &self,
         container: ContainerId,
-        invoker: InvokerId,
+        peer: Peer,
         error: CreationError,
         message: String,
     ) -> bool {
@@ -71,7 +73,7 @@ impl CreationHandle {
             .sender
             .send(Message::Failed {
                 container,
-                invoker,
+                peer,
                 error,
                 message,
                 known,

@@ -24,6 +24,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Whether an invoker was told to create it and has not failed since.
+    pub(crate) fn is_with(&self, invoker: InvokerId) -> bool {
+        self.sent && self.target == Some(invoker)
+    }
+
     pub(crate) fn new(job: CreationJob, wish: Wish, resume: Option<(ContainerId, InvokerId)>) -> Self {
         let wake = job.deadline();
         Self {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ use crate::wire;
 
 /// Frames that wait for a slow receiver; the rest waits in the ring, which is bounded.
 const FRAMES_MAX: usize = 4;
+/// Longest wait for a revision that the watcher has seen elsewhere, before it gets the tables that are here.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Events in one frame of a snapshot: some 100 KiB.
 const SNAPSHOT_EVENTS_MAX: usize = 1000;
 
@@ -83,6 +86,9 @@ impl Watcher {
             let (state, events) = self.context.node.subscribe();
             WatchStart::Snapshot(state, events)
         } else {
+            // This node may be behind the one that the watcher comes from.
+            let reached = self.context.node.wait_applied(after);
+            let _ = tokio::time::timeout(CATCH_UP_WAIT_MAX, reached).await;
             self.context.node.watch(after)
         };
         let mut resync = after != LogRevision(0);

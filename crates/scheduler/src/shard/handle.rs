@@ -65,7 +65,7 @@ impl ShardsHandle {
         }
     }
 
-    /// Sends to every other shard that has room; for requests that may get lost.
+    /// Sends to every shard that has room, the one that asks included; for requests that may get lost.
     pub(crate) fn try_send_all(&self, mut request: impl FnMut() -> Request) {
         for shard in self.shards.iter() {
             let _ = shard.requests.try_send(request());

@@ -148,6 +148,7 @@ impl Shard {
     }
 
     fn on_pull_kind(&mut self, slot: Slot, invoker: InvokerId, kind: PullKind) {
+        let strangers = self.strangers(slot, &kind);
         let input = match kind {
             PullKind::Credit {
                 container,
@@ -204,6 +205,32 @@ impl Shard {
             }
         };
         self.step(slot, input);
+        // Noted for the queue's answer only: the table will not tell when they are gone.
+        if let Some(local) = self.queues.get_mut(slot) {
+            for container in strangers {
+                local.places.remove(&container);
+            }
+        }
+    }
+
+    /// Containers that an invoker names and neither the tables nor the places know.
+    fn strangers(&self, slot: Slot, kind: &PullKind) -> Vec<ContainerId> {
+        let Some(local) = self.queues.get(slot) else {
+            return Vec::new();
+        };
+        let is_strange = |container: &ContainerId| {
+            !local.places.contains_key(container) && !self.mirror.knows(&local.key, *container)
+        };
+        match kind {
+            PullKind::Credit { container, .. } | PullKind::Withdraw { container } => {
+                Some(*container).filter(is_strange).into_iter().collect()
+            }
+            PullKind::Register { containers, .. } => {
+                let named = containers.iter().map(|container| container.container);
+                named.filter(is_strange).collect()
+            }
+            PullKind::Started { .. } | PullKind::Completed { .. } | PullKind::Refused { .. } => Vec::new(),
+        }
     }
 
     /// Notes where a container is.

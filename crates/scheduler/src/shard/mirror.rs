@@ -70,6 +70,11 @@ impl Mirror {
         }
     }
 
+    /// Whether the tables have the container of that queue.
+    pub(crate) fn knows(&self, key: &QueueKey, id: ContainerId) -> bool {
+        self.rows.get(key).is_some_and(|rows| rows.contains_key(&id))
+    }
+
     fn lose(&mut self, now: Instant, key: &QueueKey, invoker: InvokerId) {
         let lost = self.lost.entry(key.clone()).or_default();
         lost.retain(|(other, _)| *other != invoker);
@@ -199,7 +204,9 @@ mod tests {
         let mut mirror = Mirror::default();
         let row = record(7, ContainerState::Running);
         mirror.put(container(1), &row);
+        assert!(mirror.knows(&row.key, container(1)) && !mirror.knows(&row.key, container(2)));
         mirror.remove(at(1), container(1), &row, &BTreeSet::new());
+        assert!(!mirror.knows(&row.key, container(1)));
         assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
         mirror.put(container(2), &row);
         mirror.remove(at(1), container(2), &row, &BTreeSet::from([SessionId(107)]));

@@ -81,6 +81,20 @@ impl Outbox {
         }
     }
 
+    /// Ends the streams of all sessions that are said to have ended; gives their invokers.
+    pub(crate) fn cut_ended(&mut self, has_ended: impl Fn(SessionId) -> bool) -> Vec<InvokerId> {
+        let mut cut = Vec::new();
+        self.invokers.retain(|invoker, (session, lane)| {
+            let ends = has_ended(*session);
+            if ends {
+                lane.end.cut.notify_one();
+                cut.push(*invoker);
+            }
+            !ends
+        });
+        cut
+    }
+
     pub(crate) fn is_current(&self, invoker: InvokerId, stream: StreamId) -> bool {
         self.invokers
             .get(&invoker)
@@ -134,5 +148,40 @@ impl Outbox {
             }
         }
         cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use tokio::sync::{Notify, mpsc};
+
+    use super::*;
+
+    #[test]
+    fn streams_of_ended_sessions_are_cut_and_no_others() {
+        let mut outbox = Outbox::default();
+        let open = |outbox: &mut Outbox, number: u64| {
+            let (items, receiver) = mpsc::channel(1);
+            let cut = Arc::new(Notify::new());
+            let end = StreamEnd {
+                stream: StreamId(number),
+                items,
+                cut: Arc::clone(&cut),
+            };
+            outbox.open_invoker(InvokerId(number), SessionId(100 + number), end);
+            (cut, receiver)
+        };
+        let (ended, _ended_items) = open(&mut outbox, 1);
+        let (live, _live_items) = open(&mut outbox, 2);
+        assert_eq!(
+            outbox.cut_ended(|session| session == SessionId(101)),
+            [InvokerId(1)]
+        );
+        assert!(!outbox.is_connected(InvokerId(1)) && outbox.is_connected(InvokerId(2)));
+        assert!(ended.notified().now_or_never().is_some());
+        assert!(live.notified().now_or_never().is_none());
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
-use whiskraft_queue::{ActionProfile, Input, MemoryQueue};
+use whiskraft_queue::{ActionProfile, ActivationState, Input, MemoryQueue, Outcome};
 use whiskraft_raft::Batch;
 use whiskraft_state::{ContainerRecord, ContainerState, DocumentKey, Event, QueueRecord, State};
 use whiskraft_types::{
-    ActionLimits, ByteSize, ContainerId, InvokerId, NamespaceName, NotLeader, QueueKey, Rejection, Revision,
-    SessionId,
+    ActionLimits, ActivationStatus, ByteSize, ContainerId, InvokerId, NamespaceName, NotLeader, QueueKey,
+    Rejection, Revision, SessionId,
 };
 
 use crate::fence::FenceView;
@@ -22,6 +22,7 @@ use crate::shard::actor::Shard;
 use crate::shard::handle::shard_of;
 use crate::shard::local::{LocalQueue, Slot};
 use crate::shard::mirror::Mirror;
+use crate::shard::outputs::record_of;
 use crate::shard::parked::ParkedItem;
 
 /// Lost invokers are remembered for so many TTLs (8 s by default): longer than a leader that died with them can stay
@@ -44,6 +45,12 @@ pub(crate) enum TableChanges {
         state: State,
         own: Arc<BTreeSet<SessionId>>,
     },
+}
+
+/// Whether a leadership of this session may begin: it is one of ours, and neither it nor a later one has ended. The
+/// log's tail may still name one whose end the session task knows already.
+fn can_lead(session: SessionId, own: &BTreeSet<SessionId>, ended: Option<SessionId>) -> bool {
+    own.contains(&session) && ended.is_none_or(|ended| session > ended)
 }
 
 impl Shard {
@@ -161,10 +168,11 @@ impl Shard {
 
     fn on_leadership(&mut self, key: &QueueKey, record: Option<&QueueRecord>) {
         let me = self.parts.context.node.id();
+        let ended = self.dropped.max(self.parts.context.fence.view().ended);
         let mine = record.and_then(|record| {
             let (_, session) = record
                 .leader
-                .filter(|(id, session)| *id == me && self.own.contains(session))?;
+                .filter(|(id, session)| *id == me && can_lead(*session, &self.own, ended))?;
             Some((session, record))
         });
         if let Some(slot) = self.queues.slot(key) {
@@ -246,8 +254,22 @@ impl Shard {
             })
         });
         for (controller, id) in local.queue.unfinished() {
-            self.outbox
-                .result(controller, ResultItem::Rejected(id, rejection.clone()));
+            // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
+            let is_orphan = record.is_none()
+                && matches!(
+                    local.queue.find(id),
+                    Some(ActivationState::Delivered(_) | ActivationState::Started(_))
+                );
+            let item = if is_orphan {
+                ResultItem::Completed {
+                    key: local.key.clone(),
+                    epoch: local.epoch,
+                    record: record_of(id, orphaned()),
+                }
+            } else {
+                ResultItem::Rejected(id, rejection.clone())
+            };
+            self.outbox.result(controller, item);
         }
     }
 
@@ -319,6 +341,12 @@ impl Shard {
     /// Starts anew from the tables as they are.
     fn reset(&mut self, state: &State) {
         self.follows = true;
+        // A session newer than these tables is not ended but unknown.
+        let newest = state.revision();
+        let cut = self
+            .outbox
+            .cut_ended(|session| session.0 <= newest.0 && state.session(session).is_none());
+        cut.into_iter().for_each(|invoker| self.disconnect(invoker));
         let mut mirror = Mirror::default();
         for (id, record) in state.containers().filter(|(_, record)| self.is_mine(&record.key)) {
             mirror.put(id, record);
@@ -387,5 +415,30 @@ impl Shard {
             self.on_container(id, &record, false, &BTreeSet::new());
         }
         self.step(slot, Input::NamespaceFull(self.full.contains(&key.namespace)));
+    }
+}
+
+/// How an activation ends whose queue went, with its action, while it may have been running.
+fn orphaned<R>() -> Outcome<R> {
+    Outcome::Failure {
+        status: ActivationStatus::WhiskError,
+        text: "The action was deleted while this activation may have been running; its outcome is not known."
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_leadership_begins_under_a_session_that_has_ended() {
+        let own: BTreeSet<_> = [SessionId(4), SessionId(9)].into();
+        assert!(can_lead(SessionId(4), &own, None));
+        assert!(!can_lead(SessionId(5), &own, None), "of another process");
+        // The log's tail names session 4 once more after its queues were dropped.
+        assert!(!can_lead(SessionId(4), &own, Some(SessionId(4))));
+        assert!(can_lead(SessionId(9), &own, Some(SessionId(4))));
+        assert!(!can_lead(SessionId(4), &own, Some(SessionId(9))));
     }
 }

@@ -267,7 +267,17 @@ impl Draw {
             5..7 => ContainerChange::Warm,
             _ => ContainerChange::Removed,
         };
-        ContainerUpdate { container, change }
+        let on = state.container(container).and_then(|row| row.invoker);
+        let reporter = match self.wild % 4 {
+            0 => on.map(|(invoker, session)| (invoker, SessionId(session.0 + 1))),
+            1 | 2 => on,
+            _ => None,
+        };
+        ContainerUpdate {
+            container,
+            change,
+            reporter,
+        }
     }
 
     fn report(self, state: &State) -> InvokerReport {

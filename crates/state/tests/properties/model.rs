@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use whiskraft_state::{
-    BlobHash, BlobRecord, Command, ContainerChange, ContainerRecord, ContainerState, DocumentKey,
-    DocumentRecord, InvokerRecord, Leadership, MemberRecord, NamespaceRecord, OpenSession, PutDocument,
-    QueueRecord, Refusal, Response, SessionOwner, SessionRecord, State,
+    BlobHash, BlobRecord, Command, ContainerChange, ContainerRecord, ContainerState, ContainerUpdate,
+    DocumentKey, DocumentRecord, InvokerRecord, Leadership, MemberRecord, NamespaceRecord, OpenSession,
+    PutDocument, QueueRecord, Refusal, Response, SessionOwner, SessionRecord, State,
 };
 use whiskraft_types::{
     ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceName, QueueKey, Revision, SchedulerId,
@@ -124,10 +124,7 @@ impl Model {
             } => self.in_epoch(key, *epoch)?.throttled = *throttled,
             Command::ReserveSlots { session, requests } => return self.reserve(*session, requests),
             Command::UpdateContainers { updates } => {
-                let outcomes: Vec<Option<bool>> = updates
-                    .iter()
-                    .map(|update| self.update(update.container, &update.change))
-                    .collect();
+                let outcomes: Vec<Option<bool>> = updates.iter().map(|update| self.update(update)).collect();
                 if outcomes.contains(&None) && !outcomes.contains(&Some(true)) {
                     return Err(Refused::Invalid);
                 }
@@ -321,14 +318,22 @@ impl Model {
     }
 
     /// Whether the change had an effect; `None` if it is impossible.
-    fn update(&mut self, id: ContainerId, change: &ContainerChange) -> Option<bool> {
+    fn update(&mut self, update: &ContainerUpdate) -> Option<bool> {
         use ContainerState::{InProgress, Running, Warm};
-        let Some(row) = self.containers.get_mut(&id) else {
+        let ContainerUpdate {
+            container: id,
+            change,
+            reporter,
+        } = update;
+        let Some(row) = self.containers.get_mut(id) else {
             return Some(false);
         };
+        if reporter.is_some_and(|reporter| row.invoker != Some(reporter)) {
+            return Some(false);
+        }
         let before = row.clone();
         match change {
-            ContainerChange::Removed => return Some(self.containers.remove(&id).is_some()),
+            ContainerChange::Removed => return Some(self.containers.remove(id).is_some()),
             ContainerChange::Placed { invoker } if row.state == InProgress => {
                 let place = (*invoker, self.invokers.get(invoker)?.session);
                 if row.invoker != Some(place) {
