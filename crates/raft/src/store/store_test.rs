@@ -520,3 +520,13 @@ async fn a_snapshot_is_of_one_moment_although_applying_goes_on() {
     assert_eq!(body(dir.path(), "d"), Some(b"before".to_vec()));
     assert_eq!(body(dir.path(), "e"), None);
 }
+
+#[tokio::test]
+async fn the_sync_thread_ends_with_its_owner_although_a_handle_is_left() {
+    let dir = TempDir::new().unwrap();
+    let engine = engine(dir.path()).unwrap();
+    let (owner, syncs) = SyncThread::start(engine, Fatal::new(), Duration::ZERO).unwrap();
+    syncs.wait().await.unwrap();
+    drop(owner);
+    assert!(syncs.wait().await.is_err(), "nothing is synced after the end");
+}

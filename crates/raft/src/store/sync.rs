@@ -23,6 +23,8 @@ const JOBS_MAX: usize = 4096;
 enum Job {
     Log(IOFlushed<Types>),
     Signal(oneshot::Sender<io::Result<()>>),
+    /// The node stops: nothing after this is synced.
+    End,
 }
 
 /// Asks the thread for syncs.
@@ -31,10 +33,12 @@ pub(crate) struct SyncHandle {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Owns the thread. Dropped, it waits until the thread has ended; every handle must be gone by then.
+/// Owns the thread. Dropped, it lets the thread finish what it was asked before and waits for its end. Whoever asks
+/// later hears that the thread has ended: a task that outlived its runtime must not keep the store open.
 #[derive(Debug)]
 pub(crate) struct SyncThread {
     thread: Option<JoinHandle<()>>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl SyncThread {
@@ -49,12 +53,20 @@ impl SyncThread {
         let thread = std::thread::Builder::new()
             .name("raft-sync".to_owned())
             .spawn(run)?;
-        Ok((Self { thread: Some(thread) }, SyncHandle { jobs }))
+        let owner = Self {
+            thread: Some(thread),
+            jobs: jobs.clone(),
+        };
+        Ok((owner, SyncHandle { jobs }))
     }
 }
 
 impl Drop for SyncThread {
     fn drop(&mut self) {
+        // A full channel is being worked off by the thread, so there is room in a moment.
+        while let Err(mpsc::error::TrySendError::Full(_)) = self.jobs.try_send(Job::End) {
+            std::thread::yield_now();
+        }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("sync thread panicked");
         }
@@ -82,11 +94,13 @@ fn ended() -> io::Error {
 fn run(engine: &Engine, mut jobs: mpsc::Receiver<Job>, fatal: &Fatal, delay: Duration) {
     let mut batch = Vec::new();
     let mut failure: Option<(io::ErrorKind, String)> = None;
-    while let Some(first) = jobs.blocking_recv() {
+    let mut is_ending = false;
+    while !is_ending && let Some(first) = jobs.blocking_recv() {
         batch.push(first);
         while let Ok(next) = jobs.try_recv() {
             batch.push(next);
         }
+        is_ending = batch.iter().any(|job| matches!(job, Job::End));
         if failure.is_none() {
             clock::stall(delay);
             if let Err(error) = engine.sync() {
@@ -109,5 +123,6 @@ fn complete(job: Job, failure: Option<&(io::ErrorKind, String)>) {
         Job::Log(flushed) => flushed.io_completed(result),
         // Whoever asked may have been dropped meanwhile; the sync counts all the same.
         Job::Signal(done) => drop(done.send(result)),
+        Job::End => {}
     }
 }
