@@ -5,7 +5,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use common::controller::{Answer, Controller};
 use common::invoker::{Invoker, Said};
@@ -158,7 +157,7 @@ async fn a_creation_that_fails_is_tried_elsewhere_and_keeps_its_slot() {
             .report(*at, &create, Change::Removed(v1::ContainerRemoved { reason }))
             .await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    failing.all_acked().await;
     other.run(scheduler, &again, 1).await;
     let (scheduler, deliver) = other.next_deliver().await;
     other

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use whiskraft_proto::v1;
@@ -40,6 +40,7 @@ pub struct Invoker {
     said_sender: mpsc::Sender<Said>,
     keepalives: JoinHandle<()>,
     seq: u64,
+    acked: watch::Sender<u64>,
 }
 
 impl Drop for Invoker {
@@ -82,6 +83,7 @@ impl Invoker {
             said_sender,
             keepalives: tokio::spawn(async {}),
             seq: 0,
+            acked: watch::Sender::new(0),
         };
         for (scheduler, address) in schedulers {
             invoker.link(*scheduler, address).await;
@@ -143,6 +145,7 @@ impl Invoker {
             .into_inner();
         let welcome = soon("control welcome", down.message()).await.unwrap().unwrap();
         assert_eq!(welcome.welcome.unwrap().scheduler, scheduler);
+        let acked = self.acked.clone();
         let said = self.said_sender.clone();
         tokio::spawn(async move {
             while let Ok(Some(frame)) = down.message().await {
@@ -155,6 +158,7 @@ impl Invoker {
                     .into_iter()
                     .map(|remove| Said::Remove(scheduler, remove));
                 let expired = frame.expired.into_iter().map(|_| Said::Expired);
+                acked.send_modify(|count| *count += frame.report_acks.len() as u64);
                 for item in creates.chain(removes).chain(expired) {
                     let _ = said.send(item).await;
                 }
@@ -284,6 +288,13 @@ impl Invoker {
             },
         )
         .await;
+    }
+
+    /// Waits until every report so far is acknowledged, which is after it took effect.
+    pub async fn all_acked(&self) {
+        let mut acked = self.acked.subscribe();
+        let all = acked.wait_for(|count| *count >= self.seq);
+        soon("acks of all reports", all).await.unwrap();
     }
 
     /// The container runs and asks for `credits` activations.
