@@ -1,7 +1,7 @@
 //! The settings of the binary: what the configuration file holds, section by section.
 //!
 //! Each component declares its own section; here are those of the process itself. Loading and merging is in
-//! [`load`], relations between settings are checked once, in `check`. `docs/config.md` describes every key.
+//! [`load()`], relations between settings are checked once, in `check`. `docs/config.md` describes every key.
 
 mod check;
 mod cluster;
