@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use whiskraft_client::{ActionSpec, Client, Expect, Status};
 use whiskraft_types::{ActionLimits, ByteSize, NamespaceLimits, NamespaceName, SchedulerId};
 
+use crate::figures::Usage;
 use crate::process::Process;
 use crate::recorder::Recorder;
 use crate::relay::{Relay, Switchboard};
@@ -29,6 +30,54 @@ pub struct ClusterOptions {
     pub set: Vec<String>,
     /// Settings of every invoker.
     pub invoker_set: Vec<String>,
+    /// More settings of single invokers, which win.
+    pub invoker_only: BTreeMap<u64, Vec<String>>,
+}
+
+impl ClusterOptions {
+    /// Three schedulers and so many invokers whose containers only pretend, each with this memory.
+    #[must_use]
+    pub fn simulated(invokers: u64, memory: &str) -> Self {
+        Self {
+            invokers,
+            invoker_set: vec![
+                "backend.kind=simulated".to_owned(),
+                format!("invoker.pool.memory={memory}"),
+            ],
+            ..Self::default()
+        }
+    }
+
+    /// With this setting of every scheduler.
+    #[must_use]
+    pub fn with(mut self, setting: &str) -> Self {
+        self.set.push(setting.to_owned());
+        self
+    }
+
+    /// With this setting of every invoker.
+    #[must_use]
+    pub fn with_invoker(mut self, setting: &str) -> Self {
+        self.invoker_set.push(setting.to_owned());
+        self
+    }
+
+    /// With this setting of one invoker.
+    #[must_use]
+    pub fn with_only(mut self, invoker: u64, setting: &str) -> Self {
+        self.invoker_only
+            .entry(invoker)
+            .or_default()
+            .push(setting.to_owned());
+        self
+    }
+
+    /// With the whole log kept, so that [`Cluster::check_log`] sees every revision.
+    #[must_use]
+    pub fn keeping_the_log(self) -> Self {
+        self.with("raft.snapshot-logs=100000000")
+            .with("raft.logs-kept=100000000")
+    }
 }
 
 impl Default for ClusterOptions {
@@ -38,6 +87,7 @@ impl Default for ClusterOptions {
             invokers: 1,
             set: Vec::new(),
             invoker_set: Vec::new(),
+            invoker_only: BTreeMap::new(),
         }
     }
 }
@@ -176,7 +226,9 @@ impl Cluster {
         }
         for id in 1..=options.invokers {
             let args = words(&["invoker", "--id", &id.to_string(), "--schedulers", &endpoints]);
-            let member = cluster.member(&format!("invoker-{id}"), "--work-dir", args, &options.invoker_set);
+            let only = options.invoker_only.get(&id).into_iter().flatten();
+            let set: Vec<String> = options.invoker_set.iter().chain(only).cloned().collect();
+            let member = cluster.member(&format!("invoker-{id}"), "--work-dir", args, &set);
             cluster.invokers.insert(id, member);
         }
         cluster
@@ -228,6 +280,38 @@ impl Cluster {
         }
     }
 
+    /// Ends a scheduler in good order (SIGTERM) and waits for it.
+    pub async fn stop_scheduler(&mut self, id: u64) {
+        let member = self.schedulers.get_mut(&id).expect("a scheduler of this cluster");
+        if let Some(mut process) = member.process.take() {
+            process.terminate();
+            process.exit(SERVE_LIMIT).await;
+        }
+    }
+
+    /// The scheduler that leads the Raft group.
+    pub async fn raft_leader(&self) -> u64 {
+        let leader = async || {
+            for id in self.schedulers.keys() {
+                let status = self.status_of(*id).await;
+                if let Some(status) = status.filter(|status| status.raft.role == "leader") {
+                    return Some(status.scheduler.0);
+                }
+            }
+            None
+        };
+        until("there is a Raft leader", SERVE_LIMIT, leader).await.0
+    }
+
+    /// What each running scheduler has used so far, by number.
+    #[must_use]
+    pub fn scheduler_usage(&self) -> BTreeMap<u64, Usage> {
+        let running = self.schedulers.iter();
+        running
+            .filter_map(|(id, member)| Some((*id, member.process.as_ref()?.usage())))
+            .collect()
+    }
+
     /// Cuts a scheduler off from all others, from invokers and from the test's own clients.
     pub fn cut_off(&self, id: u64) {
         let others: Vec<String> = self.names().chain(["driver".to_owned()]).collect();
@@ -267,7 +351,7 @@ impl Cluster {
         let probe = async || {
             let client = Client::connect(self.endpoints()).await.ok()?;
             client
-                .put_namespace(&namespace, &NamespaceLimits { containers: 1 })
+                .put_namespace(&namespace, &NamespaceLimits::containers(1))
                 .await
                 .ok()
         };
@@ -339,7 +423,9 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
             writeln!(std::io::stderr(), "{}", self.logs()).ok();
+            writeln!(std::io::stderr(), "repeat: scripts/cluster-tests.sh {test}").ok();
         }
     }
 }

@@ -6,17 +6,28 @@
 //! not a pass.
 
 mod cluster;
+mod driver;
+mod figures;
 mod limits;
 mod load;
+mod operator;
+mod placements;
 mod process;
 mod recorder;
 mod relay;
+mod tally;
+pub mod tenants;
 mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Member};
+pub use driver::{Ask, Done, Driver, Outcome};
+pub use figures::{Spread, Usage, jain, machine, percentile};
 pub use limits::{SlotWatch, Slots};
-pub use load::{Load, LoadReport, percentile};
+pub use load::{Load, LoadReport};
+pub use operator::ensure_queues;
+pub use placements::{Placement, PlacementWatch};
 pub use process::{Exit, Process, binary};
 pub use recorder::{Recorder, Run};
 pub use relay::{Relay, Switchboard};
+pub use tally::{Tally, containers_at_once};
 pub use wait::{Deadline, until};

@@ -178,19 +178,3 @@ impl LoadReport {
 fn right(n: u64, id: &str) -> serde_json::Value {
     json!({"n": n, "square": n * n, "id": id})
 }
-
-/// The value below which `share` of the sorted values lie.
-#[must_use]
-pub fn percentile(sorted: &[Duration], share: f64) -> Duration {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index"
-    )]
-    let at = (sorted.len() as f64 * share) as usize;
-    sorted
-        .get(at.min(sorted.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or_default()
-}

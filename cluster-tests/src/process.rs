@@ -9,6 +9,7 @@ use std::{env, io};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::figures::Usage;
 use crate::wait::Deadline;
 
 /// How a process ended, with what it had printed.
@@ -139,13 +140,16 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Processor time and memory used so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+
     /// Resident memory in bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-        kib.unwrap_or(0) * 1024
+        crate::figures::resident_bytes(self.pid())
     }
 }
 

@@ -46,9 +46,7 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
             let client = client.clone();
             async move {
                 let namespace = format!("filler-{}", n % 100).parse().unwrap();
-                let limits = NamespaceLimits {
-                    containers: 1 + u32::try_from(n).unwrap() / 100,
-                };
+                let limits = NamespaceLimits::containers(1 + u32::try_from(n).unwrap() / 100);
                 client.put_namespace(&namespace, &limits).await.expect("written");
             }
         })

@@ -75,7 +75,7 @@ async fn a_full_disk_refuses_code_and_reads_go_on() {
     let (client, _) = until("it serves", LIMIT, async || {
         let client = Client::connect(["127.0.0.1:17481"]).await.ok()?;
         client
-            .put_namespace(&"probe".parse().unwrap(), &NamespaceLimits { containers: 1 })
+            .put_namespace(&"probe".parse().unwrap(), &NamespaceLimits::containers(1))
             .await
             .ok()
             .map(|_| client)

@@ -25,11 +25,11 @@ async fn a_killed_invoker_ends_its_activations_within_ttl() {
     let client = cluster.client().await;
     let guest: NamespaceName = "guest".parse().unwrap();
     client
-        .put_namespace(&guest, &NamespaceLimits { containers: LIMIT })
+        .put_namespace(&guest, &NamespaceLimits::containers(LIMIT))
         .await
         .unwrap();
     cluster.put_recorder(&client).await;
-    let slots = SlotWatch::start(&cluster.endpoints()[0], "guest").await;
+    let slots = SlotWatch::start(&client, &guest).await;
 
     let mut calls = JoinSet::new();
     for n in 0..RUNNING {

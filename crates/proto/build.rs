@@ -2,7 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let services = ["controller", "invoker", "documents", "watch", "operator", "peer"];
-    let files = services.map(|name| format!("whiskraft/v1/{name}.proto"));
+    let own = services.map(|name| format!("whiskraft/v1/{name}.proto"));
+    let files = own.into_iter().chain(["activation/activation.proto".to_owned()]);
     println!("cargo:rerun-if-changed=../../proto");
     let descriptors = protox::compile(files, ["../../proto"])?;
     tonic_prost_build::configure()

@@ -110,7 +110,14 @@ impl Actor {
     }
 
     fn start_watch(&mut self) {
-        let tables = vec![Table::Members, Table::Queues, Table::Throttles];
+        // Containers and namespaces for the throttle view: who has a container, and which namespace is gone.
+        let tables = vec![
+            Table::Members,
+            Table::Queues,
+            Table::Containers,
+            Table::Namespaces,
+            Table::Throttles,
+        ];
         let mut subscription = Subscription::new(Arc::clone(&self.shared), tables, None);
         let events = self.events_sender.clone();
         let readiness = self.readiness.clone();
@@ -289,14 +296,10 @@ impl Actor {
 
     fn on_watch(&mut self, update: WatchUpdate, outputs: &mut Vec<Output>) {
         let is_snapshot = matches!(update, WatchUpdate::Snapshot { last: true, .. });
-        let inputs = {
-            let mut throttles = self
-                .shared
-                .throttles
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            self.caches.apply(update, &mut throttles)
-        };
+        let shared = Arc::clone(&self.shared);
+        let inputs = shared
+            .throttles
+            .update(|now, view| self.caches.apply(now, update, view));
         for input in inputs {
             self.step(input, outputs);
         }
@@ -328,6 +331,14 @@ impl Actor {
                         link.outbox.received(stream.generation, id);
                     }
                 }
+                Output::Throttled {
+                    key,
+                    scope,
+                    retry_after,
+                } => self
+                    .shared
+                    .throttles
+                    .update(|now, view| view.on_refusal(now, &key, scope, retry_after)),
                 Output::Ensure { key } => self.ensure(key),
                 Output::Accepted { id } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use whiskraft_types::{QueueKey, SchedulerId};
+use whiskraft_types::{Instant, QueueKey, SchedulerId};
 
 use crate::core::{Input, Route};
 use crate::throttle::ThrottleView;
@@ -20,7 +20,12 @@ pub(crate) struct Caches {
 
 impl Caches {
     /// Takes one update; the router gets what is returned.
-    pub(crate) fn apply(&mut self, update: WatchUpdate, throttles: &mut ThrottleView) -> Vec<Input> {
+    pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        update: WatchUpdate,
+        throttles: &mut ThrottleView,
+    ) -> Vec<Input> {
         match update {
             WatchUpdate::Resync { reason } => {
                 tracing::info!(reason, "tables are read anew");
@@ -28,26 +33,26 @@ impl Caches {
                 Vec::new()
             }
             WatchUpdate::Snapshot { events, last, .. } => {
-                events.iter().for_each(|event| self.collect(event));
+                events.iter().for_each(|event| self.collect(now, event));
                 if !last {
                     return Vec::new();
                 }
                 let complete = std::mem::take(self);
-                *throttles = complete.throttles;
+                throttles.replace(complete.throttles);
                 vec![Input::Snapshot {
                     members: complete.members,
                     queues: complete.queues,
                 }]
             }
             WatchUpdate::Changes { events, .. } => {
-                events.iter().for_each(|event| throttles.apply(event));
+                events.iter().for_each(|event| throttles.apply(now, event));
                 events.iter().filter_map(change).collect()
             }
         }
     }
 
-    fn collect(&mut self, event: &WatchEvent) {
-        self.throttles.apply(event);
+    fn collect(&mut self, now: Instant, event: &WatchEvent) {
+        self.throttles.apply(now, event);
         match event {
             WatchEvent::Member(member) => {
                 if let Some(address) = address(member) {
@@ -131,10 +136,14 @@ mod tests {
         let (mut caches, mut throttles) = (Caches::default(), ThrottleView::default());
         assert!(
             caches
-                .apply(part(vec![member(1, false)], false), &mut throttles)
+                .apply(
+                    Instant::ORIGIN,
+                    part(vec![member(1, false)], false),
+                    &mut throttles
+                )
                 .is_empty()
         );
-        let inputs = caches.apply(part(vec![queue(3)], true), &mut throttles);
+        let inputs = caches.apply(Instant::ORIGIN, part(vec![queue(3)], true), &mut throttles);
         let [Input::Snapshot { members, queues }] = inputs.as_slice() else {
             panic!("{inputs:?}")
         };
@@ -144,14 +153,23 @@ mod tests {
     #[test]
     fn a_resync_forgets_the_parts_before_it() {
         let (mut caches, mut throttles) = (Caches::default(), ThrottleView::default());
-        caches.apply(part(vec![member(1, false)], false), &mut throttles);
         caches.apply(
+            Instant::ORIGIN,
+            part(vec![member(1, false)], false),
+            &mut throttles,
+        );
+        caches.apply(
+            Instant::ORIGIN,
             WatchUpdate::Resync {
                 reason: "behind".to_owned(),
             },
             &mut throttles,
         );
-        let inputs = caches.apply(part(vec![member(2, false)], true), &mut throttles);
+        let inputs = caches.apply(
+            Instant::ORIGIN,
+            part(vec![member(2, false)], true),
+            &mut throttles,
+        );
         let [Input::Snapshot { members, .. }] = inputs.as_slice() else {
             panic!("{inputs:?}")
         };
@@ -165,7 +183,7 @@ mod tests {
             revision: LogRevision(2),
             events: vec![member(1, true)],
         };
-        let inputs = caches.apply(update, &mut throttles);
+        let inputs = caches.apply(Instant::ORIGIN, update, &mut throttles);
         assert!(
             matches!(inputs.as_slice(), [Input::Member { address: None, .. }]),
             "{inputs:?}"

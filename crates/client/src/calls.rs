@@ -1,5 +1,6 @@
 //! Questions with one answer: asked at one scheduler after the other until one answers or time is up.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tonic::Code;
@@ -77,7 +78,7 @@ impl Call {
         let deadline = started + self.deadline;
         let mut backoff = Backoff::default();
         let (mut tries, mut is_repeated) = (0, false);
-        let mut cause = "no scheduler is known".to_owned();
+        let mut asked = Asked::default();
         loop {
             for candidate in shared.directory.candidates() {
                 let left = shared.clock.left(deadline);
@@ -89,10 +90,11 @@ impl Call {
                     Attempt::Answered(value) => return Ok(Answer { value, is_repeated }),
                     Attempt::Refused(error) => return Err(error),
                     Attempt::Failed {
-                        cause: newest,
+                        cause,
+                        has_answered,
                         may_have_worked,
                     } => {
-                        cause = newest;
+                        asked.note(candidate.address, cause, has_answered);
                         is_repeated |= may_have_worked;
                     }
                 }
@@ -104,7 +106,7 @@ impl Call {
                     operation: self.operation,
                     waited,
                     tries,
-                    cause,
+                    cause: asked.summary(shared.directory.members().len()),
                 });
             }
             tokio::time::sleep(pause).await;
@@ -165,6 +167,7 @@ impl Call {
             Err(error) => {
                 return Attempt::Failed {
                     cause: error.to_string(),
+                    has_answered: false,
                     may_have_worked: false,
                 };
             }
@@ -173,12 +176,14 @@ impl Call {
         match tokio::time::timeout(deadline, ask(channel)).await {
             Err(_) => Attempt::Failed {
                 cause: format!("{who} did not answer within {deadline:?}"),
+                has_answered: false,
                 may_have_worked: true,
             },
             Ok(Ok(Ok(value))) => Attempt::Answered(value),
             // A scheduler that lost touch after it proposed says `Unavailable` as well as one that never did.
             Ok(Ok(Err(rejection))) if rejection.is_retryable() => Attempt::Failed {
                 cause: format!("{who}: {rejection}"),
+                has_answered: true,
                 may_have_worked: matches!(rejection, Rejection::Unavailable { .. }),
             },
             Ok(Ok(Err(rejection))) => Attempt::Refused(CallError::Rejected {
@@ -187,6 +192,7 @@ impl Call {
             }),
             Ok(Err(status)) if is_transient(status.code()) => Attempt::Failed {
                 cause: format!("{who}: {}", describe(&status)),
+                has_answered: false,
                 may_have_worked: true,
             },
             Ok(Err(status)) => Attempt::Refused(CallError::BadAnswer {
@@ -200,7 +206,37 @@ impl Call {
 enum Attempt<T> {
     Answered(T),
     Refused(CallError),
-    Failed { cause: String, may_have_worked: bool },
+    Failed {
+        cause: String,
+        /// It said itself that it cannot do it now.
+        has_answered: bool,
+        may_have_worked: bool,
+    },
+}
+
+/// The newest failure of everybody who was asked, by address: at most as many as there are candidates.
+#[derive(Debug, Default)]
+struct Asked(BTreeMap<String, (String, bool)>);
+
+impl Asked {
+    fn note(&mut self, address: String, cause: String, has_answered: bool) {
+        self.0.insert(address, (cause, has_answered));
+    }
+
+    /// What it looks like from here, in a cluster of so many (0: not known), and what each of them said.
+    fn summary(&self, members: usize) -> String {
+        let answered = self.0.values().filter(|(_, has_answered)| *has_answered).count();
+        let verdict = match answered {
+            0 if self.0.is_empty() => return "no scheduler is known".to_owned(),
+            0 => "no scheduler answered".to_owned(),
+            some if some * 2 <= members => {
+                format!("no quorum: only {some} of {members} schedulers answered")
+            }
+            _ => "no quorum or no leader yet: the schedulers answer and cannot act".to_owned(),
+        };
+        let causes: Vec<_> = self.0.values().map(|(cause, _)| cause.as_str()).collect();
+        format!("{verdict}; asked {}", causes.join("; "))
+    }
 }
 
 /// Failures of a connection or of one scheduler, which another scheduler may not have.
@@ -215,4 +251,28 @@ const fn is_transient(code: Code) -> bool {
             | Code::Internal
             | Code::ResourceExhausted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_tells_a_minority_from_silence_and_names_everybody() {
+        let mut asked = Asked::default();
+        assert_eq!(asked.summary(0), "no scheduler is known");
+        asked.note("b:1".to_owned(), "scheduler 2 at b:1: refused".to_owned(), false);
+        assert_eq!(
+            asked.summary(3),
+            "no scheduler answered; asked scheduler 2 at b:1: refused"
+        );
+        asked.note("a:1".to_owned(), "an older failure".to_owned(), false);
+        asked.note("a:1".to_owned(), "scheduler 1 at a:1: no quorum".to_owned(), true);
+        assert_eq!(
+            asked.summary(3),
+            "no quorum: only 1 of 3 schedulers answered; asked scheduler 1 at a:1: no quorum; scheduler 2 at b:1: refused"
+        );
+        asked.note("b:1".to_owned(), "scheduler 2 at b:1: electing".to_owned(), true);
+        assert!(asked.summary(3).starts_with("no quorum or no leader yet"));
+    }
 }

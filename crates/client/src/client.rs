@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 use whiskraft_types::{
-    ActionName, ActivationId, LogRevision, NamespaceName, QueueKey, SchedulerId, ThrottleScope,
+    ActionName, ActivationId, LogRevision, NamespaceName, QueueKey, Rejection, SchedulerId,
 };
 
 use crate::core::{Context, NewActivation};
@@ -95,6 +95,13 @@ impl Client {
         waiting.await.unwrap_or(Err(InvokeError::Closed { id }))
     }
 
+    /// Draws an id for an activation, for a caller who wants to know it before the call ends; see
+    /// [`InvokeOptions::id`].
+    #[must_use]
+    pub fn draw_id() -> ActivationId {
+        ActivationId::from_bytes(rand::random())
+    }
+
     /// Starts an action and returns as soon as a scheduler has accepted it.
     ///
     /// # Errors
@@ -131,14 +138,18 @@ impl Client {
         blocking: bool,
     ) -> Result<NewActivation, InvokeError> {
         let payload = payload.into_text(self.shared.payload_len_max.load(Ordering::Relaxed))?;
+        let id = options.id.unwrap_or_else(Self::draw_id);
+        let key = QueueKey {
+            namespace: namespace.clone(),
+            action: action.clone(),
+        };
+        // One that may have run has to be asked for, whatever new ones are told.
+        if self.shared.settings.refuse_early && !options.may_have_run {
+            self.refuse_early(id, &key)?;
+        }
         Ok(NewActivation {
-            id: options
-                .id
-                .unwrap_or_else(|| ActivationId::from_bytes(rand::random())),
-            key: QueueKey {
-                namespace: namespace.clone(),
-                action: action.clone(),
-            },
+            id,
+            key,
             payload,
             blocking,
             may_have_run: options.may_have_run,
@@ -153,15 +164,19 @@ impl Client {
         })
     }
 
-    /// The limit that would refuse a new activation now, as far as this client has heard. Reads memory only; the
-    /// scheduler checks again.
-    #[must_use]
-    pub fn check_throttle(&self, namespace: &NamespaceName, action: &ActionName) -> Option<ThrottleScope> {
-        self.shared
-            .throttles
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .check(namespace, action)
+    fn refuse_early(&self, id: ActivationId, key: &QueueKey) -> Result<(), InvokeError> {
+        let Some(throttle) = self.throttle(key) else {
+            return Ok(());
+        };
+        Err(InvokeError::Rejected {
+            id,
+            attempts: 0,
+            may_have_run: false,
+            rejection: Rejection::Throttled {
+                scope: throttle.scope,
+                retry_after: throttle.retry_after,
+            },
+        })
     }
 
     /// Watches tables of the cluster: a snapshot first, or the changes after a log revision seen before.

@@ -23,6 +23,12 @@ impl Clock {
         Instant::from_origin(tokio::time::Instant::now().saturating_duration_since(self.origin))
     }
 
+    /// The same moment on the clock of the standard library.
+    pub(crate) fn to_std(self, at: Instant) -> std::time::Instant {
+        let origin = self.origin.into_std();
+        origin.checked_add(at.since_origin()).unwrap_or(origin)
+    }
+
     /// Ends at `deadline`; never, if there is none or it is out of the clock's range.
     pub(crate) async fn sleep_until(&self, deadline: Option<Instant>) {
         match deadline.and_then(|at| self.origin.checked_add(at.since_origin())) {

@@ -15,8 +15,6 @@ use crate::{ConnectError, Settings};
 const STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of one connection.
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Longest message taken from a scheduler: a batch of records with results of 1 MiB and logs of 10 MiB.
-pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
 
 /// Traffic that must not delay each other gets connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

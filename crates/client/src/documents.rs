@@ -6,11 +6,10 @@ use sha2::{Digest, Sha256};
 use tonic::transport::Channel;
 use whiskraft_proto::v1::documents_client::DocumentsClient;
 use whiskraft_proto::v1::put_document_response::Outcome;
-use whiskraft_proto::{required, v1};
-use whiskraft_types::{ActionName, LogRevision, NamespaceLimits, NamespaceName, Rejection, Revision};
+use whiskraft_proto::{MESSAGE_LEN_MAX, required, v1};
+use whiskraft_types::{ActionName, NamespaceName, Rejection, Revision};
 
 use crate::calls::{Answer, Call, Tried};
-use crate::directory::MESSAGE_LEN_MAX;
 use crate::wire::{encode_action, read_action};
 use crate::{ActionError, ActionPage, ActionSpec, ActionSummary, CallError, Client, Expect, StoredAction};
 
@@ -160,26 +159,6 @@ impl Client {
         })
     }
 
-    /// Creates a namespace or changes its limits.
-    ///
-    /// # Errors
-    /// [`CallError`].
-    pub async fn put_namespace(
-        &self,
-        name: &NamespaceName,
-        limits: &NamespaceLimits,
-    ) -> Result<LogRevision, CallError> {
-        let request = v1::PutNamespaceRequest {
-            name: name.to_string(),
-            containers: limits.containers,
-        };
-        let call = Call::bulk(self.shared(), "put namespace");
-        Ok(call
-            .ask(self.shared(), |channel| put_namespace(channel, request.clone()))
-            .await?
-            .value)
-    }
-
     async fn put_document(&self, request: v1::PutDocumentRequest) -> Result<Answer<Outcome>, CallError> {
         let call = Call::bulk(self.shared(), "put action");
         call.ask(self.shared(), |channel| put_document(channel, request.clone()))
@@ -247,18 +226,6 @@ async fn list_documents(
     request: v1::ListDocumentsRequest,
 ) -> Tried<v1::ListDocumentsResponse> {
     Ok(Ok(documents(channel).list_documents(request).await?.into_inner()))
-}
-
-async fn put_namespace(channel: Channel, request: v1::PutNamespaceRequest) -> Tried<LogRevision> {
-    use v1::put_namespace_response::Outcome;
-
-    let response = documents(channel).put_namespace(request).await?.into_inner();
-    Ok(
-        match required(response.outcome, "put_namespace.outcome").map_err(unreadable)? {
-            Outcome::Revision(revision) => Ok(LogRevision(revision)),
-            Outcome::Rejection(rejection) => Err(Rejection::try_from(rejection).map_err(unreadable)?),
-        },
-    )
 }
 
 async fn put_blob(channel: Channel, chunks: Vec<v1::BlobChunk>) -> Tried<()> {

@@ -74,11 +74,11 @@ pub enum InvokeError {
         id: ActivationId,
     },
     /// A scheduler refused for good.
-    #[error("activation {id} was rejected (attempt {attempts})")]
+    #[error("activation {id} was rejected{}", at_attempt(*.attempts))]
     Rejected {
         /// The activation.
         id: ActivationId,
-        /// How often it was handed to a scheduler.
+        /// How often it was handed to a scheduler; 0: refused before it was sent.
         attempts: u32,
         /// Whether an earlier attempt may have reached a container.
         may_have_run: bool,
@@ -87,7 +87,7 @@ pub enum InvokeError {
         rejection: Rejection,
     },
     /// No scheduler accepted it until the caller's deadline; it has not run and will not.
-    #[error("activation {id} was accepted by no scheduler until the deadline ({attempts} attempts): {cause}")]
+    #[error("activation {id} was accepted by no scheduler until the deadline{}: {cause}", after_attempts(*.attempts))]
     NotAccepted {
         /// The activation.
         id: ActivationId,
@@ -107,7 +107,7 @@ pub enum InvokeError {
         accepted: bool,
     },
     /// Neither completion nor rejection arrived within the time after which an activation is given up.
-    #[error("activation {id} has timed out, no completion received within {waited:?} ({attempts} attempts)")]
+    #[error("activation {id} has timed out, no completion received within {waited:?}{}", after_attempts(*.attempts))]
     NoResult {
         /// The activation.
         id: ActivationId,
@@ -150,11 +150,28 @@ impl InvokeError {
     }
 }
 
+/// The usual case, one attempt, needs no words.
+fn at_attempt(attempts: u32) -> String {
+    match attempts {
+        0 => " before it was sent".to_owned(),
+        1 => String::new(),
+        more => format!(" at attempt {more}"),
+    }
+}
+
+fn after_attempts(attempts: u32) -> String {
+    match attempts {
+        0 => ", it was never sent".to_owned(),
+        1 => String::new(),
+        more => format!(", after {more} attempts"),
+    }
+}
+
 /// Why a question to the cluster got no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// No scheduler answered before the call's deadline.
-    #[error("{operation}: no scheduler answered within {waited:?} ({tries} tries): {cause}")]
+    /// No scheduler did it before the call's deadline.
+    #[error("{operation}, tried for {:.1} s: {cause}", .waited.as_secs_f64())]
     Unreachable {
         /// What was asked.
         operation: &'static str,
@@ -162,7 +179,7 @@ pub enum CallError {
         waited: Duration,
         /// How many requests were sent.
         tries: u32,
-        /// The newest failure.
+        /// What it looks like from here, then who was asked and how each of them failed.
         cause: String,
     },
     /// The scheduler named does not exist, or has no client address yet.

@@ -3,11 +3,10 @@
 use futures::future::join_all;
 use tonic::transport::Channel;
 use whiskraft_proto::v1::controller_client::ControllerClient;
-use whiskraft_proto::{InvalidMessage, activation_id_bytes, required, v1};
+use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, activation_id_bytes, required, v1};
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey, SchedulerId};
 
 use crate::calls::{Call, Tried};
-use crate::directory::MESSAGE_LEN_MAX;
 use crate::{ActivationRecord, CallError, Client};
 
 /// How far an activation is.
@@ -97,13 +96,14 @@ async fn find(
 ) -> Tried<Option<FoundActivation>> {
     let mut client = ControllerClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
     let response = client.find_activation(request).await?.into_inner();
-    let found = read(response, scheduler.unwrap_or_default());
+    let found = read_found(response, scheduler.unwrap_or_default());
     Ok(Ok(
         found.map_err(|error| tonic::Status::data_loss(error.to_string()))?
     ))
 }
 
-fn read(
+/// `None`: the scheduler does not know it.
+pub(crate) fn read_found(
     response: v1::FindActivationResponse,
     scheduler: SchedulerId,
 ) -> Result<Option<FoundActivation>, InvalidMessage> {

@@ -54,6 +54,8 @@ mod find;
 mod handle;
 mod health;
 mod invocation;
+mod namespaces;
+mod operator;
 mod options;
 mod outbox;
 mod payload;
@@ -68,7 +70,7 @@ mod wire;
 
 pub use whiskraft_types::{
     ActionLimits, ActionName, ActivationId, ActivationStatus, ByteSize, NamespaceLimits, NamespaceName,
-    QueueKey, Rejection, Revision, SchedulerId, ThrottleScope,
+    QueueKey, Rejection, Revision, SchedulerId, ThrottleScope, WaitReason,
 };
 
 pub use self::action::{ActionPage, ActionSpec, ActionSummary, Expect, StoredAction};
@@ -78,11 +80,13 @@ pub use self::error::{ActionError, CallError, ConnectError, InvokeError};
 pub use self::find::{FoundActivation, Progress};
 pub use self::health::{Health, InvokerHealth};
 pub use self::invocation::Invocation;
+pub use self::operator::{Explained, Explanation, Operator, QueueFilter, QueuesSnapshot, QueuesWatch};
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
 pub use self::settings::{GivingUp, Settings};
 pub use self::stats::Stats;
 pub use self::status::{NodeStatus, QueueStatus, RaftStatus, Status};
+pub use self::throttle::{Throttle, ThrottleChange, Throttles};
 
 /// The record of a finished activation; [`result`](whiskraft_types::ActivationRecord::result) is JSON text.
 pub type ActivationRecord = whiskraft_types::ActivationRecord<bytes::Bytes>;

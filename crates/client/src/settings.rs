@@ -24,6 +24,10 @@ pub struct Settings {
     pub unfinished_max: usize,
     /// Most bytes of their arguments, which are kept for resubmission. Default 256 MiB.
     pub unfinished_bytes_max: u64,
+    /// Whether an activation that a known throttle would refuse is refused here, without asking a scheduler. It saves a
+    /// round trip; but what the scheduler would have done at the sight of it (a queue without containers has other
+    /// queues of its namespace give up an idle one) does not happen. Default false: the scheduler decides.
+    pub refuse_early: bool,
     /// When an activation without any answer is given up.
     pub giving_up: GivingUp,
 }
@@ -40,6 +44,7 @@ impl Default for Settings {
             transfer_deadline: Duration::from_secs(120),
             unfinished_max: 16_384,
             unfinished_bytes_max: 256 << 20,
+            refuse_early: false,
             giving_up: GivingUp::default(),
         }
     }

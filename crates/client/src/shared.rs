@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::clock::Clock;
 use crate::directory::Directory;
-use crate::throttle::ThrottleView;
+use crate::throttle::ThrottleBoard;
 use crate::{Settings, Stats};
 
 /// Payload limit until a scheduler has announced one.
@@ -30,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     pub(crate) directory: Arc<Directory>,
-    pub(crate) throttles: RwLock<ThrottleView>,
+    pub(crate) throttles: ThrottleBoard,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) payload_len_max: AtomicU64,
     /// Cluster asked for, or the first one found.
@@ -39,11 +39,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(settings: Settings, directory: Arc<Directory>, cluster_id: Option<String>) -> Self {
+        let clock = Clock::start();
         Self {
             settings,
-            clock: Clock::start(),
+            clock,
             directory,
-            throttles: RwLock::default(),
+            throttles: ThrottleBoard::new(clock),
             stats: Mutex::default(),
             payload_len_max: AtomicU64::new(PAYLOAD_LEN_MAX),
             cluster_id: RwLock::new(cluster_id),

@@ -5,11 +5,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use tonic::transport::Channel;
 use whiskraft_proto::v1::operator_client::OperatorClient;
-use whiskraft_proto::{InvalidMessage, required, v1};
-use whiskraft_types::{SchedulerId, SessionId};
+use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, required, v1};
+use whiskraft_types::{SchedulerId, SessionId, WaitReason};
 
 use crate::calls::{Call, Tried};
-use crate::directory::MESSAGE_LEN_MAX;
 use crate::watch::{Invoker, Member, Queue};
 use crate::{CallError, Client};
 
@@ -108,6 +107,20 @@ pub struct QueueStatus {
     pub duration_avg: Option<Duration>,
     /// Age of the longest waiting activation.
     pub oldest: Duration,
+    /// Why it waits; `None` if nothing does.
+    pub wait_reason: Option<WaitReason>,
+    /// The same for people, with the numbers or the error.
+    pub wait_detail: String,
+    /// The last scaling decision, for people; empty before the first.
+    pub last_decision: String,
+    /// How long ago it was made.
+    pub decided_ago: Duration,
+    /// Whether new activations are refused.
+    pub throttled: bool,
+    /// Most containers of the action in this namespace; 0: not told.
+    pub containers_limit: u32,
+    /// Containers of older revisions, which are ending.
+    pub containers_old: u32,
 }
 
 impl TryFrom<v1::StatusResponse> for Status {
@@ -173,6 +186,7 @@ impl TryFrom<v1::QueueStatus> for QueueStatus {
     type Error = InvalidMessage;
 
     fn try_from(queue: v1::QueueStatus) -> Result<Self, InvalidMessage> {
+        let wait_reason = wait_reason(queue.wait_reason());
         Ok(Self {
             queue: required(queue.queue, "queue_status.queue")?.try_into()?,
             state: queue.state,
@@ -187,8 +201,39 @@ impl TryFrom<v1::QueueStatus> for QueueStatus {
                 .duration_avg_ms
                 .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()),
             oldest: Duration::from_millis(queue.oldest_ms),
+            wait_reason,
+            wait_detail: queue.wait_detail,
+            last_decision: queue.last_decision,
+            decided_ago: Duration::from_millis(queue.decided_ago_ms),
+            throttled: queue.throttled,
+            containers_limit: queue.containers_limit,
+            containers_old: queue.containers_old,
         })
     }
+}
+
+/// `None` if nothing waits, or for a reason that a newer release added: its detail tells people all the same.
+const fn wait_reason(reason: v1::WaitReason) -> Option<WaitReason> {
+    use v1::WaitReason as W;
+
+    Some(match reason {
+        W::Unspecified => return None,
+        W::Fenced => WaitReason::Fenced,
+        W::Draining => WaitReason::Draining,
+        W::HeldBack => WaitReason::HeldBack,
+        W::TakingOver => WaitReason::TakingOver,
+        W::ResultsOwed => WaitReason::ResultsOwed,
+        W::NamespaceLimitZero => WaitReason::NamespaceLimitZero,
+        W::ActionBroken => WaitReason::ActionBroken,
+        W::NoInvoker => WaitReason::NoInvoker,
+        W::NoMemory => WaitReason::NoMemory,
+        W::CreationFailing => WaitReason::CreationFailing,
+        W::ContainerStarting => WaitReason::ContainerStarting,
+        W::NamespaceLimit => WaitReason::NamespaceLimit,
+        W::ActionLimit => WaitReason::ActionLimit,
+        W::ContainersBusy => WaitReason::ContainersBusy,
+        W::Deciding => WaitReason::Deciding,
+    })
 }
 
 impl Client {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use whiskraft_proto::v1::controller_client::ControllerClient;
-use whiskraft_proto::{InvalidMessage, activation_id, required, v1};
+use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, activation_id, required, v1};
 use whiskraft_types::{ActivationId, Rejection, SchedulerId};
 
 use crate::ActivationRecord;
@@ -16,7 +16,7 @@ use crate::actor::Event;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::core::StreamId;
-use crate::directory::{Class, Directory, MESSAGE_LEN_MAX};
+use crate::directory::{Class, Directory};
 use crate::outbox::Outbox;
 
 /// A stream that lived this long was fine; the next try comes without a pause.

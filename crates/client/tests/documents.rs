@@ -7,8 +7,8 @@ mod fake;
 use fake::{Fake, Seen, builder, cluster, key, record};
 use serde_json::json;
 use whiskraft_client::{
-    ActionError, ActionLimits, ActionSpec, ActivationId, CallError, Client, Expect, Health, NamespaceLimits,
-    Progress, Revision, SchedulerId,
+    ActionError, ActionLimits, ActionSpec, ActivationId, CallError, Client, Expect, Health, Progress,
+    Revision, SchedulerId,
 };
 use whiskraft_proto::v1;
 
@@ -200,19 +200,6 @@ async fn a_list_continues_where_a_page_ended() {
 }
 
 #[tokio::test]
-async fn a_namespace_gets_its_limit() {
-    let (fake, client) = one().await;
-    client
-        .put_namespace(&"guest".parse().unwrap(), &NamespaceLimits { containers: 4 })
-        .await
-        .unwrap();
-    assert_eq!(
-        fake.with(|state| state.store.namespaces.get("guest").copied()),
-        Some(4)
-    );
-}
-
-#[tokio::test]
 async fn questions_go_to_a_scheduler_that_answers() {
     let (_, fakes) = cluster(2).await;
     let client = builder(&fakes).connect().await.unwrap();
@@ -290,7 +277,7 @@ async fn invoker_health_is_a_list_without_holes() {
         healthy,
         ..Default::default()
     };
-    fake.with(|state| state.invokers = vec![invoker(4, true), invoker(2, false)]);
+    fake.with(|state| state.operations.invokers = vec![invoker(4, true), invoker(2, false)]);
     let lines: Vec<_> = client
         .invoker_health()
         .await

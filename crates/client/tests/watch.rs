@@ -4,8 +4,7 @@
 
 mod fake;
 
-use fake::{Fake, Seen, World, builder, cluster, events_frame, key, queue_event, throttle_event};
-use whiskraft_client::ThrottleScope;
+use fake::{Fake, Seen, World, builder, cluster, events_frame, eventually, queue_event};
 use whiskraft_client::watch::{Table, WatchEvent, WatchStream, WatchUpdate};
 use whiskraft_proto::v1;
 
@@ -162,23 +161,6 @@ async fn a_resync_is_passed_on_and_half_a_snapshot_is_never_resumed() {
 }
 
 #[tokio::test]
-async fn the_throttle_view_follows_the_watch() {
-    let (world, fakes) = cluster(1).await;
-    world.log(throttle_event("", true));
-    let client = builder(&fakes).connect().await.unwrap();
-    let check = || client.check_throttle(&key().namespace, &key().action);
-    assert_eq!(check(), Some(ThrottleScope::Namespace), "known from the snapshot");
-    world.change(&fakes, throttle_event("lib/hello", true)).await;
-    eventually(|| check() == Some(ThrottleScope::Action)).await;
-    world.change(&fakes, throttle_event("lib/hello", false)).await;
-    eventually(|| check().is_none()).await;
-    assert_eq!(
-        client.check_throttle(&key().namespace, &"lib/other".parse().unwrap()),
-        Some(ThrottleScope::Namespace)
-    );
-}
-
-#[tokio::test]
 async fn a_new_member_is_connected_and_a_removed_one_forgotten() {
     let (world, fakes) = cluster(1).await;
     let client = builder(&fakes).connect().await.unwrap();
@@ -198,16 +180,4 @@ async fn a_new_member_is_connected_and_a_removed_one_forgotten() {
     };
     world.change(&fakes, event).await;
     eventually(|| client.members().len() == 1).await;
-}
-
-/// Waits until a condition on the client itself holds.
-async fn eventually(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(20), wait)
-        .await
-        .expect("the condition never held");
 }

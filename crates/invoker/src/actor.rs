@@ -72,6 +72,8 @@ pub(crate) struct Actor {
     /// When reports without ack go out again.
     pub(crate) repeat_at: Instant,
     pub(crate) phase: Phase,
+    /// Newest report that was counted; repetitions are not.
+    pub(crate) reported: u64,
     /// Opens the next session, after the last one has ended.
     pub(crate) session_task: Option<JoinHandle<()>>,
     /// First serial number of the next link.
@@ -89,6 +91,8 @@ pub(crate) enum Phase {
     Ending { until: Instant },
     /// No container is left: results and reports get until then to be acknowledged.
     Parting { until: Instant },
+    /// Everything is said: a scheduler gets until then to end the session.
+    Leaving { until: Instant },
     /// Done.
     Stopped,
 }
@@ -150,7 +154,10 @@ impl Actor {
             .map_or(next, |keepalives| next.min(keepalives.next_deadline()));
         match self.phase {
             Phase::Serving | Phase::Stopped => next,
-            Phase::Draining { until } | Phase::Ending { until } | Phase::Parting { until } => next.min(until),
+            Phase::Draining { until }
+            | Phase::Ending { until }
+            | Phase::Parting { until }
+            | Phase::Leaving { until } => next.min(until),
         }
     }
 
@@ -183,6 +190,10 @@ impl Actor {
             Event::Session(opened) => {
                 self.session_task = None;
                 self.on_opened(now, opened?);
+            }
+            Event::Look(answer) => {
+                // An error means that nobody waits for it any more.
+                let _ = answer.send(self.look(now));
             }
             Event::Members(members) => {
                 self.refreshing = false;
@@ -329,6 +340,10 @@ impl Actor {
     }
 
     fn on_worker(&mut self, now: Instant, input: Input) {
+        if let Input::Finished(finished) = &input {
+            let record = &finished.record;
+            self.host.metrics.ended(record.activation.status(), record.run_us);
+        }
         if let Input::Gone { worker } | Input::CreationFailed { worker, .. } = &input
             && let Some(owner) = self.workers.remove(worker)
             && let Some(instance) = owner.instance
@@ -371,6 +386,7 @@ impl Actor {
         let mut outputs = std::mem::take(&mut self.outputs);
         self.pool.step(now, input, &mut outputs);
         for output in outputs.drain(..) {
+            self.count(&output);
             self.carry_out(now, output);
         }
         self.outputs = outputs;

@@ -22,6 +22,8 @@ pub struct InvokerConfig {
     pub zone: String,
     /// Base URL of the REST API that actions see as `__OW_API_HOST`. Default empty: not set.
     pub api_host: String,
+    /// Where `GET /metrics`, `/healthz` and `/ping` are served over HTTP. Default nowhere.
+    pub metrics_listen: Option<String>,
     /// Memory for code that is kept to save fetching it again. Default 256 MiB.
     pub code_cache: ByteSize,
     /// Containers.
@@ -51,6 +53,7 @@ impl Default for InvokerConfig {
             dedicated_namespaces: Vec::new(),
             zone: String::new(),
             api_host: String::new(),
+            metrics_listen: None,
             code_cache: ByteSize::mib(256),
             pool: PoolConfig::default(),
             link: LinkConfig::default(),

@@ -1,11 +1,12 @@
 //! What the invoker's actor is told, by links, owner tasks of containers and the session's task.
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use whiskraft_pool::WorkerId;
 use whiskraft_proto::v1;
 use whiskraft_types::{SchedulerId, SessionId};
 
 use crate::backend::Instance;
+use crate::metrics::Snapshot;
 use crate::session::{OpenError, Opened};
 use crate::words::Input;
 
@@ -30,6 +31,8 @@ pub(crate) enum Event {
     Instance(WorkerId, Instance),
     /// The session's task has an answer.
     Session(Result<Opened, OpenError>),
+    /// Somebody wants the numbers of now.
+    Look(oneshot::Sender<Snapshot>),
     /// The members of the cluster, asked for because one was unknown or time had passed.
     Members(Vec<v1::SchedulerAddress>),
 }

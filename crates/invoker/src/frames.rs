@@ -87,6 +87,7 @@ impl Frame for v1::ControlUp {
         }
         self.keepalive = next.keepalive.or(self.keepalive);
         self.memory = next.memory.or(self.memory);
+        self.leaving = next.leaving.or(self.leaving);
         self.reports.extend(next.reports);
         None
     }

@@ -1,5 +1,6 @@
 //! The invoker as its owner sees it: start, stop, wait.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,7 +11,9 @@ use crate::backend::Backend;
 use crate::clock;
 use crate::code::CodeCache;
 use crate::config::InvokerConfig;
-use crate::event::EVENTS_MAX;
+use crate::event::{EVENTS_MAX, Event};
+use crate::http::Http;
+use crate::metrics::Metrics;
 use crate::outgoing::Outgoing;
 use crate::run::Right;
 use crate::session::{OpenError, Opener};
@@ -26,6 +29,14 @@ pub enum StartError {
         /// Its name.
         setting: &'static str,
         /// What is wrong and what to write instead.
+        reason: String,
+    },
+    /// The address for metrics cannot be listened on.
+    #[error("cannot listen on {address} for metrics: {reason}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
         reason: String,
     },
     /// No session can be had.
@@ -50,6 +61,7 @@ pub struct Invoker {
     shutdown: Option<oneshot::Sender<()>>,
     stopped: watch::Receiver<Option<StopReason>>,
     _task: JoinHandle<()>,
+    http: Option<Http>,
 }
 
 impl Invoker {
@@ -62,9 +74,11 @@ impl Invoker {
         check(&config)?;
         let capabilities = backend.capabilities();
         let opener = Arc::new(Opener::new(&config, clock::incarnation(), capabilities.kinds));
+        let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+        let metrics = Arc::new(Metrics::new().expect("names and labels are constants that a test tries"));
+        let http = serve_http(&config, &events_sender, &metrics).await?;
         let opened = opener.open(&config.schedulers).await?;
 
-        let (events_sender, events) = mpsc::channel(EVENTS_MAX);
         let (addresses, known_addresses) = watch::channel(config.schedulers.clone());
         let (shutdown, shutdown_asked) = oneshot::channel();
         let (stopped_sender, stopped) = watch::channel(None);
@@ -74,6 +88,7 @@ impl Invoker {
             code: CodeCache::new(config.code_cache, known_addresses, config.link.clone()),
             api_host: config.api_host.clone(),
             events: events_sender,
+            metrics,
             right,
             backend: Arc::clone(&backend),
         };
@@ -99,6 +114,7 @@ impl Invoker {
             refreshing: false,
             repeat_at: now + config.report_repeat,
             phase: Phase::Serving,
+            reported: 0,
             session_task: None,
             next_serial: 0,
             config,
@@ -115,7 +131,14 @@ impl Invoker {
             shutdown: Some(shutdown),
             stopped,
             _task: task,
+            http,
         })
+    }
+
+    /// Where metrics are served, if they are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|http| http.address)
     }
 
     /// Shuts down in good order: asks for nothing more, refuses what is not started, waits up to the configured grace
@@ -137,6 +160,22 @@ impl Invoker {
             .map(|reason| reason.clone());
         reason.ok().flatten().unwrap_or(StopReason::Crashed)
     }
+}
+
+/// Before the session: a wrong address must not cost the cluster one.
+async fn serve_http(
+    config: &InvokerConfig,
+    events: &mpsc::Sender<Event>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Http>, StartError> {
+    let Some(address) = &config.metrics_listen else {
+        return Ok(None);
+    };
+    let http = Http::start(address, events.clone(), Arc::clone(metrics)).await;
+    http.map(Some).map_err(|error| StartError::Listen {
+        address: address.clone(),
+        reason: error.to_string(),
+    })
 }
 
 fn check(config: &InvokerConfig) -> Result<(), StartError> {

@@ -18,6 +18,7 @@ pub(crate) struct Keepalives {
     home: Option<SchedulerId>,
     seq: u64,
     sent: BTreeMap<u64, Instant>,
+    renewed_at: Option<Instant>,
     /// When the first keepalive that the home scheduler owes an answer for was sent.
     owed_since: Option<Instant>,
     next: Instant,
@@ -32,6 +33,7 @@ impl Keepalives {
             home: None,
             seq: 0,
             sent: BTreeMap::new(),
+            renewed_at: None,
             owed_since: None,
             next: now,
         }
@@ -43,6 +45,11 @@ impl Keepalives {
 
     pub(crate) fn home(&self) -> Option<SchedulerId> {
         self.home
+    }
+
+    /// When the newest keepalive that was acknowledged was sent.
+    pub(crate) fn renewed_at(&self) -> Option<Instant> {
+        self.renewed_at
     }
 
     /// When to look again.
@@ -99,6 +106,7 @@ impl Keepalives {
     pub(crate) fn acked(&mut self, from: SchedulerId, seq: u64) -> Option<Instant> {
         let sent_at = self.sent.get(&seq).copied()?;
         self.sent = self.sent.split_off(&(seq + 1));
+        self.renewed_at = self.renewed_at.max(Some(sent_at));
         if self.home == Some(from) {
             self.owed_since = None;
         }

@@ -5,8 +5,8 @@
 
 use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
-use whiskraft_proto::v1;
 use whiskraft_proto::v1::invoker_client::InvokerClient;
+use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_types::{InvokerId, SchedulerId, SessionId};
 
 use crate::backoff::Backoff;
@@ -20,8 +20,6 @@ use crate::session::connect_streams;
 const CONTROL_MAX: usize = 256;
 /// The same for the pull stream, where opening begins with a registration of everything.
 const PULL_MAX: usize = 4096;
-/// Largest message taken: the frames of a scheduler carry many payloads of up to 1 MiB.
-const MESSAGE_LEN_MAX: usize = 64 << 20;
 
 /// The session that links announce; `None` while there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]

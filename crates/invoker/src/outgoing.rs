@@ -109,6 +109,10 @@ impl Outgoing {
         self.control.entry(to).or_default().memory = Some(wire::memory(memory));
     }
 
+    pub(crate) fn leaving(&mut self, to: SchedulerId) {
+        self.control.entry(to).or_default().leaving = Some(v1::Leaving {});
+    }
+
     pub(crate) fn report(&mut self, to: SchedulerId, report: Report) {
         self.control
             .entry(to)

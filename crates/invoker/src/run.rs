@@ -12,7 +12,7 @@ use whiskraft_types::{
     ActivationId, ActivationRecord, ActivationStatus, ContainerId, Instant, InvokerId, SessionId,
 };
 
-use crate::backend::{Backend, Context, Ended, InitOutcome, InitRequest, Instance, RunOutcome, RunRequest};
+use crate::backend::{Backend, Context, InitOutcome, InitRequest, Instance, RunOutcome, RunRequest};
 use crate::clock;
 use crate::event::Event;
 use crate::words::{ActionSpec, Delivery, Input, Record, record_len};
@@ -99,7 +99,11 @@ impl RunTask<'_> {
                 InitOutcome::Failed(ended) => {
                     return (
                         id,
-                        self.finished(id, ended.into_record(id, None, waited_ms, self.ran_on), false),
+                        self.finished(
+                            id,
+                            (ended.into_record(id, None, waited_ms, self.ran_on), 0),
+                            false,
+                        ),
                     );
                 }
                 InitOutcome::GiveBack(back) => return (id, self.not_started(id, false, back.reason)),
@@ -120,8 +124,9 @@ impl RunTask<'_> {
         let (outcome, begun) = self.outcome(id, request).await;
         let input = match outcome {
             RunOutcome::Ended(ended) => {
-                let reusable = Ended::is_reusable(&ended);
-                self.finished(id, ended.into_record(id, span, waited_ms, self.ran_on), reusable)
+                let (reusable, run_us) = (ended.is_reusable(), ended.run_us());
+                let record = ended.into_record(id, span, waited_ms, self.ran_on);
+                self.finished(id, (record, run_us), reusable)
             }
             RunOutcome::GiveBack(back) if begun => {
                 tracing::warn!(activation = %id, reason = back.reason, "given back too late to run elsewhere");
@@ -178,14 +183,23 @@ impl RunTask<'_> {
         }
     }
 
-    fn finished(&self, id: ActivationId, record: ActivationRecord<Bytes>, reusable: bool) -> Input {
+    fn finished(&self, id: ActivationId, record: (ActivationRecord<Bytes>, u64), reusable: bool) -> Input {
         finished(self.worker, id, record, reusable)
     }
 }
 
-fn finished(worker: WorkerId, id: ActivationId, record: ActivationRecord<Bytes>, reusable: bool) -> Input {
+/// The end of an activation: its record and, in microseconds, the length of its run.
+fn finished(
+    worker: WorkerId,
+    id: ActivationId,
+    (record, run_us): (ActivationRecord<Bytes>, u64),
+    reusable: bool,
+) -> Input {
     let healthy = record.status != ActivationStatus::WhiskError;
-    let record = Record::from(record);
+    let record = Record {
+        activation: record.into(),
+        run_us,
+    };
     let len = record_len(&record);
     Input::Finished(Finished {
         worker,
@@ -212,7 +226,7 @@ pub(crate) fn lost(worker: WorkerId, id: ActivationId, ran_on: (InvokerId, Conta
         timed_out: false,
         ran_on: Some(ran_on),
     };
-    finished(worker, id, record, false)
+    finished(worker, id, (record, 0), false)
 }
 
 /// The payload over the action's default parameters, if it is an object; anything else stays as it is.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
-use whiskraft_pool::{Output as PoolOutput, WorkerId};
+use whiskraft_pool::{Change, Output as PoolOutput, WorkerId};
 use whiskraft_proto::v1;
 use whiskraft_types::{ContainerId, Instant, QueueKey, SchedulerId};
 
@@ -13,6 +13,7 @@ use crate::actor::{Actor, Link, Owner, Phase};
 use crate::event::Event;
 use crate::keepalives::Keepalives;
 use crate::link::{Announced, LinkTask};
+use crate::metrics::Snapshot;
 use crate::run::{Right, Run};
 use crate::session::Opened;
 use crate::words::{Action, Input, Output};
@@ -24,6 +25,8 @@ const ORDERS_BESIDE_RUNS: usize = 4;
 const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Time that results and reports get to be acknowledged after the last container has gone.
 const PARTING_WAIT: Duration = Duration::from_secs(2);
+/// Time that a scheduler gets to end the session; afterwards it ends with its time to live.
+const LEAVING_WAIT: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(crate) fn carry_out(&mut self, now: Instant, output: Output) {
@@ -60,13 +63,8 @@ impl Actor {
             PoolOutput::Report(report) => {
                 // The leader waits for it; anybody else can put it into the log.
                 let is_up = |id: &SchedulerId| self.links.get(id).is_some_and(|link| link.up.is_some());
-                let home = self.keepalives.as_ref().and_then(Keepalives::home);
-                let known = [Some(report.leader), home]
-                    .into_iter()
-                    .flatten()
-                    .find(|id| is_up(id));
-                let to = known.or_else(|| self.links.keys().find(|id| is_up(id)).copied());
-                if let Some(to) = to {
+                let leader = Some(report.leader).filter(is_up);
+                if let Some(to) = leader.or_else(|| self.talking_to()) {
                     self.outgoing.report(to, report);
                 }
             }
@@ -82,6 +80,42 @@ impl Actor {
             | PoolOutput::Refused { .. }
             | PoolOutput::Withdraw { .. }
             | PoolOutput::Register(_) => {}
+        }
+    }
+
+    pub(crate) fn count(&mut self, output: &Output) {
+        match output {
+            PoolOutput::Refused { .. } => self.host.metrics.refused(),
+            PoolOutput::Report(report) if report.seq > self.reported => {
+                self.reported = report.seq;
+                if let Change::Failed { error, .. } = &report.change {
+                    self.host.metrics.creation_failed(*error);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The numbers of now.
+    pub(crate) fn look(&self, now: Instant) -> Snapshot {
+        let renewed = self.keepalives.as_ref().and_then(Keepalives::renewed_at);
+        let trouble = match self.phase {
+            Phase::Serving if self.session().is_none() => Some("no session"),
+            Phase::Serving if self.pool.is_fenced(now) => Some("fenced: no keepalive is acknowledged"),
+            Phase::Serving => None,
+            Phase::Draining { .. }
+            | Phase::Ending { .. }
+            | Phase::Parting { .. }
+            | Phase::Leaving { .. }
+            | Phase::Stopped => Some("shutting down"),
+        };
+        Snapshot {
+            lives: self.pool.containers().map(|view| view.life).collect(),
+            memory: self.pool.memory_use(),
+            results: self.pool.unacknowledged_len(),
+            keepalive_age: renewed.map(|at| now.saturating_since(at)),
+            connected: self.links.values().filter(|link| link.up.is_some()).count(),
+            trouble,
         }
     }
 
@@ -135,7 +169,11 @@ impl Actor {
 
     pub(crate) fn on_expired(&mut self, now: Instant) {
         let Some(session) = self.session() else { return };
-        tracing::warn!(invoker = %self.config.id, %session, "session expired, all containers go");
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            tracing::info!(invoker = %self.config.id, %session, "session closed");
+        } else {
+            tracing::warn!(invoker = %self.config.id, %session, "session expired, all containers go");
+        }
         // Links close on this, so that nothing of the old session is said or heard any more.
         self.announced.send_replace(None);
         self.right.send_replace(Right::default());
@@ -146,6 +184,28 @@ impl Actor {
         self.step(now, Input::SessionExpired);
     }
 
+    /// Asks for the end of the session, so that another process can have this id, and others the slots, at once.
+    fn leave(&mut self, now: Instant) {
+        let to = self.talking_to();
+        let (Some(to), Some(session)) = (to, self.session()) else {
+            self.phase = Phase::Stopped;
+            return;
+        };
+        tracing::info!(invoker = %self.config.id, %session, scheduler = %to, "leaving");
+        self.outgoing.leaving(to);
+        self.phase = Phase::Leaving {
+            until: now + LEAVING_WAIT,
+        };
+    }
+
+    /// The home scheduler, or else any that a stream is open to.
+    fn talking_to(&self) -> Option<SchedulerId> {
+        let is_up = |id: &SchedulerId| self.links.get(id).is_some_and(|link| link.up.is_some());
+        let home = self.keepalives.as_ref().and_then(Keepalives::home);
+        home.filter(is_up)
+            .or_else(|| self.links.keys().find(|id| is_up(id)).copied())
+    }
+
     fn on_emptied(&mut self, now: Instant) {
         match self.phase {
             Phase::Serving => self.open_session(),
@@ -154,7 +214,7 @@ impl Actor {
                     until: now + PARTING_WAIT,
                 }
             }
-            Phase::Parting { .. } | Phase::Stopped => {}
+            Phase::Parting { .. } | Phase::Leaving { .. } | Phase::Stopped => {}
         }
     }
 
@@ -292,10 +352,19 @@ impl Actor {
             Phase::Parting { until } => {
                 let settled = self.pool.unacknowledged_len() == 0 && self.pool.unreported_len() == 0;
                 if settled || now >= until {
-                    self.phase = Phase::Stopped;
+                    self.leave(now);
                 }
             }
-            Phase::Serving | Phase::Draining { .. } | Phase::Ending { .. } | Phase::Stopped => {}
+            Phase::Leaving { until } if now >= until => {
+                tracing::warn!(invoker = %self.config.id, "no scheduler has ended the session, it ends with its time");
+                self.phase = Phase::Stopped;
+            }
+            Phase::Leaving { .. } if self.session().is_none() => self.phase = Phase::Stopped,
+            Phase::Leaving { .. }
+            | Phase::Serving
+            | Phase::Draining { .. }
+            | Phase::Ending { .. }
+            | Phase::Stopped => {}
         }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) fn create(create: v1::CreateContainer, now: Instant) -> Result<Input,
         memory: ByteSize::bytes(limits.memory_bytes),
         concurrency: limits.concurrency,
         resume: create.resume.map(Into::into),
+        evict_first: create.evict_first.into_iter().map(Into::into).collect(),
         deadline: now + Duration::from_millis(create.deadline_ms.into()),
         action: action_spec(action)
             .map(Arc::new)
@@ -152,7 +153,8 @@ pub(crate) fn completed(completed: Completed<Record>) -> v1::Completed {
         container: Some(completed.container.into()),
         key: Some((&completed.key).into()),
         epoch: completed.epoch.0,
-        record: Some(completed.record),
+        run_us: completed.record.run_us,
+        record: Some(completed.record.activation),
         credits: completed.credits,
     }
 }
@@ -162,7 +164,11 @@ pub(crate) fn registration(registration: Registration<Record>) -> v1::Register {
         key: Some((&registration.key).into()),
         epoch: registration.epoch.0,
         containers: registration.containers.into_iter().map(registered).collect(),
-        unacknowledged: registration.unacknowledged,
+        unacknowledged: registration
+            .unacknowledged
+            .into_iter()
+            .map(|record| record.activation)
+            .collect(),
     }
 }
 

@@ -40,7 +40,15 @@ pub(crate) struct Delivery {
     pub(crate) api_key: String,
 }
 
-pub(crate) type Record = v1::ActivationRecord;
+/// How an activation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    /// What the controller is given.
+    pub(crate) activation: v1::ActivationRecord,
+    /// Length of the run in microseconds, init left out; 0 if it says nothing about the action.
+    pub(crate) run_us: u64,
+}
+
 pub(crate) type Pool = pool::Pool<Action, Delivery, Record>;
 pub(crate) type Input = pool::Input<Action, Delivery, Record>;
 pub(crate) type Output = pool::Output<Action, Delivery, Record>;
@@ -49,6 +57,7 @@ pub(crate) type Output = pool::Output<Action, Delivery, Record>;
 pub(crate) fn record_len(record: &Record) -> u64 {
     /// Ids, times and framing.
     const FIXED: usize = 96;
+    let record = &record.activation;
     let logs: usize = record.logs.iter().map(|line| line.len() + 8).sum();
     (FIXED + record.result.len() + logs) as u64
 }

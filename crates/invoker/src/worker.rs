@@ -16,8 +16,10 @@ use whiskraft_pool::WorkerId;
 use whiskraft_types::{ActivationId, ContainerId, CreationError, InvokerId, QueueKey};
 
 use crate::backend::{Backend, ContainerSpec, Instance};
+use crate::clock;
 use crate::code::CodeCache;
 use crate::event::Event;
+use crate::metrics::Metrics;
 use crate::run::{Right, Run, RunTask, lost};
 use crate::words::{Action, ActionSpec, Input};
 
@@ -47,6 +49,7 @@ pub(crate) struct Host {
     pub(crate) api_host: String,
     pub(crate) right: watch::Receiver<Right>,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The task.
@@ -74,8 +77,12 @@ impl Worker {
             }
             Prepared::Removed => return self.tell(Input::Gone { worker: self.id }).await,
         };
+        let asked_at = clock::now();
         let instance = match self.host.backend.create(self.spec(&action)).await {
-            Ok(instance) => instance,
+            Ok(instance) => {
+                self.host.metrics.created(clock::now().saturating_since(asked_at));
+                instance
+            }
             Err(failed) => {
                 let (error, message) = (failed.error, failed.message);
                 return self
@@ -219,8 +226,12 @@ impl Worker {
 
     async fn resume(&mut self, instance: Instance, container: ContainerId) {
         self.container = container;
+        let asked_at = clock::now();
         let input = match self.host.backend.resume(instance).await {
-            Ok(()) => Input::Resumed { worker: self.id },
+            Ok(()) => {
+                self.host.metrics.resumed(clock::now().saturating_since(asked_at));
+                Input::Resumed { worker: self.id }
+            }
             Err(error) => {
                 tracing::warn!(%container, %error, "resume failed");
                 Input::ResumeFailed { worker: self.id }

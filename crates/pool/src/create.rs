@@ -62,8 +62,38 @@ where
         }
         match self.resumable(&create) {
             Some(worker) => self.resume(worker, create, out),
-            None => self.admit(now, create),
+            None => self.admit_evicting(now, create, out),
         }
+    }
+
+    /// Admits; who goes for it is first the leader's choice.
+    fn admit_evicting(
+        &mut self,
+        now: Instant,
+        mut create: CreateContainer<A>,
+        out: &mut Vec<Output<A, D, R>>,
+    ) {
+        let evict_first = std::mem::take(&mut create.evict_first);
+        self.admit(now, create);
+        for id in evict_first {
+            if !self.memory.must_evict() {
+                return;
+            }
+            let worker = self.by_id.get(&id).copied();
+            let is_paused = |worker: &WorkerId| {
+                self.containers
+                    .get(worker)
+                    .is_some_and(|container| container.life == Life::Paused)
+            };
+            if let Some(worker) = worker.filter(is_paused) {
+                self.evict(worker, out);
+            }
+        }
+    }
+
+    fn evict(&mut self, worker: WorkerId, out: &mut Vec<Output<A, D, R>>) {
+        let farewell = Farewell::Removed("evicted for another container".to_owned());
+        self.remove(worker, farewell, out);
     }
 
     fn may_create(&self, now: Instant, create: &CreateContainer<A>) -> Result<(), (CreationError, String)> {
@@ -176,11 +206,7 @@ where
             let Some((_, oldest)) = self.paused.first().copied() else {
                 break;
             };
-            self.remove(
-                oldest,
-                Farewell::Removed("evicted for another container".to_owned()),
-                out,
-            );
+            self.evict(oldest, out);
         }
         while let Some(worker) = self.waiting.first().copied() {
             let Some(container) = self.containers.get_mut(&worker) else {
@@ -296,6 +322,7 @@ where
             memory: container.memory,
             concurrency: container.concurrency,
             resume: None,
+            evict_first: Vec::new(),
             deadline: container.deadline,
             action,
         };

@@ -185,6 +185,9 @@ pub struct CreateContainer<A> {
     pub concurrency: u32,
     /// Paused container to take instead of a new one.
     pub resume: Option<ContainerId>,
+    /// Paused containers to evict first when there is no room, in this order; those that are not here or not paused
+    /// are passed over.
+    pub evict_first: Vec<ContainerId>,
     /// When the leader gives the reservation up.
     pub deadline: Instant,
     /// What the container is created from.

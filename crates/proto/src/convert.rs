@@ -255,6 +255,31 @@ impl From<types::ThrottleScope> for v1::throttled::Scope {
             types::ThrottleScope::Namespace => Self::Namespace,
             types::ThrottleScope::Action => Self::Action,
             types::ThrottleScope::Stream => Self::Stream,
+            types::ThrottleScope::Rate => Self::Rate,
+        }
+    }
+}
+
+impl From<types::WaitReason> for v1::WaitReason {
+    fn from(reason: types::WaitReason) -> Self {
+        use types::WaitReason as W;
+
+        match reason {
+            W::Fenced => Self::Fenced,
+            W::Draining => Self::Draining,
+            W::HeldBack => Self::HeldBack,
+            W::TakingOver => Self::TakingOver,
+            W::ResultsOwed => Self::ResultsOwed,
+            W::NamespaceLimitZero => Self::NamespaceLimitZero,
+            W::ActionBroken => Self::ActionBroken,
+            W::NoInvoker => Self::NoInvoker,
+            W::NoMemory => Self::NoMemory,
+            W::CreationFailing => Self::CreationFailing,
+            W::ContainerStarting => Self::ContainerStarting,
+            W::NamespaceLimit => Self::NamespaceLimit,
+            W::ActionLimit => Self::ActionLimit,
+            W::ContainersBusy => Self::ContainersBusy,
+            W::Deciding => Self::Deciding,
         }
     }
 }
@@ -308,6 +333,7 @@ impl TryFrom<v1::Rejection> for types::Rejection {
                     v1::throttled::Scope::Namespace => types::ThrottleScope::Namespace,
                     v1::throttled::Scope::Action => types::ThrottleScope::Action,
                     v1::throttled::Scope::Stream => types::ThrottleScope::Stream,
+                    v1::throttled::Scope::Rate => types::ThrottleScope::Rate,
                 },
                 retry_after: Duration::from_millis(throttled.retry_after_ms.into()),
             },

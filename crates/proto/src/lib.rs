@@ -17,5 +17,20 @@ pub mod v1 {
     tonic::include_proto!("whiskraft.v1");
 }
 
+/// The unary pull service of OpenWhisk's scheduler, generated.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; the comments are in proto/"
+)]
+pub mod activation {
+    tonic::include_proto!("activation");
+}
+
+/// Largest message that any of us takes: far above every limit of a single payload, record or document, so that what is
+/// too large gets a typed answer, and room for a batch of them.
+pub const MESSAGE_LEN_MAX: usize = 64 << 20;
+
 /// Encoding of messages that are stored, such as [`v1::Action`] as the body of its document.
 pub use prost::Message;

@@ -6,14 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use whiskraft_types::{ContainerId, Instant, InvokerId, Revision};
+use whiskraft_types::{ContainerId, CreationError, Instant, InvokerId, Revision};
 
 /// What will become of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It serves, or will.
     Serving,
-    /// It was told to end after what runs in it, because it runs an old revision.
+    /// It gets nothing new and is told to end when what runs in it has ended: there are more than the action may have.
+    /// It serves again if the limit rises before that.
+    Surplus,
+    /// It was told to end after what runs in it, or will be.
     Ending,
     /// The table lost it at this moment; its invoker still has to say how its activations ended.
     Gone(Instant),
@@ -38,6 +41,31 @@ pub(crate) struct Container {
     pub(crate) in_flight: u32,
     /// What will become of it.
     pub(crate) fate: Fate,
+    /// What its creation waits for, if that is not only the invoker's work.
+    pub(crate) delay: Option<Delay>,
+}
+
+/// What a creation waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Delay {
+    /// What is missing.
+    pub(crate) error: CreationError,
+    /// The same for people.
+    pub(crate) text: String,
+}
+
+/// Who asks for activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// None of ours, or gone.
+    Stranger,
+    /// One that was told to end, or will be.
+    Ending {
+        /// Whether nothing runs in it.
+        is_free: bool,
+    },
+    /// One that is served.
+    Served,
 }
 
 /// All of them.
@@ -89,6 +117,7 @@ impl Containers {
             warmed: false,
             in_flight: 0,
             fate,
+            delay: None,
         };
         self.all.entry(id).or_insert(new);
     }
@@ -103,25 +132,69 @@ impl Containers {
         if let Some(container) = self.all.get_mut(&id) {
             container.invoker = Some(invoker);
             container.is_running |= is_running;
+            container.delay = container.delay.take().filter(|_| !container.is_running);
         }
     }
 
-    /// Adds credits of a running container; `false` if it is not one of ours, or gone. One that is ending keeps none.
-    pub(crate) fn credit(&mut self, id: ContainerId, invoker: InvokerId, count: u32, warmed: bool) -> bool {
-        let Some(container) = self.all.get_mut(&id).filter(|c| !matches!(c.fate, Fate::Gone(_))) else {
+    /// Its creation waits for something; says nothing about one that runs.
+    pub(crate) fn delay(&mut self, id: ContainerId, error: CreationError, text: String) {
+        if let Some(container) = self.all.get_mut(&id).filter(|container| !container.is_running) {
+            container.delay = Some(Delay { error, text });
+        }
+    }
+
+    /// What all creations under way wait for, if all of them do: what the oldest lacks.
+    pub(crate) fn delay_of_all(&self) -> Option<&Delay> {
+        let mut starting = self
+            .all
+            .values()
+            .filter(|container| container.fate == Fate::Serving && !container.is_running);
+        let first = starting.next()?.delay.as_ref()?;
+        starting
+            .all(|container| container.delay.is_some())
+            .then_some(first)
+    }
+
+    /// Ends a container after what runs in it; whether it is free now.
+    pub(crate) fn end(&mut self, id: ContainerId) -> bool {
+        self.withdraw(id);
+        let may_serve = |c: &&mut Container| matches!(c.fate, Fate::Serving | Fate::Surplus);
+        let Some(container) = self.all.get_mut(&id).filter(may_serve) else {
             return false;
+        };
+        container.fate = Fate::Ending;
+        container.in_flight == 0
+    }
+
+    /// Adds credits of a running container. One that is gone is a stranger, one that is ending keeps none.
+    pub(crate) fn credit(&mut self, id: ContainerId, invoker: InvokerId, count: u32, warmed: bool) -> Asker {
+        let Some(container) = self.all.get_mut(&id).filter(|c| !matches!(c.fate, Fate::Gone(_))) else {
+            return Asker::Stranger;
         };
         container.invoker = Some(invoker);
         container.is_running = true;
-        if container.fate == Fate::Serving && count > 0 {
+        container.delay = None;
+        if container.fate == Fate::Ending {
+            return Asker::Ending {
+                is_free: container.in_flight == 0,
+            };
+        }
+        let serves = container.fate == Fate::Serving;
+        if count > 0 {
             if container.credits > 0 && container.warmed != warmed {
                 self.ready.remove(&(container.warmed, id));
             }
             container.warmed = warmed;
             container.credits = container.credits.saturating_add(count);
-            self.ready.insert((warmed, id));
+            if serves {
+                self.ready.insert((warmed, id));
+            }
         }
-        true
+        if serves {
+            Asker::Served
+        } else {
+            Asker::Ending { is_free: false }
+        }
     }
 
     /// Whether somebody asks.
@@ -173,7 +246,14 @@ impl Containers {
                 self.all.remove(&id);
                 false
             }
-            Fate::Ending => container.in_flight == 0,
+            Fate::Surplus | Fate::Ending => {
+                let is_free = container.in_flight == 0;
+                if is_free {
+                    // Its invoker is told now: from here on there is no way back.
+                    container.fate = Fate::Ending;
+                }
+                is_free
+            }
             Fate::Serving | Fate::Gone(_) => false,
         }
     }
@@ -201,7 +281,8 @@ impl Containers {
 
     /// Ends every serving container whose revision is older than `newest`, and says which of them are free.
     pub(crate) fn end_older(&mut self, newest: Revision) -> Vec<ContainerId> {
-        let is_old = |c: &Container| c.fate == Fate::Serving && c.revision < newest;
+        let may_serve = |c: &Container| matches!(c.fate, Fate::Serving | Fate::Surplus);
+        let is_old = |c: &Container| may_serve(c) && c.revision < newest;
         let old: Vec<_> = self
             .all
             .iter()
@@ -217,6 +298,35 @@ impl Containers {
         old.into_iter()
             .filter(|id| self.all.get(id).is_some_and(|c| c.in_flight == 0))
             .collect()
+    }
+
+    /// Lets at most `limit` serve, the oldest, and says which of the others are free and have to end now. Asks of the
+    /// others are kept: they count again when the limit rises.
+    pub(crate) fn limit_to(&mut self, limit: usize) -> Vec<ContainerId> {
+        let mut serving = 0;
+        let mut free = Vec::new();
+        for (id, container) in &mut self.all {
+            if !matches!(container.fate, Fate::Serving | Fate::Surplus) {
+                continue;
+            }
+            serving += 1;
+            if serving <= limit {
+                container.fate = Fate::Serving;
+                if container.credits > 0 {
+                    self.ready.insert((container.warmed, *id));
+                }
+                continue;
+            }
+            self.ready.remove(&(container.warmed, *id));
+            if container.in_flight > 0 {
+                container.fate = Fate::Surplus;
+            } else {
+                container.fate = Fate::Ending;
+                container.credits = 0;
+                free.push(*id);
+            }
+        }
+        free
     }
 
     /// Containers on an invoker.
@@ -246,7 +356,7 @@ impl Containers {
             .iter()
             .filter_map(|(id, container)| match container.fate {
                 Fate::Gone(since) => Some((*id, since)),
-                Fate::Serving | Fate::Ending => None,
+                Fate::Serving | Fate::Surplus | Fate::Ending => None,
             })
     }
 
@@ -264,10 +374,19 @@ impl Containers {
         }
     }
 
+    /// How many are ending.
+    pub(crate) fn ending(&self) -> usize {
+        self.all
+            .values()
+            .filter(|container| matches!(container.fate, Fate::Surplus | Fate::Ending))
+            .count()
+    }
+
     /// Open asks of all.
     pub(crate) fn credits(&self) -> usize {
         self.all
             .values()
+            .filter(|container| container.fate == Fate::Serving)
             .map(|container| container.credits as usize)
             .sum()
     }

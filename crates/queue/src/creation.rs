@@ -43,6 +43,12 @@ impl CreationSettings {
     }
 }
 
+/// Refusals for want of memory that count as failures: two schedulers may have taken the same place. More of them mean that
+/// the memory is gone, and that is waited for.
+const REFUSALS_COUNTED: u32 = 2;
+/// Time for which an invoker is not asked again by a creation that waits for memory.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// Waits that double with every retry, and an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
@@ -71,6 +77,8 @@ pub enum CreationStep {
         /// The wait.
         after: Duration,
     },
+    /// Wait for memory, elsewhere or there in a while; no retry is lost by it.
+    Wait,
     /// Give up: tell the queue and free the slot.
     Failed(CreationError),
 }
@@ -83,6 +91,9 @@ pub struct CreationJob {
     backoff: Backoff,
     retries: u32,
     failed: Vec<InvokerId>,
+    refusals: u32,
+    /// Who has refused it for want of memory, and until when that is believed.
+    refused: Vec<(InvokerId, Instant)>,
 }
 
 impl CreationJob {
@@ -101,6 +112,8 @@ impl CreationJob {
             backoff,
             retries,
             failed: Vec::new(),
+            refusals: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -114,6 +127,14 @@ impl CreationJob {
     ) -> CreationStep {
         if let Some(invoker) = invoker.filter(|invoker| !self.failed.contains(invoker)) {
             self.failed.push(invoker);
+        }
+        if error == CreationError::ResourceNotEnough && now < self.deadline {
+            self.refusals = self.refusals.saturating_add(1);
+            if let Some(invoker) = invoker.filter(|_| self.refusals > REFUSALS_COUNTED) {
+                self.refused.retain(|(_, until)| *until > now);
+                self.refused.push((invoker, now + REFUSED_PAUSE));
+                return CreationStep::Wait;
+            }
         }
         let wait = match error.class() {
             CreationErrorClass::Whisk => self.backoff.wait(self.retries),
@@ -146,7 +167,13 @@ impl CreationJob {
         self.deadline
     }
 
-    /// Invokers that failed it; never more than there were tries.
+    /// Invokers that have no memory for it at this time, whatever the tables say.
+    pub fn refused(&self, now: Instant) -> impl Iterator<Item = InvokerId> + '_ {
+        let still = self.refused.iter().filter(move |(_, until)| *until > now);
+        still.map(|(invoker, _)| *invoker)
+    }
+
+    /// Invokers that failed it; never more than there were tries, and none twice.
     #[must_use]
     pub fn failed(&self) -> &[InvokerId] {
         &self.failed
@@ -172,7 +199,7 @@ mod tests {
     fn platform_errors_are_tried_six_times_with_doubling_waits() {
         let mut job = CreationJob::new(CONTAINER, at(0), false, &CreationSettings::default());
         for millis in [100, 200, 400, 800, 1600] {
-            let step = job.on_error(at(0), Some(InvokerId(millis)), CreationError::ResourceNotEnough);
+            let step = job.on_error(at(0), Some(InvokerId(millis)), CreationError::Whisk);
             assert_eq!(
                 step,
                 CreationStep::Retry {
@@ -181,10 +208,41 @@ mod tests {
             );
         }
         assert_eq!(
-            job.on_error(at(0), Some(InvokerId(1)), CreationError::ResourceNotEnough),
-            CreationStep::Failed(CreationError::ResourceNotEnough)
+            job.on_error(at(0), Some(InvokerId(1)), CreationError::Whisk),
+            CreationStep::Failed(CreationError::Whisk)
         );
         assert_eq!(job.failed().len(), 6);
+    }
+
+    #[test]
+    fn the_third_refusal_for_want_of_memory_waits_and_costs_no_retry() {
+        let mut job = CreationJob::new(CONTAINER, at(0), false, &CreationSettings::default());
+        let mut refuse = |millis: u64, error| job.on_error(at(millis), Some(InvokerId(7)), error);
+        for _ in 0..2 {
+            let step = refuse(0, CreationError::ResourceNotEnough);
+            assert!(matches!(step, CreationStep::Retry { .. }));
+        }
+        for second in 1..20 {
+            let step = refuse(second * 1000, CreationError::ResourceNotEnough);
+            assert_eq!(step, CreationStep::Wait);
+        }
+        let step = refuse(19_000, CreationError::Whisk);
+        assert_eq!(
+            step,
+            CreationStep::Retry {
+                after: Duration::from_millis(400)
+            }
+        );
+        assert_eq!(
+            refuse(20_000, CreationError::ResourceNotEnough),
+            CreationStep::Failed(CreationError::ResourceNotEnough)
+        );
+        assert_eq!(job.refused(at(19_999)).collect::<Vec<_>>(), [InvokerId(7)]);
+        assert_eq!(
+            job.refused(at(20_000)).count(),
+            0,
+            "after a second it may be asked again"
+        );
     }
 
     #[test]

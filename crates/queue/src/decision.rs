@@ -20,9 +20,9 @@ pub enum QueueState {
     ActionThrottled,
     /// Its last creation failed and it has no container.
     Flushing,
-    /// It takes no new activations and serves those it has.
-    Removing,
-    /// It is gone.
+    /// It is on its way to another scheduler and takes no new activations (`Removing` in the specification).
+    Draining,
+    /// It had nothing to do for long and has asked for its own removal, or is gone.
     Removed,
 }
 
@@ -57,8 +57,9 @@ pub struct Snapshot {
     pub concurrency: i64,
     /// Age at which a waiting activation counts as stale: each should leave the queue within this time.
     pub stale_threshold: Duration,
-    /// How far an action without containers may exceed the namespace limit; `None` is not at all.
-    pub over_provision: Option<f64>,
+    /// Most containers of the namespace that an action without containers may take it to; `None` if it may not
+    /// exceed the limit.
+    pub over_limit: Option<i64>,
 }
 
 /// What to do.
@@ -101,7 +102,7 @@ pub struct BuiltInRule;
 
 impl DecisionRule for BuiltInRule {
     fn decide(&self, s: &Snapshot) -> Decision {
-        use QueueState::{ActionThrottled, Flushing, NamespaceThrottled, Removing, Running};
+        use QueueState::{ActionThrottled, Draining, Flushing, NamespaceThrottled, Running};
 
         if s.namespace_limit.min(s.action_limit) <= 0 {
             // L1, L2
@@ -144,14 +145,14 @@ impl DecisionRule for BuiltInRule {
             // R4
             _ if s.state == Flushing && total == 0 => Decision::AddInitialContainer { count: 1 },
             // R5, R8
-            None if (serves || s.state == Removing) && s.stale > 0 => {
+            None if (serves || s.state == Draining) && s.stale > 0 => {
                 let wanted = ceil(s.stale as f64 / s.concurrency as f64) - s.in_progress;
                 room.add(wanted.min(available))
             }
             // R6
             Some(average) if serves => room.add(demand(s, average)),
             // R7
-            Some(average) if s.state == Removing && s.stale > 0 => {
+            Some(average) if s.state == Draining && s.stale > 0 => {
                 room.add(stale_demand(s, throughput(s, average)) - s.in_progress)
             }
             // R9
@@ -175,9 +176,7 @@ impl Room {
         let used = s.existing_in_namespace + s.in_progress_in_namespace;
         let total = s.existing + s.in_progress;
         let namespace = s.namespace_limit - used;
-        let over = s
-            .over_provision
-            .map(|ratio| ceil(s.namespace_limit as f64 * ratio) - used);
+        let over = s.over_limit.map(|limit| limit - used);
         let capacity = match over {
             Some(over) if total == 0 => i64::from(over > 0),
             _ => namespace.min(s.action_limit - total),

@@ -31,6 +31,9 @@ pub enum Input<P, R> {
         id: ActivationId,
         /// From 1; above 1 an earlier leader may have started it.
         attempt: u32,
+        /// Time since the first scheduler accepted it; zero for the first attempt. Its place and its retention count
+        /// from then.
+        waited: Duration,
         /// What to run it with. Another payload under the same id is a conflict.
         payload: P,
     },
@@ -76,7 +79,7 @@ pub enum Input<P, R> {
         id: ActivationId,
         /// Its record.
         record: R,
-        /// Length of init and run, for the average; `None` for a run that says nothing about the action.
+        /// Length of the run without init, for the average; `None` for a run that says nothing about the action.
         duration: Option<Duration>,
         /// Further asks of the same container.
         credits: u32,
@@ -170,12 +173,28 @@ pub enum Input<P, R> {
         message: String,
     },
 
+    /// A creation waits for something that only time or others can give: memory, or an invoker. It goes on; this is for
+    /// those who ask why.
+    CreationDelayed {
+        /// Which.
+        container: ContainerId,
+        /// What is missing.
+        error: CreationError,
+        /// The same for people.
+        message: String,
+    },
+    /// A container reports the length of a run whose outcome was reported elsewhere (the unary service).
+    Sampled(Duration),
+
     /// The action document changed. An older revision than the newest known changes nothing.
     Action(ActionProfile),
     /// The namespace reached its container limit, or has room again (the derived throttle of the log).
     NamespaceFull(bool),
     /// The scheduler may act for its queues no more (`true`), or again (`false`) without having lost its session.
     Fence(bool),
+    /// The queue is on its way to another scheduler (`true`): nothing is accepted or delivered until its epoch ends, or
+    /// until the move has certainly failed (`false`).
+    Draining(bool),
     /// The proposal to remove this queue certainly failed: it goes on.
     RemovalFailed,
     /// The time of [`next_deadline`](crate::MemoryQueue::next_deadline) has come.
@@ -193,6 +212,8 @@ pub struct ActionProfile {
     pub instances: Option<u32>,
     /// Whether its containers come from an image that must be pulled: waiting is allowed for longer.
     pub blackbox: bool,
+    /// Longest run. An invoker that says nothing about an activation for much longer has lost it.
+    pub timeout: Duration,
 }
 
 /// Containers of the namespace over all queues and schedulers, from the local copy of the log's tables.
@@ -200,6 +221,8 @@ pub struct ActionProfile {
 pub struct NamespaceCounts {
     /// Most containers, starting ones included.
     pub limit: u32,
+    /// The same with the excess that an action without containers may use; at least `limit`.
+    pub limit_over: u32,
     /// Running ones.
     pub running: u32,
     /// Reserved or starting ones.

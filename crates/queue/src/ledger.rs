@@ -89,11 +89,23 @@ pub(crate) struct Entry<P, R> {
     pub(crate) attempt: u32,
     /// Times that an invoker refused it.
     pub(crate) refusals: u8,
+    /// When an invoker got it, as far as this leader knows; means nothing unless one has it.
+    pub(crate) sent_at: Instant,
+    /// Whether the silence of its invoker was told.
+    pub(crate) is_silence_told: bool,
 }
 
 impl<P, R> Entry<P, R> {
+    /// A container got it.
+    pub(crate) fn send(&mut self, now: Instant, stage: Stage<R>) {
+        self.stage = stage;
+        self.sent_at = now;
+        self.is_silence_told = false;
+    }
+
     /// A new activation.
     pub(crate) const fn new(
+        now: Instant,
         stage: Stage<R>,
         waiters: Waiters,
         payload: Option<P>,
@@ -107,6 +119,8 @@ impl<P, R> Entry<P, R> {
             ticket,
             attempt,
             refusals: 0,
+            sent_at: now,
+            is_silence_told: false,
         }
     }
 }
@@ -329,6 +343,13 @@ impl<P, R> Ledger<P, R> {
             .front()
             .map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
         [owed, kept, confirmed, unconfirmed].into_iter().flatten().min()
+    }
+
+    /// Activations that a container has, ascending by id, with the container.
+    pub(crate) fn in_flight_mut(&mut self) -> impl Iterator<Item = (ContainerId, &mut Entry<P, R>)> {
+        self.entries
+            .values_mut()
+            .filter_map(|entry| Some((entry.stage.container()?, entry)))
     }
 
     /// Ids in the given stage, ascending.

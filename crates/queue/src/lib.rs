@@ -12,12 +12,16 @@ mod average;
 mod containers;
 mod creation;
 mod decision;
+mod fair;
 mod input;
+mod judge;
 mod ledger;
 mod memory_queue;
+mod order;
 mod output;
 mod placement;
 mod random;
+mod rate;
 mod settings;
 mod waiting;
 
@@ -25,13 +29,19 @@ pub use age::{is_expired, is_too_old};
 pub use average::AverageRing;
 pub use creation::{Backoff, CreationJob, CreationSettings, CreationStep};
 pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, action_limit};
+pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room};
 pub use input::{ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, RegisteredContainer};
+pub use judge::{
+    FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Suspicion, SuspicionReason,
+};
 pub use ledger::ActivationState;
-pub use memory_queue::{MemoryQueue, QueueView};
+pub use memory_queue::{MemoryQueue, QueueView, Wait};
+pub use order::{DequeueOrder, Line, OldestFirst};
 pub use output::{Outcome, Output};
 pub use placement::{
-    BuiltInPlacement, Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, WarmContainer,
-    match_warm, partition,
+    BuiltInPlacement, Candidate, Candidates, LeastLoaded, ParsePolicyError, Placement, PlacementPolicy,
+    PlacementRequest, PlacementSettings, Shortage, WarmContainer, match_warm, partition,
 };
 pub use random::Random;
+pub use rate::{Taken, TokenBucket, burst, per_minute_max};
 pub use settings::QueueSettings;

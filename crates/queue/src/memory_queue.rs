@@ -8,24 +8,31 @@
 //! Invariant: while an activation waits, a decision is due.
 
 mod deliver;
+mod ending;
+mod failing;
+mod reasons;
 mod scaling;
+mod starving;
 mod submit;
 mod takeover;
 mod view;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Epoch, Instant, InvokerId, QueueKey};
+use whiskraft_types::{ActivationId, Epoch, Instant, InvokerId, QueueKey};
 
 use crate::containers::Containers;
-use crate::ledger::{Done, Ledger, Stage};
+use crate::ledger::Ledger;
 use crate::waiting::Waiting;
-use crate::{ActionProfile, AverageRing, Input, Outcome, Output, QueueSettings};
-use scaling::{Failure, Starved};
+use crate::{ActionProfile, AverageRing, Decision, Input, NamespaceCounts, Outcome, Output, QueueSettings};
+use failing::Failure;
+use starving::Starved;
+use submit::Submission;
 
-pub use view::QueueView;
+pub use view::{QueueView, Wait};
 
 /// Outcomes and ids are forgotten at most this often, so that a busy queue does not tick for each of them.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
@@ -64,10 +71,23 @@ pub struct MemoryQueue<P, R> {
     failure: Option<Failure>,
     starved: Option<Starved>,
     is_namespace_full: bool,
+    /// When a namespace that was full had room again, until this queue may ask for it.
+    room_since: Option<Instant>,
+    /// The namespace as the last tick showed it.
+    counts: NamespaceCounts,
+    last_decision: Option<(Decision, Instant)>,
+    /// The longest run of any revision that this leadership has known.
+    timeout_max: Duration,
+    /// When to look for activations whose invokers say nothing.
+    watch_at: Option<Instant>,
+    /// The moment of the last input, for those who look at the queue from outside.
+    stepped_at: Instant,
 
     is_fenced: bool,
     /// Failures decided while fenced: another leader may decide otherwise, so they are told only after the fence.
     deferred: Vec<(ActivationId, Outcome<R>)>,
+    /// Whether the queue is on its way to another scheduler.
+    is_draining: bool,
     is_throttled: bool,
     is_removing: bool,
     quiet_since: Option<Instant>,
@@ -106,8 +126,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             failure: None,
             starved: None,
             is_namespace_full: false,
+            room_since: None,
+            counts: NamespaceCounts::default(),
+            last_decision: None,
+            timeout_max: action.timeout,
+            watch_at: None,
+            stepped_at: now,
             is_fenced: false,
             deferred: Vec::new(),
+            is_draining: false,
             is_throttled: false,
             is_removing: false,
             quiet_since: Some(now),
@@ -117,14 +144,23 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Advances the queue by one input; what the shell has to do is appended to `out`, in order. `now` never falls.
     pub fn step(&mut self, now: Instant, input: Input<P, R>, out: &mut Vec<Output<P, R>>) {
+        self.stepped_at = now;
         match input {
             Input::Submit {
                 controller,
                 id,
                 attempt,
+                waited,
                 payload,
             } => {
-                self.on_submit(now, controller, id, attempt, payload, out);
+                let submission = Submission {
+                    controller,
+                    id,
+                    attempt,
+                    waited,
+                    payload,
+                };
+                self.on_submit(now, submission, out);
             }
             Input::Received { controller, id } => self.on_received(now, controller, id, out),
             Input::Credit {
@@ -189,6 +225,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             } => {
                 self.on_creation_failed(now, container, error, message, out);
             }
+            Input::CreationDelayed {
+                container,
+                error,
+                message,
+            } => self.containers.delay(container, error, message),
+            Input::Sampled(sample) => self.average.push(sample),
+            Input::Draining(is_draining) => self.on_draining(now, is_draining, out),
             Input::Action(action) => self.on_action(now, action, out),
             Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
             Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
@@ -222,7 +265,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .as_ref()
             .map(|failure| failure.active_at + self.settings.flush_grace);
         let lost = self.lost.map(|(_, until)| until);
-        [self.decide_at, expiry, held, settle, idle, flush, lost]
+        // While draining nothing is decided, but nobody waits beyond the retention either.
+        let (decide, idle) = if self.is_draining {
+            (self.waiting.oldest().map(|at| at + self.retention()), None)
+        } else {
+            (self.decide_at, idle)
+        };
+        [decide, expiry, held, settle, idle, flush, lost, self.watch_at]
             .into_iter()
             .flatten()
             .min()
@@ -246,7 +295,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     fn may_hand_out(&self) -> bool {
-        !self.is_fenced && !self.ledger.is_full(&self.settings)
+        !self.is_fenced && !self.is_draining && !self.ledger.is_full(&self.settings)
     }
 
     /// The invoker on which a resubmitted activation may have started, if one was lost lately.
@@ -289,78 +338,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         debug_assert!(self.waiting.is_empty() || self.decide_at.is_some());
     }
 
-    /// Ends an activation: every controller that waits for it hears the outcome. The first outcome is the one that
-    /// counts.
-    fn finish(
-        &mut self,
-        now: Instant,
-        id: ActivationId,
-        outcome: Outcome<R>,
-        invoker: Option<InvokerId>,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        let Some(entry) = self.ledger.find_mut(id) else {
-            return;
-        };
-        let done = Stage::Done(Done {
-            outcome: outcome.clone(),
-            invoker,
-            at: now,
-        });
-        match std::mem::replace(&mut entry.stage, done) {
-            Stage::Held => self.held.remove(entry.ticket.seq),
-            Stage::Waiting => self.waiting.remove(entry.ticket.seq),
-            Stage::Delivered(container) | Stage::Adopted(container) | Stage::Started(container) => {
-                if self.containers.settle(container) {
-                    out.push(Output::RemoveContainer { container });
-                }
-            }
-            ended @ Stage::Done(_) => {
-                entry.stage = ended;
-                return;
-            }
-        }
-        for controller in entry.waiters.iter() {
-            out.push(Output::Complete {
-                controller,
-                id,
-                outcome: outcome.clone(),
-            });
-        }
-        tracing::trace!(activation = %id, queue = %self.key, "ended");
-        self.ledger.note_done(id, now);
-        self.ledger.evict(&self.settings);
-    }
-
-    /// Ends an activation that did not run, or of which nobody can say. A fenced queue only notes it.
-    fn fail(
-        &mut self,
-        now: Instant,
-        id: ActivationId,
-        status: ActivationStatus,
-        text: String,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        let outcome = Outcome::Failure { status, text };
-        if self.is_fenced {
-            self.deferred.push((id, outcome));
-        } else {
-            self.finish(now, id, outcome, None, out);
-        }
-    }
-
-    fn fail_all(
-        &mut self,
-        now: Instant,
-        ids: Vec<ActivationId>,
-        status: ActivationStatus,
-        text: &str,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        ids.into_iter()
-            .for_each(|id| self.fail(now, id, status, text.to_owned(), out));
-    }
-
     fn on_fence(&mut self, now: Instant, is_fenced: bool, out: &mut Vec<Output<P, R>>) {
         self.is_fenced = is_fenced;
         if is_fenced {
@@ -369,28 +346,20 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         for (id, outcome) in std::mem::take(&mut self.deferred) {
             self.finish(now, id, outcome, None, out);
         }
+        self.resume(now, out);
+    }
+
+    fn on_draining(&mut self, now: Instant, is_draining: bool, out: &mut Vec<Output<P, R>>) {
+        self.is_draining = is_draining;
+        if !is_draining {
+            self.resume(now, out);
+        }
+    }
+
+    /// It may act again: what became possible meanwhile is done.
+    fn resume(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
         self.try_release(now, out);
         self.pump(now, out);
         self.decide_soon(now);
     }
-}
-
-/// Tells invokers what they may forget.
-fn acknowledge_to<P, R>(out: &mut Vec<Output<P, R>>) -> impl FnMut(InvokerId, ActivationId) {
-    |invoker, id| out.push(Output::AcknowledgeInvoker { invoker, id })
-}
-
-/// Text for an activation that nobody can tell about any more.
-fn lost_text(invoker: InvokerId) -> String {
-    format!("The activation may have started on invoker {invoker}, which was lost.")
-}
-
-/// Text for one that its invoker had and does not have any more.
-fn mislaid_text(invoker: InvokerId) -> String {
-    format!("The activation may have started on invoker {invoker}, which has lost it.")
-}
-
-/// Text for one whose container went without a word about it.
-fn container_text(container: ContainerId) -> String {
-    format!("The activation may have started in container {container}, which was removed.")
 }

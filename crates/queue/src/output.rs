@@ -37,7 +37,7 @@ pub enum Output<P, R> {
         id: ActivationId,
         /// Newest attempt that was submitted.
         attempt: u32,
-        /// Time since this leader accepted it.
+        /// Time since the first scheduler accepted it.
         waited: Duration,
         /// What to run it with.
         payload: P,
@@ -74,6 +74,14 @@ pub enum Output<P, R> {
     /// The namespace is full, this queue has work and not one container: an idle container of another queue of the
     /// namespace should make room. Sent once each time this begins.
     Starved,
+    /// The invoker has said nothing about an activation for `silent_after`: neither that it starts it nor how it
+    /// ended. Said once per delivery; the activation goes on waiting for the answer, within its bound.
+    Silent {
+        /// Who is silent.
+        invoker: InvokerId,
+        /// Where the activation was sent.
+        container: ContainerId,
+    },
     /// End the container after what runs in it: it runs an old revision, or nobody here knows it.
     RemoveContainer {
         /// Which.

@@ -1,10 +1,17 @@
 //! Settings of every queue that a scheduler leads; shared by all of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Limits and times of a [`MemoryQueue`](crate::MemoryQueue).
-#[derive(Debug, Clone, PartialEq)]
+use crate::{BuiltInRule, DecisionRule, DequeueOrder, OldestFirst};
+
+/// Limits, times and policies of a [`MemoryQueue`](crate::MemoryQueue).
+#[derive(Debug, Clone)]
 pub struct QueueSettings {
+    /// When a queue wants containers. Default [`BuiltInRule`].
+    pub rule: Arc<dyn DecisionRule>,
+    /// Which waiting activation is next. Default [`OldestFirst`].
+    pub order: Arc<dyn DequeueOrder>,
     /// Waiting activations at which new ones are rejected with `Throttled`. Default 10000.
     pub len_max: u32,
     /// Part of `len_max` at or below which they are taken again. Default 0.9.
@@ -29,8 +36,9 @@ pub struct QueueSettings {
     pub creation_pause_max: Duration,
     /// Time without a new activation after which a failed creation is forgotten. Default 60 s.
     pub flush_grace: Duration,
-    /// Time that a queue without containers in a full namespace keeps its activations before it fails them and
-    /// refuses new ones. Default 1 s.
+    /// Time for which the namespace must have been full without a break until a queue without containers fails its
+    /// activations and refuses new ones. With one decision interval on top, callers hear it within a second.
+    /// Default 750 ms.
     pub starved_wait: Duration,
     /// Time after which the invoker may forget a result that its controller did not fetch. Default 10 s.
     pub result_grace: Duration,
@@ -50,6 +58,11 @@ pub struct QueueSettings {
     /// Time for which resubmitted ids may have started on an invoker that was lost around a change of leader.
     /// Default 11 min, the longest that the SDK goes on submitting one.
     pub lost_keep: Duration,
+    /// Time after a delivery at which an invoker that has said nothing about it counts as silent. Default 2 s.
+    pub silent_after: Duration,
+    /// An activation that an invoker got ends, without an answer, after twice the action's time limit (init and run
+    /// have one each) and this much for everything around them. Default 10 s.
+    pub answer_slack: Duration,
     /// Time for an invoker to say what became of the activations of a container that the table lost. Default 10 s.
     pub settle_wait: Duration,
 }
@@ -57,6 +70,8 @@ pub struct QueueSettings {
 impl Default for QueueSettings {
     fn default() -> Self {
         Self {
+            rule: Arc::new(BuiltInRule),
+            order: Arc::new(OldestFirst),
             len_max: 10_000,
             throttling_fraction: 0.9,
             retention: Duration::from_secs(60),
@@ -69,7 +84,7 @@ impl Default for QueueSettings {
             takeover_wait_max: Duration::from_secs(1),
             creation_pause_max: Duration::from_millis(1600),
             flush_grace: Duration::from_secs(60),
-            starved_wait: Duration::from_secs(1),
+            starved_wait: Duration::from_millis(750),
             result_grace: Duration::from_secs(10),
             result_keep: Duration::from_secs(600),
             results_max: 10_000,
@@ -77,6 +92,8 @@ impl Default for QueueSettings {
             dedup_max: 10_000,
             unconfirmed_max: 120_000,
             lost_keep: Duration::from_secs(660),
+            silent_after: Duration::from_secs(2),
+            answer_slack: Duration::from_secs(10),
             settle_wait: Duration::from_secs(10),
         }
     }

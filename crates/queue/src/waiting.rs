@@ -1,7 +1,7 @@
-//! Activations that wait, in the order in which they were accepted.
+//! Activations that wait, in the order in which the first scheduler accepted them.
 //!
-//! One that comes back from an invoker gets its old place again, so hand-outs keep the order of arrival even when
-//! several come back in any order.
+//! One that comes back from an invoker, or comes again after a change of leader, gets its old place, so hand-outs keep
+//! the order of arrival even when several come back in any order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,15 +13,21 @@ use crate::is_expired;
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// Order of acceptance.
+    /// Order of acceptance by this leader; decides between tickets of the same moment.
     pub(crate) seq: u64,
     /// Whose.
     pub(crate) id: ActivationId,
-    /// When it was accepted; never falls with `seq`.
+    /// When the first scheduler accepted it, on the clock of this one.
     pub(crate) accepted_at: Instant,
 }
 
-/// Tickets by ascending `seq`.
+impl Ticket {
+    const fn place(&self) -> (Instant, u64) {
+        (self.accepted_at, self.seq)
+    }
+}
+
+/// Tickets by ascending place.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waiting {
     tickets: VecDeque<Ticket>,
@@ -31,8 +37,8 @@ impl Waiting {
     /// Puts a ticket at its place: the end for a new one.
     pub(crate) fn insert(&mut self, ticket: Ticket) {
         match self.tickets.back() {
-            Some(last) if last.seq > ticket.seq => {
-                let at = self.tickets.partition_point(|other| other.seq < ticket.seq);
+            Some(last) if last.place() > ticket.place() => {
+                let at = self.position(&ticket);
                 self.tickets.insert(at, ticket);
             }
             _ => self.tickets.push_back(ticket),
@@ -44,9 +50,19 @@ impl Waiting {
         self.tickets.pop_front()
     }
 
+    /// Takes the one at a place, or the last.
+    pub(crate) fn take(&mut self, place: usize) -> Option<Ticket> {
+        self.tickets.remove(place.min(self.tickets.len().checked_sub(1)?))
+    }
+
+    /// The one at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&Ticket> {
+        self.tickets.get(place)
+    }
+
     /// Takes one out of the middle.
-    pub(crate) fn remove(&mut self, seq: u64) {
-        if let Ok(at) = self.tickets.binary_search_by_key(&seq, |ticket| ticket.seq) {
+    pub(crate) fn remove(&mut self, ticket: &Ticket) {
+        if let Ok(at) = self.tickets.binary_search_by_key(&ticket.place(), Ticket::place) {
             self.tickets.remove(at);
         }
     }
@@ -61,8 +77,8 @@ impl Waiting {
 
     /// How many, from the head, have waited at least `age`.
     pub(crate) fn count_older(&self, now: Instant, age: Duration) -> usize {
-        let is_older = |ticket: &&Ticket| is_expired(now.saturating_since(ticket.accepted_at), age);
-        self.tickets.iter().take_while(is_older).count()
+        self.tickets
+            .partition_point(|ticket| is_expired(now.saturating_since(ticket.accepted_at), age))
     }
 
     /// All ids, oldest first.
@@ -73,6 +89,12 @@ impl Waiting {
     /// When the oldest was accepted.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.tickets.front().map(|ticket| ticket.accepted_at)
+    }
+
+    /// How many are before this one.
+    pub(crate) fn position(&self, ticket: &Ticket) -> usize {
+        self.tickets
+            .partition_point(|other| other.place() < ticket.place())
     }
 
     /// How many wait.
@@ -90,8 +112,8 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn ticket(seq: u64) -> Ticket {
-        let accepted_at = Instant::from_origin(Duration::from_secs(seq));
+    fn ticket(seq: u64, secs: u64) -> Ticket {
+        let accepted_at = Instant::from_origin(Duration::from_secs(secs));
         Ticket {
             seq,
             id: ActivationId::from_bytes([seq as u8; 16]),
@@ -99,24 +121,39 @@ mod tests {
         }
     }
 
+    fn order(mut waiting: Waiting) -> Vec<u64> {
+        std::iter::from_fn(|| waiting.pop())
+            .map(|ticket| ticket.seq)
+            .collect()
+    }
+
     #[test]
     fn what_comes_back_gets_its_old_place() {
         let mut waiting = Waiting::default();
-        (1..=4).for_each(|seq| waiting.insert(ticket(seq)));
+        (1..=4).for_each(|seq| waiting.insert(ticket(seq, seq)));
         let (first, second) = (waiting.pop().unwrap(), waiting.pop().unwrap());
         waiting.insert(first);
         waiting.insert(second);
-        waiting.remove(3);
-        let order: Vec<_> = std::iter::from_fn(|| waiting.pop())
-            .map(|ticket| ticket.seq)
-            .collect();
-        assert_eq!(order, [1, 2, 4]);
+        waiting.remove(&ticket(3, 3));
+        assert_eq!(order(waiting), [1, 2, 4]);
+    }
+
+    #[test]
+    fn place_is_that_of_the_first_acceptance() {
+        let mut waiting = Waiting::default();
+        for (seq, secs) in [(1, 5), (2, 5), (3, 2), (4, 9), (5, 3), (6, 5)] {
+            waiting.insert(ticket(seq, secs));
+        }
+        assert_eq!(waiting.position(&ticket(5, 3)), 1);
+        assert_eq!(waiting.oldest(), Some(ticket(3, 2).accepted_at));
+        waiting.remove(&ticket(2, 5));
+        assert_eq!(order(waiting), [3, 5, 1, 6, 4]);
     }
 
     #[test]
     fn age_is_inclusive() {
         let mut waiting = Waiting::default();
-        (1..=3).for_each(|seq| waiting.insert(ticket(seq)));
+        (1..=3).for_each(|seq| waiting.insert(ticket(seq, seq)));
         let now = Instant::from_origin(Duration::from_secs(12));
         assert_eq!(waiting.count_older(now, Duration::from_secs(10)), 2);
     }

@@ -95,7 +95,7 @@ async fn measure(name: &str, node: &Node, proposers: usize, time: Duration) -> R
         async move {
             let (mut waits, mut failures) = (Vec::new(), 0_u32);
             while start.elapsed() < time {
-                let limits = NamespaceLimits { containers: 30 };
+                let limits = NamespaceLimits::containers(30);
                 let command = Command::PutNamespace {
                     name: format!("n{proposer}").parse()?,
                     limits,

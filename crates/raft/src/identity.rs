@@ -116,13 +116,32 @@ impl DataDir {
         let file = file.map_err(failed(
             "its lock file cannot be written; check owner and permissions",
         ))?;
+        Self::lock(path, file)
+    }
+
+    /// Locks a directory that is there, to read it; nothing is made.
+    pub(crate) fn open_existing(path: &Path) -> Result<Self, StartError> {
+        let file = File::open(path.join(LOCK)).map_err(|source| StartError::Storage {
+            dir: path.to_owned(),
+            what: "it has no lock file that can be read, so it is not a data directory of a scheduler"
+                .to_owned(),
+            source,
+        })?;
+        Self::lock(path, file)
+    }
+
+    fn lock(path: &Path, file: File) -> Result<Self, StartError> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 lock: DirLock { _file: file },
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::Locked { dir: path.to_owned() }),
-            Err(error) => Err(failed("cannot be locked")(error.into())),
+            Err(error) => Err(StartError::Storage {
+                dir: path.to_owned(),
+                what: "cannot be locked".to_owned(),
+                source: error.into(),
+            }),
         }
     }
 

@@ -14,6 +14,7 @@ mod core;
 mod disk;
 mod error;
 mod fatal;
+mod history;
 mod identity;
 mod membership;
 mod network;
@@ -35,6 +36,7 @@ pub use config::{NodeConfig, Settings, SettingsError};
 pub use error::{
     KeepaliveError, MembershipError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable,
 };
+pub use history::{Content, History, HistoryError, Replayed, Step};
 pub use node::Node;
 pub use status::{PeerStatus, RaftStatus, Role};
 pub use watch::{Batch, EventStream, StreamEnd, WatchStart};

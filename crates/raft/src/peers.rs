@@ -9,15 +9,13 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
-use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
+use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
 use crate::clock;
 use crate::config::Settings;
 use crate::types::META_GROUP;
 
-/// Longest message on a channel between schedulers: a thousand log entries, one of them up to 1 MiB.
-pub(crate) const MESSAGE_LEN_MAX: usize = 64 << 20;
 /// HTTP/2 flow control window of a stream.
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 flow control window of a connection.

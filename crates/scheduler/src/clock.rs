@@ -6,14 +6,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use whiskraft_types::Instant;
 
-/// Monotonic time since the process started; a cheap copy.
+/// How far before the start of the process the origin lies: activations that other schedulers accepted earlier have
+/// their moment on this clock too. Longer than the SDK submits one.
+const HEAD_START: Duration = Duration::from_secs(3600);
+
+/// Monotonic time; a cheap copy.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     origin: std::time::Instant,
 }
 
 impl Clock {
-    /// A clock whose origin is now.
+    /// A clock that begins to run now.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place of this crate that reads the monotonic clock"
@@ -26,12 +30,13 @@ impl Clock {
 
     /// This moment.
     pub(crate) fn now(&self) -> Instant {
-        Instant::from_origin(self.origin.elapsed())
+        Instant::from_origin(HEAD_START + self.origin.elapsed())
     }
 
     /// Waits until `moment`; at once if it has passed.
     pub(crate) async fn sleep_until(&self, moment: Instant) {
-        tokio::time::sleep_until((self.origin + moment.since_origin()).into()).await;
+        let since_start = moment.since_origin().saturating_sub(HEAD_START);
+        tokio::time::sleep_until((self.origin + since_start).into()).await;
     }
 }
 

@@ -4,8 +4,8 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use serde::Deserialize;
-use whiskraft_queue::QueueSettings;
+use serde::{Deserialize, Deserializer};
+use whiskraft_queue::{PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
 
 /// Settings of the scheduler role (`[scheduler]`).
@@ -100,11 +100,30 @@ pub struct QueueConfig {
     pub result_keep: Duration,
     /// Most results a queue keeps; the oldest go first. Default 10000.
     pub results_max: NonZeroUsize,
+    /// Most ids of results that were received, each remembered for a minute; the oldest go first. Default 10000.
+    pub dedup_max: NonZeroUsize,
+    /// Ids of results that nobody received at which a queue takes nothing new. Default 120000, about 10 MB.
+    pub unconfirmed_max: NonZeroUsize,
+    /// Time for which activations that are submitted again may have started on an invoker that was lost around a
+    /// change of leader: at least as long as controllers submit one again. Default 11m.
+    #[serde(with = "humantime_serde")]
+    pub lost_keep: Duration,
+    /// Time after a delivery at which an invoker that has said nothing about it counts as silent. Default 2s.
+    #[serde(with = "humantime_serde")]
+    pub silent_after: Duration,
+    /// An activation that an invoker got ends, without an answer, after twice the action's time limit and this much.
+    /// Default 10s.
+    #[serde(with = "humantime_serde")]
+    pub answer_slack: Duration,
+    /// Time in a full namespace after which a queue without containers refuses activations. Default 750ms.
+    #[serde(with = "humantime_serde")]
+    pub starved_wait: Duration,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
         let settings = QueueSettings::default();
+        let count = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         Self {
             len_max: NonZeroU32::new(settings.len_max).unwrap_or(NonZeroU32::MIN),
             throttling_fraction: settings.throttling_fraction,
@@ -116,7 +135,13 @@ impl Default for QueueConfig {
             takeover_wait_max: settings.takeover_wait_max,
             result_grace: settings.result_grace,
             result_keep: settings.result_keep,
-            results_max: NonZeroUsize::new(settings.results_max).unwrap_or(NonZeroUsize::MIN),
+            results_max: count(settings.results_max),
+            dedup_max: count(settings.dedup_max),
+            unconfirmed_max: count(settings.unconfirmed_max),
+            lost_keep: settings.lost_keep,
+            silent_after: settings.silent_after,
+            answer_slack: settings.answer_slack,
+            starved_wait: settings.starved_wait,
         }
     }
 }
@@ -136,6 +161,12 @@ impl QueueConfig {
             result_grace: self.result_grace,
             result_keep: self.result_keep,
             results_max: self.results_max.get(),
+            dedup_max: self.dedup_max.get(),
+            unconfirmed_max: self.unconfirmed_max.get(),
+            lost_keep: self.lost_keep,
+            silent_after: self.silent_after,
+            answer_slack: self.answer_slack,
+            starved_wait: self.starved_wait,
             ..QueueSettings::default()
         }
     }
@@ -153,6 +184,12 @@ pub struct CreationConfig {
     /// Pause before the first of them; it doubles. Default 100ms.
     #[serde(with = "humantime_serde")]
     pub retry_pause: Duration,
+    /// Multiplies the time of `deadline` for images that must be pulled. Default 15.
+    pub blackbox_multiple: u32,
+    /// How an invoker is chosen among those that may run a container and have the memory: `built-in` spreads over zones,
+    /// then by chance; `least-loaded` takes the one with the largest part of its memory left. Default built-in.
+    #[serde(deserialize_with = "policy")]
+    pub placement: PlacementPolicy,
     /// Share of the untagged invokers that run managed kinds. Default 0.9.
     pub managed_fraction: f64,
     /// Share of the untagged invokers that run images of users. Default 0.1.
@@ -161,12 +198,20 @@ pub struct CreationConfig {
     pub memory_min: ByteSize,
 }
 
+fn policy<'de, D: Deserializer<'de>>(from: D) -> Result<PlacementPolicy, D::Error> {
+    String::deserialize(from)?
+        .parse()
+        .map_err(serde::de::Error::custom)
+}
+
 impl Default for CreationConfig {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(20),
             retries_max: 5,
             retry_pause: Duration::from_millis(100),
+            blackbox_multiple: 15,
+            placement: PlacementPolicy::BuiltIn,
             managed_fraction: 0.9,
             blackbox_fraction: 0.1,
             memory_min: ByteSize::mib(64),
@@ -223,6 +268,12 @@ pub struct ConfigError {
 }
 
 impl SchedulerConfig {
+    /// Shards to run: one per core unless set.
+    pub(crate) fn shards_len(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.shards.map_or_else(cores, NonZeroUsize::get)
+    }
+
     /// Checks what one setting alone cannot show.
     ///
     /// # Errors

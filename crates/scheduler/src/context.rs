@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use whiskraft_proto::v1;
-use whiskraft_raft::Node;
-use whiskraft_types::Rejection;
+use whiskraft_raft::{Node, ProposeError};
+use whiskraft_state::{Command, Response};
+use whiskraft_types::{LogRevision, Rejection};
 
 use crate::clock::Clock;
 use crate::config::SchedulerConfig;
 use crate::fence::Fence;
+use crate::metrics::{Metrics, Proposed};
 
 /// Longest time before a caller hears that this scheduler has no quorum.
 const AVAILABLE_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -45,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// The right to act.
     pub(crate) fence: Fence,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
     streams: Arc<AtomicU64>,
 }
@@ -57,6 +61,7 @@ pub(crate) struct StreamId(pub(crate) u64);
 impl Context {
     pub(crate) fn new(config: SchedulerConfig, node: Node, phase: watch::Receiver<Phase>) -> Self {
         Self {
+            metrics: Metrics::new(config.shards_len()),
             config: Arc::new(config),
             node,
             clock: Clock::start(),
@@ -69,6 +74,23 @@ impl Context {
     /// An id that no other stream of this process has.
     pub(crate) fn next_stream(&self) -> StreamId {
         StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Puts a command into the log, and counts how that went.
+    ///
+    /// # Errors
+    /// As [`Node::propose`].
+    pub(crate) async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
+        let began = self.clock.now();
+        let answer = self.node.propose(command).await;
+        let outcome = match &answer {
+            Ok((_, Response::Refused(_))) => Proposed::Refused,
+            Ok(_) => Proposed::Done,
+            Err(_) => Proposed::Failed,
+        };
+        let after = self.clock.now().saturating_since(began);
+        self.metrics.proposed(outcome, after);
+        answer
     }
 
     /// Where invokers reach each member that has announced itself, as this node knows it now.

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+use whiskraft_queue::Observation;
 use whiskraft_raft::{Batch, StreamEnd};
-use whiskraft_state::{ContainerState, Event, SessionOwner, SessionRecord, State};
+use whiskraft_state::{ContainerState, Event, MemberRecord, SessionOwner, SessionRecord, State};
 use whiskraft_types::{ContainerId, SessionId};
 
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
-use crate::creation::CreationHandle;
+use crate::creation::{CreationHandle, InProgress};
 use crate::shard::{ShardsHandle, TableChanges};
 
 /// The follower.
@@ -20,6 +22,9 @@ pub(crate) struct Follower {
     shards: ShardsHandle,
     streams: ControlStreams,
     creation: CreationHandle,
+    /// Whether this member's record says that it is draining.
+    draining: watch::Sender<bool>,
+    in_progress: InProgress,
     /// Live sessions of this very process; one of an earlier process does not make us a leader.
     own: Arc<BTreeSet<SessionId>>,
     /// Sessions of this process, ended ones included: whose containers the creation actor knows.
@@ -33,6 +38,8 @@ impl Follower {
         shards: ShardsHandle,
         streams: ControlStreams,
         creation: CreationHandle,
+        draining: watch::Sender<bool>,
+        in_progress: InProgress,
     ) -> Self {
         Self {
             context,
@@ -40,6 +47,8 @@ impl Follower {
             shards,
             streams,
             creation,
+            draining,
+            in_progress,
             own: Arc::default(),
             reserved: BTreeSet::new(),
         }
@@ -81,6 +90,8 @@ impl Follower {
         self.streams
             .expire_all(|session| state.session(session).is_none());
         self.streams.announce_members();
+        self.on_member(state.member(self.context.node.id()));
+        self.in_progress.reset(self.context.clock.now(), state);
         for shard in 0..self.shards.len() {
             let own = Arc::clone(&self.own);
             self.shards
@@ -95,12 +106,20 @@ impl Follower {
         }
     }
 
+    fn on_member(&self, record: Option<&MemberRecord>) {
+        let draining = record.is_some_and(|record| record.draining);
+        self.draining
+            .send_if_modified(|before| std::mem::replace(before, draining) != draining);
+    }
+
     fn is_own(&self, row: &SessionRecord) -> bool {
         row.owner == SessionOwner::Scheduler(self.context.node.id()) && row.incarnation == self.incarnation
     }
 
     async fn on_batch(&mut self, batch: Arc<Batch>) {
+        self.in_progress.follow(self.context.clock.now(), &batch.events);
         let mut ended = BTreeSet::new();
+        let mut observed = Vec::new();
         let mut members_changed = false;
         let (mut gone, mut running): (Vec<ContainerId>, Vec<ContainerId>) = Default::default();
         for event in &batch.events {
@@ -109,6 +128,11 @@ impl Follower {
                     Arc::make_mut(&mut self.own).insert(*id);
                     self.reserved.insert(*id);
                 }
+                Event::Session(_, Some(row)) => observed.extend(match &row.owner {
+                    SessionOwner::Invoker { id, .. } => Some((*id, Observation::Opened)),
+                    SessionOwner::Scheduler(_) => None,
+                }),
+                Event::Invoker(id, None) => observed.push((*id, Observation::Ended)),
                 Event::Session(id, None) => {
                     ended.insert(*id);
                     Arc::make_mut(&mut self.own).remove(id);
@@ -121,10 +145,16 @@ impl Follower {
                     ContainerState::InProgress => {}
                     ContainerState::Running | ContainerState::Warm => running.push(*id),
                 },
-                Event::Member(..) => members_changed = true,
+                Event::Member(id, record) => {
+                    members_changed = true;
+                    if *id == self.context.node.id() {
+                        self.on_member(record.as_ref());
+                    }
+                }
                 _ => {}
             }
         }
+        self.creation.observed(observed);
         if members_changed {
             self.streams.announce_members();
         }

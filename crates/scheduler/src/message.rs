@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
-use whiskraft_proto::v1;
 use whiskraft_queue::{ActivationState, ControllerId, RegisteredContainer};
 use whiskraft_types::{
     ActivationId, ActivationRecord, ContainerId, CreationError, Epoch, NamespaceName, QueueKey, Rejection,
-    Revision,
+    Revision, SessionId,
 };
 
 use crate::context::StreamId;
 use crate::control::hello::Peer;
+use crate::shard::{UnaryRequest, Walk};
 
 /// What a caller submitted; shared, so that neither a delivery nor a repetition copies it.
 pub(crate) type Payload = Arc<Content>;
@@ -45,6 +45,8 @@ pub(crate) struct Submission {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) attempt: u32,
+    /// Since a scheduler first accepted it.
+    pub(crate) waited: Duration,
     pub(crate) payload: Payload,
 }
 
@@ -194,6 +196,13 @@ pub(crate) enum Request {
         error: CreationError,
         message: String,
     },
+    /// A creation waits for memory; it goes on.
+    CreationDelayed {
+        key: QueueKey,
+        container: ContainerId,
+        error: CreationError,
+        message: String,
+    },
     RemovalFailed {
         key: QueueKey,
         epoch: Epoch,
@@ -201,14 +210,39 @@ pub(crate) enum Request {
     /// A queue of this namespace has work and no container: give one up that idles.
     Reclaim {
         starved: QueueKey,
+        /// Time since it last had one.
+        unserved: Duration,
+    },
+    /// Stop up to `count` queues of a session, they are about to move; answered with those that are stopped.
+    Release {
+        session: SessionId,
+        count: usize,
+        answer: oneshot::Sender<Vec<(QueueKey, Epoch)>>,
+    },
+    /// The queue did not move: it goes on.
+    Keep {
+        key: QueueKey,
+        epoch: Epoch,
+    },
+    /// From the unary pull service.
+    Unary(UnaryRequest),
+    /// The rate home of a namespace has answered.
+    RateSettled {
+        namespace: NamespaceName,
     },
     Find {
         id: ActivationId,
         namespace: NamespaceName,
         answer: oneshot::Sender<Option<Found>>,
     },
-    Status {
-        answer: oneshot::Sender<Vec<v1::QueueStatus>>,
+    /// Looks at a bounded number of queues; the walk comes back and goes on where it stopped.
+    Walk {
+        walk: Walk,
+        answer: oneshot::Sender<Walk>,
+    },
+    /// Answered once every request before it was handled.
+    Barrier {
+        answer: oneshot::Sender<()>,
     },
 }
 

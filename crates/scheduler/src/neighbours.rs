@@ -1,40 +1,45 @@
-//! Asks the schedulers that lead other queues of a full namespace to give up an idle container for a queue led here
-//! that has none.
+//! Asks the schedulers that lead other queues of a full namespace to make room for a queue led here that has no
+//! container.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use whiskraft_proto::v1::ReclaimRequest;
 use whiskraft_proto::v1::operator_client::OperatorClient;
-use whiskraft_state::ContainerState;
 use whiskraft_types::QueueKey;
 
 use crate::context::Context;
 
 /// Starved queues that wait to be asked for; one that finds no room is told to its callers as it would be anyway.
 const STARVED_MAX: usize = 256;
-/// Longest wait for a neighbour: the starved queue gives up after a second.
+/// Longest wait for a neighbour: a queue that still starves says so again.
 const ASK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Starved queues asked for at a time: one that does not answer must not hold up the others.
+const ASKS_MAX: usize = 64;
+
+/// A starved queue and its time without a container.
+type Starved = (QueueKey, Duration);
 
 /// The near end; a cheap copy.
 #[derive(Debug, Clone)]
 pub(crate) struct NeighboursHandle {
-    sender: mpsc::Sender<QueueKey>,
+    sender: mpsc::Sender<Starved>,
 }
 
 impl NeighboursHandle {
     /// Asks for room for a queue.
-    pub(crate) fn ask(&self, starved: QueueKey) {
-        let _ = self.sender.try_send(starved);
+    pub(crate) fn ask(&self, starved: QueueKey, unserved: Duration) {
+        let _ = self.sender.try_send((starved, unserved));
     }
 }
 
 /// Asks.
 pub(crate) struct Neighbours {
     context: Context,
-    starved: mpsc::Receiver<QueueKey>,
+    starved: mpsc::Receiver<Starved>,
     /// By address; of members that came and went few remain, as there are few members.
     channels: BTreeMap<String, Channel>,
 }
@@ -54,42 +59,54 @@ impl Neighbours {
 
     /// Runs until the process stops.
     pub(crate) async fn run(mut self) {
+        let mut asks = FuturesUnordered::new();
         let context = self.context.clone();
-        tokio::select! {
-            () = context.stopping() => {}
-            () = self.serve() => {}
+        let stopping = context.stopping();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopping => return,
+                Some(()) = asks.next() => {}
+                starved = self.starved.recv(), if asks.len() < ASKS_MAX => match starved {
+                    Some((starved, unserved)) => asks.extend(self.asks(&starved, unserved)),
+                    None => return,
+                },
+            }
         }
     }
 
-    async fn serve(&mut self) {
-        while let Some(starved) = self.starved.recv().await {
-            let asked = self.addresses(&starved).into_iter().filter_map(|address| {
-                let mut client = OperatorClient::new(self.channel(&address)?);
-                let request = ReclaimRequest {
-                    starved: Some((&starved).into()),
-                };
-                Some(async move {
-                    let answer = tokio::time::timeout(ASK_WAIT_MAX, client.reclaim(request)).await;
-                    if !matches!(answer, Ok(Ok(_))) {
-                        tracing::debug!(address, "neighbour did not answer");
-                    }
-                })
-            });
-            let asked: Vec<_> = asked.collect();
-            futures::future::join_all(asked).await;
-        }
+    /// One request to each neighbour that may have room.
+    fn asks(&mut self, starved: &QueueKey, unserved: Duration) -> Vec<impl Future<Output = ()> + use<>> {
+        let request = ReclaimRequest {
+            starved: Some(starved.into()),
+            unserved_ms: u32::try_from(unserved.as_millis()).unwrap_or(u32::MAX),
+        };
+        let channels = self.addresses(starved).into_iter();
+        let channels: Vec<_> = channels
+            .filter_map(|address| Some((self.channel(&address)?, address)))
+            .collect();
+        let ask = |(channel, address)| {
+            let (mut client, request) = (OperatorClient::new(channel), request.clone());
+            async move {
+                let answer = tokio::time::timeout(ASK_WAIT_MAX, client.reclaim(request)).await;
+                if !matches!(answer, Ok(Ok(_))) {
+                    tracing::debug!(address, "neighbour did not answer");
+                }
+            }
+        };
+        channels.into_iter().map(ask).collect()
     }
 
-    /// Where the others are that lead queues of this namespace with running containers.
+    /// Where the others are that lead queues of this namespace with containers, or that starve in it as well: who
+    /// starves must know of whom comes first.
     fn addresses(&self, starved: &QueueKey) -> BTreeSet<String> {
         let node = &self.context.node;
         node.read(|state| {
-            let running = state.containers().filter(|(_, row)| {
-                row.state == ContainerState::Running
-                    && row.key.namespace == starved.namespace
-                    && row.key != *starved
-            });
-            let leaders = running.filter_map(|(_, row)| Some(state.queue(&row.key)?.leader?.0));
+            let holding = state
+                .queues_counted_in(&starved.namespace)
+                .filter(|(_, counts)| counts.slots() > 0);
+            let leaders = holding.filter_map(|(key, _)| Some(state.queue(key)?.leader?.0));
             let others = leaders
                 .filter(|id| *id != node.id())
                 .collect::<BTreeSet<_>>()

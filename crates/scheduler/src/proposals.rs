@@ -133,7 +133,7 @@ impl ProposalsActor {
                 epoch: *epoch,
             },
         };
-        match self.context.node.propose(command).await {
+        match self.context.propose(command).await {
             Ok((_, Response::Refused(refusal))) => self.fail(proposal, &refusal.to_string()).await,
             Ok(_) => {}
             Err(ProposeError::Unknown(_)) => return Some(proposal),

@@ -246,7 +246,7 @@ impl PullStream {
         let container = ContainerId::from(required(completed.container, "completed.container")?);
         let route = self.learn(container, completed.key, completed.epoch)?;
         let record = record(completed.record)?;
-        let duration = duration(&record);
+        let duration = duration(&record, completed.run_us);
         Ok((
             route,
             PullKind::Completed {
@@ -370,10 +370,10 @@ fn record(record: Option<v1::ActivationRecord>) -> Result<Record, InvalidMessage
     Ok(Arc::new(ActivationRecord::try_from(required(record, "record")?)?))
 }
 
-/// Length of init and run; a run that the platform failed says nothing about the action.
-fn duration(record: &Record) -> Option<Duration> {
-    let is_telling = record.status != ActivationStatus::WhiskError;
-    is_telling.then(|| Duration::from_millis(record.end_ms.saturating_sub(record.start_ms)))
+/// Length of the run; one that the platform failed says nothing about the action.
+fn duration(record: &Record, run_us: u64) -> Option<Duration> {
+    let is_telling = run_us > 0 && record.status != ActivationStatus::WhiskError;
+    is_telling.then(|| Duration::from_micros(run_us))
 }
 
 fn registered(container: v1::RegisteredContainer) -> Result<RegisteredContainer, InvalidMessage> {

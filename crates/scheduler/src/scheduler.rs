@@ -1,29 +1,35 @@
 //! Puts the role together, serves its listener, and takes it down in order.
 
 use std::net::TcpListener;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use whiskraft_proto::v1;
+use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
 use crate::config::{ConfigError, SchedulerConfig};
 use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
-use crate::creation::{CreationActor, CreationHandle, CreationParts};
+use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
+use crate::drain::DrainActor;
 use crate::follower::Follower;
+use crate::http::with_plain_routes;
 use crate::message::Request;
+use crate::metrics::Scraper;
 use crate::neighbours::Neighbours;
+use crate::profiles::Profiles;
 use crate::proposals::ProposalsActor;
+use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
-use crate::services::{ControllerService, DocumentsService, InvokerService, OperatorService, WatchService};
+use crate::services::{
+    ActivationService, ControllerService, DocumentsService, InvokerService, OperatorService, WatchService,
+};
 use crate::session::SessionTask;
 use crate::shard::{CHANGES_MAX, REQUESTS_MAX, Shard, ShardHandle, ShardParts, ShardsHandle};
 use crate::updates::UpdatesActor;
@@ -33,8 +39,6 @@ const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Flow control windows of HTTP/2: a stream carries many activations, a connection a few streams.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Largest message taken, far above every limit of its own, so that what is too large gets a typed answer.
-const MESSAGE_LEN_MAX: usize = 64 << 20;
 /// Pings on idle connections find peers that have vanished without a word.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_WAIT_MAX: Duration = Duration::from_secs(4);
@@ -82,26 +86,38 @@ impl Scheduler {
         let mut tasks = JoinSet::new();
         let streams = ControlStreams::default();
         let (creation, messages) = CreationHandle::channel();
-        let shards = start_shards(&mut tasks, &context, &creation, &streams);
+        let profiles = Profiles::default();
+        let (rates, asks) = RateActor::channel(context.clone());
+        let shards = start_shards(&mut tasks, &context, &creation, &streams, &profiles, &rates);
+        tasks.spawn(RateActor::new(rates.clone(), shards.clone(), asks).run());
         let (updates_actor, updates) = UpdatesActor::new(context.clone());
         let (reports_actor, reports) = ReportsActor::new(context.clone());
         tasks.spawn(updates_actor.run());
         tasks.spawn(reports_actor.run());
+        let in_progress = InProgress::default();
         let creation_parts = CreationParts {
             context: context.clone(),
             messages,
             shards: shards.clone(),
             streams: streams.clone(),
             updates: updates.clone(),
+            in_progress: in_progress.clone(),
+            suspects: creation.suspects_view(),
+            profiles,
             seed: rand::random(),
         };
         tasks.spawn(CreationActor::new(creation_parts).run());
+        let (draining, ordered) = watch::channel(false);
+        let drain = DrainActor::new(context.clone(), shards.clone(), creation.clone(), ordered);
+        tasks.spawn(drain.run());
         let follower = Follower::new(
             context.clone(),
             incarnation,
             shards.clone(),
             streams.clone(),
             creation.clone(),
+            draining,
+            in_progress,
         );
         tasks.spawn(follower.run());
         let session = tokio::spawn(SessionTask::new(context.clone(), incarnation).run());
@@ -112,7 +128,7 @@ impl Scheduler {
             updates,
             reports,
         };
-        tasks.spawn(serve(context.clone(), shards.clone(), control, listener));
+        tasks.spawn(serve(context.clone(), shards.clone(), control, rates, listener));
         Ok(Self {
             context,
             phase,
@@ -147,7 +163,7 @@ impl Scheduler {
             // Every shard has dropped its queues, and told whose they are now, before it answers this.
             for shard in 0..self.shards.len() {
                 let (answer, answered) = oneshot::channel();
-                self.shards.send(shard, Request::Status { answer }).await;
+                self.shards.send(shard, Request::Barrier { answer }).await;
                 let _ = answered.await;
             }
         };
@@ -175,16 +191,17 @@ fn start_shards(
     context: &Context,
     creation: &CreationHandle,
     streams: &ControlStreams,
+    profiles: &Profiles,
+    rates: &RateHandle,
 ) -> ShardsHandle {
-    let cores = || available_parallelism().map_or(1, NonZeroUsize::get);
-    let count = context.config.shards.map_or_else(cores, NonZeroUsize::get);
-    let mut handles = Vec::with_capacity(count);
-    let mut receivers = Vec::with_capacity(count);
-    for _ in 0..count {
+    let meters = context.metrics.meters();
+    let mut handles = Vec::with_capacity(meters.len());
+    let mut receivers = Vec::with_capacity(meters.len());
+    for meter in meters {
         let (requests, requests_receiver) = mpsc::channel(REQUESTS_MAX);
         let (changes, changes_receiver) = mpsc::channel(CHANGES_MAX);
         handles.push(ShardHandle { requests, changes });
-        receivers.push((requests_receiver, changes_receiver));
+        receivers.push((requests_receiver, changes_receiver, meter));
     }
     let shards = ShardsHandle::new(handles);
     let (proposals, waiting) = ProposalsActor::channel();
@@ -192,18 +209,21 @@ fn start_shards(
     let (neighbours_actor, neighbours) = Neighbours::new(context.clone());
     tasks.spawn(neighbours_actor.run());
     let settings = Arc::new(context.config.queue.settings());
-    for (index, (requests, changes)) in receivers.into_iter().enumerate() {
+    for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
             context: context.clone(),
             index,
             shards: shards.clone(),
             requests,
             changes,
+            meter,
             creation: creation.clone(),
             proposals: proposals.clone(),
             neighbours: neighbours.clone(),
+            rates: rates.clone(),
             streams: streams.clone(),
             settings: Arc::clone(&settings),
+            profiles: profiles.clone(),
         };
         tasks.spawn(Shard::new(parts).run());
     }
@@ -214,28 +234,48 @@ async fn serve(
     context: Context,
     shards: ShardsHandle,
     control: ControlParts,
+    rates: RateHandle,
     listener: tokio::net::TcpListener,
 ) {
+    use whiskraft_proto::activation::activation_service_server::ActivationServiceServer;
+
     use v1::controller_server::ControllerServer;
     use v1::documents_server::DocumentsServer;
     use v1::invoker_server::InvokerServer;
     use v1::operator_server::OperatorServer;
     use v1::watch_server::WatchServer;
 
+    let creation = control.creation.clone();
+    let scraper = Scraper::new(
+        context.clone(),
+        shards.clone(),
+        control.streams.clone(),
+        creation.clone(),
+    );
     let controller = ControllerServer::new(ControllerService::new(context.clone(), shards.clone()));
     let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
     let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
+    let activation = ActivationServiceServer::new(ActivationService::new(context.clone(), shards.clone()));
     let stopping = context.clone();
+    let services = Routes::new(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(activation.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(WatchServer::new(WatchService::new(context.clone())))
+        .add_service(OperatorServer::new(OperatorService::new(
+            context.clone(),
+            shards,
+            rates,
+            creation,
+        )));
     let served = Server::builder()
+        // Each connection says first which of the two it speaks; its calls are not asked again.
+        .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_WAIT_MAX))
-        .add_service(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
-        .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
-        .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
-        .add_service(WatchServer::new(WatchService::new(context.clone())))
-        .add_service(OperatorServer::new(OperatorService::new(context, shards)))
+        .add_routes(with_plain_routes(services, context, scraper))
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
             stopping.stopping().await;
         })

@@ -80,7 +80,7 @@ impl SessionTask {
                 let proposed = tokio::select! {
                     biased;
                     () = self.context.draining() => return None,
-                    proposed = self.context.node.propose(Command::OpenSession(open.clone())) => proposed,
+                    proposed = self.context.propose(Command::OpenSession(open.clone())) => proposed,
                 };
                 match proposed {
                     Ok((revision, Response::Session(session))) => {
@@ -122,11 +122,14 @@ impl SessionTask {
             tokio::select! {
                 biased;
                 () = context.draining() => return End::Stopping,
-                Some((sent_at, answer)) = answers.next() => match answer {
-                    Ok(()) => self.on_acknowledged(sent_at),
-                    Err(KeepaliveError::Expired(_)) => return End::Expired,
-                    Err(error) => tracing::debug!(%session, %error, "keepalive not acknowledged"),
-                },
+                Some((sent_at, answer)) = answers.next() => {
+                    context.metrics.keepalive(matches!(answer, Ok(())));
+                    match answer {
+                        Ok(()) => self.on_acknowledged(sent_at),
+                        Err(KeepaliveError::Expired(_)) => return End::Expired,
+                        Err(error) => tracing::debug!(%session, %error, "keepalive not acknowledged"),
+                    }
+                }
                 () = self.pause(next) => {
                     let sent_at = context.clock.now();
                     next = sent_at + context.config.session.keepalive;
@@ -161,7 +164,7 @@ impl SessionTask {
     }
 
     async fn close(&self, session: SessionId) {
-        let closing = self.context.node.propose(Command::CloseSession { session });
+        let closing = self.context.propose(Command::CloseSession { session });
         match timeout(CLOSE_WAIT_MAX, closing).await {
             Ok(Ok((revision, _))) => {
                 // The queues' new leaders are in the tables now: whoever waits here can be told.

@@ -204,7 +204,10 @@ impl SubmitStream {
                 self.window.on_submitted(id);
                 self.outgoing[shard].push(submission);
             }
-            Err(rejection) => self.refused.push_back((id, rejection)),
+            Err(rejection) => {
+                self.context.metrics.rejected(&rejection);
+                self.refused.push_back((id, rejection));
+            }
         }
     }
 
@@ -242,6 +245,7 @@ impl SubmitStream {
                 key,
                 epoch,
                 attempt,
+                waited: Duration::from_millis(submission.waited_ms),
                 payload,
             },
             shard,

@@ -109,7 +109,6 @@ impl UpdatesActor {
         loop {
             match self
                 .context
-                .node
                 .propose(Command::UpdateContainers {
                     updates: updates.clone(),
                 })

@@ -66,9 +66,11 @@ pub(crate) fn invoker(id: InvokerId, record: Option<&InvokerRecord>) -> v1::Invo
             healthy: record.healthy,
             memory_total_bytes: record.profile.memory.as_bytes(),
             memory_busy_bytes: record.busy.as_bytes(),
+            memory_reclaimable_bytes: record.reclaimable.as_bytes(),
             tags: record.profile.tags.clone(),
             zone: record.profile.zone.clone(),
             removed: false,
+            suspicion: String::new(),
         },
     )
 }
@@ -78,6 +80,9 @@ fn namespace(name: &NamespaceName, record: Option<&NamespaceRecord>) -> v1::Name
         name: name.to_string(),
         containers: record.map_or(0, |record| record.limits.containers),
         removed: record.is_none(),
+        over_provision_percent: record.map_or(0, |record| record.limits.over_provision_percent),
+        invocations_per_minute: record.and_then(|record| record.limits.invocations_per_minute),
+        weight: record.map_or(0, |record| record.limits.weight),
     }
 }
 

@@ -12,7 +12,7 @@ use common::{Cluster, config, key, soon};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::container_report::Change;
 use whiskraft_state::{ContainerState, Event};
-use whiskraft_types::ActionLimits;
+use whiskraft_types::{ActionLimits, CreationError, CreationErrorClass, InvokerId};
 
 fn failed(error: v1::CreationError) -> Change {
     Change::Failed(v1::ContainerCreationFailed {
@@ -164,6 +164,36 @@ async fn a_creation_that_fails_is_tried_elsewhere_and_keeps_its_slot() {
         .complete(scheduler, &key("guest", "guest/hello"), &deliver, 1)
         .await;
     assert_eq!(controller.record(1).await.invoker, Some(other.id));
+}
+
+/// With two retries the third refusal would be the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_is_refused_for_want_of_memory_waits_for_it() {
+    let mut config = config();
+    config.creation.retries_max = 2;
+    let cluster = Cluster::start_with(config).await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    let (_, first) = invoker.next_create().await;
+    let mut refused = first.clone();
+    let mut on = 0;
+    for _ in 0..4 {
+        let at = leadership.leader;
+        invoker
+            .report(at, &refused, failed(v1::CreationError::ResourceNotEnough))
+            .await;
+        (on, refused) = invoker.next_create().await;
+        assert_eq!(refused.container, first.container, "the creation goes on");
+    }
+    invoker.run(on, &refused, 1).await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/hello"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(1).await.status(), v1::Status::Success);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -328,4 +358,236 @@ async fn an_idle_container_makes_room_for_a_queue_that_has_none() {
         .complete(scheduler, &key("guest", "guest/b"), &deliver, 1)
         .await;
     assert_eq!(controller.record(2).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invoker_that_leaves_gives_its_id_and_slots_back_at_once() {
+    let cluster = Cluster::start().await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let mut controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    let (scheduler, create) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/hello"), &deliver, 0)
+        .await;
+    assert_eq!(controller.record(1).await.status(), v1::Status::Success);
+    assert!(create.container.is_some());
+    let leaving = v1::ControlUp {
+        leaving: Some(v1::Leaving {}),
+        ..Default::default()
+    };
+    // Keepalives go on, so that nothing but the message can end the session.
+    let home = cluster.any();
+    invoker.control(home, leaving).await;
+    while !matches!(invoker.said().await, Said::Expired) {}
+    cluster
+        .until("the invoker and its container are gone", |state| {
+            state.invoker(InvokerId(7)).is_none() && state.containers_len() == 0
+        })
+        .await;
+    // Another process gets the id without waiting for a time to live.
+    Invoker::start(7, &cluster.addresses()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_failed_creation_is_tried_again_or_fails_at_once_by_its_class() {
+    let mut config = config();
+    config.creation.retry_pause = std::time::Duration::from_millis(10);
+    let cluster = Cluster::start_with(config).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    for (number, error) in (1..).zip(CreationError::ALL) {
+        let action = format!("guest/a{number}");
+        cluster.put_action(&action, ActionLimits::default()).await;
+        let leadership = cluster.ensure(1, &key("guest", &action)).await.unwrap();
+        let mut controller = Controller::connect(&leadership.client_address, number).await;
+        controller.submit(&leadership, number, 1, "{}").await;
+        let (scheduler, create) = invoker.next_create().await;
+        assert_eq!(create.key, Some(key("guest", &action)));
+        invoker.report(scheduler, &create, failed(error.into())).await;
+        if error.class() == CreationErrorClass::Whisk {
+            let (scheduler, again) = invoker.next_create().await;
+            assert_eq!(again.container, create.container, "{error:?}: the slot is kept");
+            invoker.run(scheduler, &again, 1).await;
+            let (scheduler, deliver) = invoker.next_deliver().await;
+            invoker
+                .complete(scheduler, &key("guest", &action), &deliver, 1)
+                .await;
+            assert_eq!(controller.record(number).await.status(), v1::Status::Success);
+        } else {
+            let record = controller.record(number).await;
+            assert_eq!(record.status(), v1::Status::DeveloperError, "{error:?}");
+            assert_eq!(&record.result[..], br#"{"error":"it did not start"}"#);
+        }
+    }
+    cluster
+        .until("nothing is left in progress", |state| {
+            state
+                .containers()
+                .all(|(_, row)| row.state != ContainerState::InProgress)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_comes_after_it_was_given_up_is_told_to_go() {
+    let mut config = config();
+    config.creation.deadline = std::time::Duration::from_millis(1600);
+    let cluster = Cluster::start_with(config).await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let controller = Controller::connect(&leadership.client_address, 1).await;
+    controller.submit(&leadership, 1, 1, "{}").await;
+    let (scheduler, late) = invoker.next_create().await;
+    let id = whiskraft_types::ContainerId::from(late.container.unwrap());
+    cluster
+        .until_on(scheduler, "it is given up", |state| state.container(id).is_none())
+        .await;
+    // Late, and twice.
+    invoker.run(scheduler, &late, 1).await;
+    invoker.run(scheduler, &late, 1).await;
+    loop {
+        if let Said::Remove(_, removal) = invoker.said().await
+            && removal.container == late.container
+            && !removal.now
+        {
+            break;
+        }
+    }
+    invoker.all_acked().await;
+    assert!(
+        cluster.read(|state| state.container(id).is_none()),
+        "its slot stays free"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lowered_limit_is_reached_as_containers_finish() {
+    let cluster = Cluster::start().await;
+    cluster.put_namespace("guest", 3).await;
+    cluster.put_action("guest/hello", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let leadership = cluster.ensure(1, &key("guest", "guest/hello")).await.unwrap();
+    let controller = Controller::connect(&leadership.client_address, 1).await;
+    for number in 1..=9 {
+        controller.submit(&leadership, number, 1, "{}").await;
+    }
+    let mut running = BTreeMap::new();
+    while running.len() < 3 {
+        let (scheduler, create) = invoker.serve_create().await;
+        let (_, deliver) = invoker.next_deliver().await;
+        let id = whiskraft_types::ContainerId::from(create.container.unwrap());
+        running.insert(id, (scheduler, create, deliver));
+    }
+    cluster
+        .until_on(leadership.leader, "three containers run", |state| {
+            state
+                .containers()
+                .filter(|(_, row)| row.state == ContainerState::Running)
+                .count()
+                == 3
+        })
+        .await;
+    let newest = {
+        let rows = cluster.read(|state| {
+            let rows = state.containers().map(|(id, row)| (row.since, id));
+            rows.collect::<std::collections::BTreeSet<_>>()
+        });
+        let newest = rows.into_iter().rev().take(2).map(|(_, id)| id);
+        newest.collect::<std::collections::BTreeSet<_>>()
+    };
+    cluster.put_namespace("guest", 1).await;
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < 2 {
+        if let Said::Remove(_, removal) = invoker.said().await {
+            assert!(!removal.now, "what runs is not killed");
+            told.insert(whiskraft_types::ContainerId::from(removal.container.unwrap()));
+        }
+    }
+    assert_eq!(told, newest);
+    for id in &told {
+        let (scheduler, create, deliver) = &running[id];
+        invoker
+            .complete(*scheduler, &key("guest", "guest/hello"), deliver, 0)
+            .await;
+        let reason = "asked to".to_owned();
+        invoker
+            .report(
+                *scheduler,
+                create,
+                Change::Removed(v1::ContainerRemoved { reason }),
+            )
+            .await;
+    }
+    invoker.all_acked().await;
+    cluster
+        .until("one is left", |state| state.containers_len() == 1)
+        .await;
+    // A raised limit counts at once.
+    cluster.put_namespace("guest", 2).await;
+    invoker.next_create().await;
+}
+
+/// Goes on submitting, as callers who are refused do, until an invoker is told something that `pick` takes.
+async fn until_told<T>(
+    invoker: &mut Invoker,
+    controller: &mut Controller,
+    leadership: &v1::QueueLeadership,
+    mut number: u8,
+    pick: impl Fn(Said) -> Option<T>,
+) -> T {
+    controller.submit(leadership, number, 1, "{}").await;
+    loop {
+        tokio::select! {
+            said = invoker.said() => if let Some(picked) = pick(said) {
+                return picked;
+            },
+            (_, answer) = controller.answer() => if !matches!(answer, Answer::Accepted) {
+                number += 1;
+                controller.submit(leadership, number, 1, "{}").await;
+            },
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_at_work_makes_room_for_a_queue_that_has_none() {
+    let cluster = Cluster::start().await;
+    cluster.put_namespace("guest", 1).await;
+    cluster.put_action("guest/a", ActionLimits::default()).await;
+    cluster.put_action("guest/b", ActionLimits::default()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let first = cluster.ensure(1, &key("guest", "guest/a")).await.unwrap();
+    let controller = Controller::connect(&first.client_address, 1).await;
+    // It never runs out of work.
+    controller.submit(&first, 1, 1, "{}").await;
+    controller.submit(&first, 2, 1, "{}").await;
+    let (_, busy) = invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+
+    let second = cluster.ensure(1, &key("guest", "guest/b")).await.unwrap();
+    let mut other = Controller::connect(&second.client_address, 2).await;
+    let removal = until_told(&mut invoker, &mut other, &second, 3, |said| match said {
+        Said::Remove(_, removal) => Some(removal),
+        Said::Create(..) => panic!("a second container in a namespace of one"),
+        _ => None,
+    })
+    .await;
+    assert_eq!((removal.container, removal.now), (busy.container, false));
+    invoker
+        .complete(scheduler, &key("guest", "guest/a"), &deliver, 0)
+        .await;
+    let reason = "asked to".to_owned();
+    let gone = Change::Removed(v1::ContainerRemoved { reason });
+    invoker.report(first.leader, &busy, gone).await;
+    // Both queues want the slot; the one that had none comes first.
+    let create = until_told(&mut invoker, &mut other, &second, 103, |said| match said {
+        Said::Create(_, create) => Some(create),
+        _ => None,
+    })
+    .await;
+    assert_eq!(create.key, Some(key("guest", "guest/b")));
 }

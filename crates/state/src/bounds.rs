@@ -1,6 +1,7 @@
 //! How large the parts of a command may be. What is over a bound is refused, so that no proposer can make the
 //! tables, a log entry or the time of one `apply` grow without limit.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Longest body of a document: a payload of 1 MiB, OpenWhisk's limit, with room for what surrounds it.
@@ -17,6 +18,12 @@ pub const TTL_MIN: Duration = Duration::from_millis(100);
 
 /// Longest time to live of a session: a dead process holds what hangs on it for so long.
 pub const TTL_MAX: Duration = Duration::from_secs(3600);
+
+/// Least and greatest weight of a namespace.
+pub(crate) const WEIGHT_RANGE: RangeInclusive<u32> = 1..=10_000;
+
+/// Least and greatest over-provision of a namespace: none, and ten times its containers.
+pub(crate) const OVER_PROVISION_RANGE: RangeInclusive<u32> = 100..=1000;
 
 /// Longest address, zone, version, tag or kind in bytes; a host name has 253.
 pub(crate) const TEXT_LEN_MAX: usize = 300;

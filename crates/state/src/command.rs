@@ -117,6 +117,13 @@ pub enum Command {
         /// Whether it takes no new queues.
         draining: bool,
     },
+    /// Gives queues other leaders, at the wish of the present one: it is being drained.
+    MoveQueues {
+        /// Session of the leader.
+        session: SessionId,
+        /// Its queues, each with the epoch it is led in; those that have moved on are left out.
+        queues: Vec<(QueueKey, Epoch)>,
+    },
 }
 
 /// Who holds a session.

@@ -1,6 +1,8 @@
 //! Containers by state, counted per queue and per namespace. Derived from the containers table, never stored.
 
-use crate::record::ContainerState;
+use whiskraft_types::ByteSize;
+
+use crate::record::{ContainerRecord, ContainerState};
 
 /// How many containers are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +13,8 @@ pub struct Counts {
     pub running: u32,
     /// Paused.
     pub warm: u32,
+    /// Memory of those in progress and running: what shares are compared by.
+    pub memory: ByteSize,
 }
 
 impl Counts {
@@ -32,14 +36,20 @@ impl Counts {
         self.total() == 0
     }
 
-    pub(crate) fn add(&mut self, state: ContainerState) {
-        let count = self.of(state);
+    pub(crate) fn add(&mut self, container: &ContainerRecord) {
+        let count = self.of(container.state);
         *count = count.saturating_add(1);
+        if container.state != ContainerState::Warm {
+            self.memory = self.memory.saturating_add(container.memory);
+        }
     }
 
-    pub(crate) fn subtract(&mut self, state: ContainerState) {
-        let count = self.of(state);
+    pub(crate) fn subtract(&mut self, container: &ContainerRecord) {
+        let count = self.of(container.state);
         *count = count.saturating_sub(1);
+        if container.state != ContainerState::Warm {
+            self.memory = self.memory.saturating_sub(container.memory);
+        }
     }
 
     fn of(&mut self, state: ContainerState) -> &mut u32 {

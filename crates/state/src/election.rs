@@ -7,10 +7,6 @@ use whiskraft_types::{LogRevision, QueueKey, SchedulerId, SessionId};
 
 use crate::state::State;
 
-/// FNV-1a, 64 bit: start value and multiplier.
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
-
 /// Chooses leaders within one command; the candidates do not change while it runs.
 #[derive(Debug)]
 pub(crate) struct Election {
@@ -26,6 +22,13 @@ impl Election {
             .filter_map(|(id, _)| Some((id, state.scheduler_session(id)?)))
             .collect();
         Self { candidates }
+    }
+
+    /// The same but for one session.
+    pub(crate) fn without(state: &State, session: SessionId) -> Self {
+        let mut election = Self::among(state);
+        election.candidates.retain(|(_, candidate)| *candidate != session);
+        election
     }
 
     /// Whether nobody can lead.
@@ -60,19 +63,13 @@ fn two_of(len: usize, hash: u64) -> (usize, usize) {
     (first as usize, second as usize)
 }
 
-/// FNV-1a over namespace, a zero byte, action and the little-endian revision, finished with the mixer of
-/// SplitMix64 so that both halves depend on every byte.
+/// Over namespace, a zero byte, action and the little-endian revision.
 fn hash(key: &QueueKey, revision: LogRevision) -> u64 {
     let namespace = key.namespace.as_str().bytes().chain([0]);
     let bytes = namespace
         .chain(key.action.as_str().bytes())
         .chain(revision.0.to_le_bytes());
-    let folded = bytes.fold(FNV_OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
-    });
-    let mixed = (folded ^ (folded >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    crate::hash::of(bytes)
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ impl Index {
         let limited = tables.namespaces.iter().map(|(name, _)| name.clone());
         let names: BTreeSet<NamespaceName> = counted.chain(limited).collect();
         for name in names {
-            index.judge_namespace(&name, tables.slots_max(&name));
+            index.judge_namespace(&name, tables.slots_over_max(&name));
         }
         index
     }
@@ -106,7 +106,7 @@ impl Index {
         if container.state == ContainerState::Warm {
             self.warm_by_queue.insert((container.key.clone(), id), ());
         }
-        self.recount(&container.key, |counts| counts.add(container.state));
+        self.recount(&container.key, |counts| counts.add(container));
     }
 
     pub(crate) fn remove_container(&mut self, id: ContainerId, container: &ContainerRecord) {
@@ -115,10 +115,10 @@ impl Index {
             self.containers_by_invoker.remove(&(invoker, id));
         }
         self.warm_by_queue.remove(&(container.key.clone(), id));
-        self.recount(&container.key, |counts| counts.subtract(container.state));
+        self.recount(&container.key, |counts| counts.subtract(container));
     }
 
-    /// Compares the slots of a namespace with its limit; says whether the answer is another one now.
+    /// Compares the slots of a namespace with its limit, excess included; says whether the answer is another one now.
     pub(crate) fn judge_namespace(&mut self, name: &NamespaceName, slots_max: u32) -> Option<bool> {
         let is_throttled = self.namespace_counts(name).slots() >= slots_max;
         let was_throttled = self.is_throttled(name);
@@ -160,6 +160,20 @@ impl Index {
             .map(|((_, id), ())| *id)
     }
 
+    pub(crate) fn containers_in(&self, name: &NamespaceName) -> impl Iterator<Item = ContainerId> {
+        self.containers_by_queue
+            .range(move |(queue, _)| queue.namespace.cmp(name))
+            .map(|((_, id), ())| *id)
+    }
+
+    /// Queues of a namespace that have containers, with their counts.
+    pub(crate) fn queues_counted_in(
+        &self,
+        name: &NamespaceName,
+    ) -> impl Iterator<Item = (&QueueKey, &Counts)> {
+        self.counts_by_queue.range(move |queue| queue.namespace.cmp(name))
+    }
+
     pub(crate) fn warm_of(&self, key: &QueueKey) -> impl Iterator<Item = ContainerId> {
         self.warm_by_queue
             .range(move |(queue, _)| queue.cmp(key))
@@ -178,6 +192,11 @@ impl Index {
 
     pub(crate) fn namespace_counts(&self, name: &NamespaceName) -> Counts {
         self.counts_by_namespace.get(name).copied().unwrap_or_default()
+    }
+
+    /// Namespaces that have containers, with their counts.
+    pub(crate) fn namespaces_counted(&self) -> impl Iterator<Item = (&NamespaceName, &Counts)> {
+        self.counts_by_namespace.iter()
     }
 
     pub(crate) fn is_throttled(&self, name: &NamespaceName) -> bool {

@@ -4,6 +4,7 @@
 //! random number or iterates in an order that differs between nodes: every node that applies the same log holds
 //! the same bytes.
 
+mod audit;
 mod blobs;
 mod bounds;
 mod command;
@@ -12,6 +13,8 @@ mod counts;
 mod documents;
 mod election;
 mod event;
+mod hash;
+mod home;
 mod index;
 mod invokers;
 mod members;
@@ -29,6 +32,7 @@ mod view;
 #[cfg(test)]
 mod world;
 
+pub use audit::{Audit, VIOLATIONS_MAX, Violation, ViolationKind};
 pub use bounds::{BLOB_LEN_MAX, DOCUMENT_LEN_MAX, SLOTS_PER_REQUEST_MAX, TTL_MAX, TTL_MIN};
 pub use command::{
     BlobChunk, Command, ContainerChange, ContainerUpdate, DocumentKey, EnsureQueue, InvokerReport,

@@ -1,7 +1,10 @@
 //! Limits of namespaces, and the throttle that follows from them.
 
+use std::ops::RangeInclusive;
+
 use whiskraft_types::{NamespaceLimits, NamespaceName};
 
+use crate::bounds::{OVER_PROVISION_RANGE, WEIGHT_RANGE};
 use crate::event::{Event, Refusal, Response};
 use crate::record::NamespaceRecord;
 use crate::state::State;
@@ -13,7 +16,8 @@ impl State {
         name: &NamespaceName,
         limits: &NamespaceLimits,
         turn: &mut Turn,
-    ) -> Response {
+    ) -> Result<Response, Refusal> {
+        check_limits(limits)?;
         let row = NamespaceRecord {
             limits: limits.clone(),
         };
@@ -21,7 +25,7 @@ impl State {
             turn.event(Event::Namespace(name.clone(), Some(row)));
             turn.touch(name);
         }
-        Response::Done
+        Ok(Response::Done)
     }
 
     pub(crate) fn apply_delete_namespace(
@@ -38,11 +42,35 @@ impl State {
     /// Judges the namespaces that a command touched, once, after all its changes: one event at most for each.
     pub(crate) fn judge_namespaces(&mut self, turn: &mut Turn) {
         for name in turn.take_touched() {
-            if let Some(throttled) = self.index.judge_namespace(&name, self.tables.slots_max(&name)) {
+            if let Some(throttled) = self
+                .index
+                .judge_namespace(&name, self.tables.slots_over_max(&name))
+            {
                 turn.event(Event::NamespaceThrottle(name, throttled));
             }
         }
     }
+}
+
+fn check_limits(limits: &NamespaceLimits) -> Result<(), Refusal> {
+    check_range("weight", limits.weight, WEIGHT_RANGE)?;
+    check_range(
+        "over-provision percent",
+        limits.over_provision_percent,
+        OVER_PROVISION_RANGE,
+    )?;
+    limits.invocations_per_minute.map_or(Ok(()), |rate| {
+        check_range("invocations per minute", rate, 1..=u32::MAX)
+    })
+}
+
+fn check_range(what: &str, value: u32, range: RangeInclusive<u32>) -> Result<(), Refusal> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    let reason = format!("{what} is {value}, {least} to {most} are allowed");
+    Err(Refusal::Invalid { reason })
 }
 
 #[cfg(test)]

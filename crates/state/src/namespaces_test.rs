@@ -97,3 +97,68 @@ fn unknown_namespace_cannot_be_deleted() {
     });
     assert_eq!(response, Response::Refused(Refusal::NotFound));
 }
+
+#[test]
+fn limits_out_of_range_are_refused_with_value_and_range() {
+    let usual = NamespaceLimits::default();
+    let weight = |weight| NamespaceLimits {
+        weight,
+        ..usual.clone()
+    };
+    let over = |over_provision_percent| NamespaceLimits {
+        over_provision_percent,
+        ..usual.clone()
+    };
+    let rate = |rate| NamespaceLimits {
+        invocations_per_minute: Some(rate),
+        ..usual.clone()
+    };
+    let refused = [
+        (weight(0), "weight is 0, 1 to 10000 are allowed"),
+        (weight(10_001), "weight is 10001, 1 to 10000 are allowed"),
+        (over(99), "over-provision percent is 99, 100 to 1000 are allowed"),
+        (
+            over(1001),
+            "over-provision percent is 1001, 100 to 1000 are allowed",
+        ),
+        (
+            rate(0),
+            "invocations per minute is 0, 1 to 4294967295 are allowed",
+        ),
+    ];
+    let mut world = World::new();
+    let mut put = |limits| {
+        world.respond(Command::PutNamespace {
+            name: namespace("guest"),
+            limits,
+        })
+    };
+    for (limits, reason) in refused {
+        let reason = reason.to_owned();
+        assert_eq!(put(limits), Response::Refused(Refusal::Invalid { reason }));
+    }
+    for limits in [
+        weight(1),
+        weight(10_000),
+        over(100),
+        over(1000),
+        rate(1),
+        rate(u32::MAX),
+    ] {
+        assert_eq!(put(limits), Response::Done);
+    }
+}
+
+#[test]
+fn namespace_with_excess_is_throttled_when_the_excess_is_used_too() {
+    let mut world = World::new();
+    world.limit_over("guest", 1, 200);
+    let (first, second) = (queue("guest", "hello"), queue("guest", "other"));
+    world.put_action("other", None);
+    world.ensure_all([&first, &second]);
+    world.run(&first, 1);
+    assert!(!world.state.is_namespace_throttled(&first.namespace));
+    world.run(&second, 1);
+    assert!(world.state.is_namespace_throttled(&first.namespace));
+    assert_eq!(throttles(&world.limit_over("guest", 1, 300)), [false]);
+}

@@ -57,6 +57,33 @@ impl State {
         Ok(Response::Done)
     }
 
+    /// Each queue by itself: one that has moved on already does not keep the others from moving.
+    pub(crate) fn apply_move_queues(
+        &mut self,
+        from: SessionId,
+        queues: &[(QueueKey, Epoch)],
+        turn: &mut Turn,
+    ) -> Result<Response, Refusal> {
+        let election = Election::without(self, from);
+        if election.is_empty() {
+            return Err(Refusal::NoScheduler);
+        }
+        for (key, epoch) in queues {
+            let moving = self.queue(key).filter(|queue| {
+                queue.epoch == *epoch && queue.leader.is_some_and(|(_, session)| session == from)
+            });
+            let Some(queue) = moving else { continue };
+            let queue = QueueRecord {
+                leader: election.leader(self, key, turn.revision),
+                epoch: epoch_of(turn.revision),
+                revision: queue.revision,
+                throttled: false,
+            };
+            self.put_queue(key, queue, turn);
+        }
+        Ok(Response::Done)
+    }
+
     pub(crate) fn apply_set_action_throttle(
         &mut self,
         key: &QueueKey,

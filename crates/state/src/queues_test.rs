@@ -218,3 +218,110 @@ fn deleted_action_takes_its_queues_along() {
     world.apply(put("hello", None, None));
     assert_eq!(world.state.queues_len(), 0);
 }
+
+/// Moves all queues that a scheduler leads.
+fn move_all(world: &World, session: SessionId) -> Command {
+    let led = world.state.queues_of(session);
+    let queues = led.map(|(key, row)| (key.clone(), row.epoch)).collect();
+    Command::MoveQueues { session, queues }
+}
+
+#[test]
+fn moved_queues_go_to_other_schedulers_that_take_queues() {
+    let mut world = World::new();
+    let keys: Vec<QueueKey> = (0..30).map(|n| queue(&format!("n{n}"), "hello")).collect();
+    world.ensure_all(&keys);
+    let (from, draining) = (SchedulerId(1), SchedulerId(2));
+    let session = world.state.scheduler_session(from).unwrap();
+    let moved: Vec<QueueKey> = world
+        .state
+        .queues_of(session)
+        .map(|(key, _)| key.clone())
+        .collect();
+    assert!(!moved.is_empty());
+    world.apply(Command::SetDraining {
+        id: draining,
+        draining: true,
+    });
+    let before = world.state.clone();
+    let epoch = epoch(world.next());
+    let command = move_all(&world, session);
+    assert_eq!(world.respond(command), Response::Done);
+    for key in &keys {
+        let (was, is) = (before.queue(key).unwrap(), world.state.queue(key).unwrap());
+        if moved.contains(key) {
+            let leader = world
+                .state
+                .scheduler_session(SchedulerId(3))
+                .map(|session| (SchedulerId(3), session));
+            let revision = was.revision;
+            let throttled = false;
+            assert_eq!(
+                *is,
+                QueueRecord {
+                    leader,
+                    epoch,
+                    revision,
+                    throttled
+                }
+            );
+        } else {
+            assert_eq!(is, was);
+        }
+    }
+    assert!(world.state.session(session).is_some());
+}
+
+#[test]
+fn queues_that_have_moved_on_stay_where_they_are() {
+    let mut world = World::new();
+    let keys = [queue("guest", "hello"), queue("alice", "hello")];
+    world.ensure_all(&keys);
+    let session = world.leader_session(&keys[0]);
+    let command = move_all(&world, session);
+    assert_ne!(world.events(command.clone()), []);
+    assert_eq!(world.events(command), []);
+    // The name of another leader's queue, in its present epoch, moves nothing either.
+    let queues = vec![(keys[0].clone(), world.state.queue(&keys[0]).unwrap().epoch)];
+    assert_eq!(world.events(Command::MoveQueues { session, queues }), []);
+}
+
+#[test]
+fn one_queue_that_has_moved_on_does_not_keep_the_others() {
+    let mut world = World::new();
+    let keys: Vec<QueueKey> = (0..9).map(|n| queue(&format!("n{n}"), "hello")).collect();
+    world.ensure_all(&keys);
+    let session = world.leader_session(&keys[0]);
+    let led = world.state.queues_of(session);
+    let mut queues: Vec<(QueueKey, Epoch)> = led.map(|(key, row)| (key.clone(), row.epoch)).collect();
+    assert!(queues.len() > 1);
+    queues[0].1 = Epoch(queues[0].1.0 - 1);
+    world.apply(Command::MoveQueues { session, queues });
+    assert_eq!(world.state.queues_led(session), 1);
+}
+
+#[test]
+fn without_another_scheduler_that_takes_queues_none_moves() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    let leader = world.ensure(&key).leader;
+    let others = [1, 2, 3].map(SchedulerId).into_iter().filter(|id| *id != leader);
+    others.for_each(|id| drop(world.apply(Command::SetDraining { id, draining: true })));
+    let command = move_all(&world, world.leader_session(&key));
+    assert_eq!(world.respond(command), Response::Refused(Refusal::NoScheduler));
+    assert_eq!(world.ensure(&key).leader, leader);
+}
+
+#[test]
+fn move_ends_the_throttle_of_a_full_queue() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    let epoch = world.ensure(&key).epoch;
+    world.apply(Command::SetActionThrottle {
+        key: key.clone(),
+        epoch,
+        throttled: true,
+    });
+    let command = move_all(&world, world.leader_session(&key));
+    assert!(world.events(command).contains(&Event::ActionThrottle(key, false)));
+}

@@ -1,7 +1,8 @@
 //! Reserving container slots: the place where the limits of namespaces and actions are exact.
 //!
 //! A slot is a container in progress or running. Each queue leader on each scheduler has to come through here before it
-//! creates one, so over all of them a namespace never has more than its limit at any log revision. A limit that
+//! creates one, so over all of them a namespace never has more than its limit at any log revision (with
+//! over-provision: than its limit and the excess, which is for first containers of actions only). A limit that
 //! was lowered takes nothing away; it grants nothing until enough containers have gone.
 
 use std::cmp::Ordering;
@@ -76,8 +77,17 @@ impl State {
             .into_iter()
             .flatten()
             .fold(namespace_max, u32::min);
-        let in_namespace = namespace_max.saturating_sub(self.namespace_counts(&key.namespace).slots());
-        let in_action = action_max.saturating_sub(self.queue_counts(key).slots());
+        let (namespace_slots, slots) = (
+            self.namespace_counts(&key.namespace).slots(),
+            self.queue_counts(key).slots(),
+        );
+        let in_namespace = namespace_max.saturating_sub(namespace_slots);
+        let in_action = action_max.saturating_sub(slots);
+        if in_namespace == 0 && slots == 0 && action_max > 0 {
+            // Its first container may use the excess, if the namespace has one.
+            let over = self.namespace_limits(&key.namespace).containers_over();
+            return over.saturating_sub(namespace_slots).min(1);
+        }
         in_namespace.min(in_action)
     }
 

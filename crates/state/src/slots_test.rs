@@ -300,3 +300,76 @@ fn container_record_says_who_reserved_it_and_when() {
     };
     assert_eq!(*row, wanted);
 }
+
+/// A namespace with two queues, the first of which uses the whole limit.
+fn world_in_excess(percent: u32) -> (World, QueueKey, QueueKey) {
+    let mut world = World::new();
+    world.limit_over("guest", 2, percent);
+    world.put_action("other", None);
+    let (full, empty) = (queue("guest", "hello"), queue("guest", "other"));
+    world.ensure_all([&full, &empty]);
+    assert_eq!(world.reserve(&full, 9).len(), 2);
+    (world, full, empty)
+}
+
+#[test]
+fn excess_grants_exactly_one_to_an_action_without_containers() {
+    let (mut world, full, empty) = world_in_excess(200);
+    assert_eq!(world.reserve(&full, 1), []);
+    let first = world.reserve(&empty, 5);
+    assert_eq!(first.len(), 1);
+    assert_eq!(world.reserve(&empty, 1), []);
+    // Paused it holds no slot: the action has none again.
+    let invoker = InvokerId(1);
+    world.update(first[0], ContainerChange::Placed { invoker });
+    world.update(first[0], ContainerChange::Warm);
+    assert_eq!(world.reserve(&empty, 5).len(), 1);
+}
+
+#[test]
+fn excess_ends_at_its_share_rounded_up() {
+    let (mut world, _, empty) = world_in_excess(101);
+    world.put_action("third", None);
+    let third = queue("guest", "third");
+    world.ensure(&third);
+    assert_eq!(world.reserve(&empty, 1).len(), 1);
+    assert_eq!(world.reserve(&third, 1), []);
+}
+
+#[test]
+fn without_over_provision_a_full_namespace_grants_nothing() {
+    let (mut world, _, empty) = world_in_excess(100);
+    assert_eq!(world.reserve(&empty, 1), []);
+}
+
+#[test]
+fn excess_is_not_for_an_action_that_may_have_no_container() {
+    let (mut world, _, empty) = world_in_excess(200);
+    world.put_action("other", Some(0));
+    assert_eq!(world.reserve(&empty, 1), []);
+}
+
+#[test]
+fn counted_memory_is_that_of_the_containers_with_slots() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let memory = |world: &World| {
+        let (queue, namespace) = (
+            world.state.queue_counts(&key),
+            world.state.namespace_counts(&key.namespace),
+        );
+        assert_eq!(queue.memory, namespace.memory);
+        queue.memory
+    };
+    let (running, reserved) = (world.run(&key, 1), world.reserve(&key, 1).remove(0));
+    assert_eq!(memory(&world), ByteSize::mib(512));
+    world.update(running, ContainerChange::Warm);
+    assert_eq!(memory(&world), ByteSize::mib(256));
+    // Resumed it counts again.
+    let resumed = world.reserve(&key, 1).remove(0);
+    assert_eq!(memory(&world), ByteSize::mib(512));
+    world.update(resumed, ContainerChange::Removed);
+    world.update(reserved, ContainerChange::Removed);
+    assert_eq!(memory(&world), ByteSize::ZERO);
+}

@@ -49,6 +49,7 @@ impl State {
             Command::CloseSession { session } => self.apply_close_session(*session, turn),
             Command::EnsureQueue(ensure) => self.apply_ensure_queue(ensure, turn),
             Command::RemoveQueue { key, epoch } => self.apply_remove_queue(key, *epoch, turn),
+            Command::MoveQueues { session, queues } => self.apply_move_queues(*session, queues, turn),
             Command::SetActionThrottle {
                 key,
                 epoch,
@@ -57,7 +58,7 @@ impl State {
             Command::ReserveSlots { session, requests } => self.apply_reserve_slots(*session, requests, turn),
             Command::UpdateContainers { updates } => self.apply_update_containers(updates, turn),
             Command::ReportInvokers { reports } => Ok(self.apply_report_invokers(reports, turn)),
-            Command::PutNamespace { name, limits } => Ok(self.apply_put_namespace(name, limits, turn)),
+            Command::PutNamespace { name, limits } => self.apply_put_namespace(name, limits, turn),
             Command::DeleteNamespace { name } => self.apply_delete_namespace(name, turn),
             Command::PutDocument(put) => self.apply_put_document(put, turn),
             Command::DeleteDocument { key, expected } => self.apply_delete_document(key, *expected, turn),

@@ -1,11 +1,11 @@
 //! Cases of the state as a whole.
 
-use whiskraft_types::InvokerId;
+use whiskraft_types::{InvokerId, NamespaceLimits};
 
 use super::*;
 use crate::command::{BlobChunk, ContainerChange, PutDocument};
 use crate::record::BlobHash;
-use crate::world::{World, put, queue};
+use crate::world::{World, namespace, put, queue};
 
 /// At least one row in every table.
 fn full_world() -> World {
@@ -15,7 +15,15 @@ fn full_world() -> World {
     let container = world.run(&key, 1);
     world.update(container, ContainerChange::Warm);
     world.reserve(&key, 2);
-    world.limit_namespace("guest", 2);
+    world.apply(Command::PutNamespace {
+        name: namespace("guest"),
+        limits: NamespaceLimits {
+            containers: 2,
+            over_provision_percent: 150,
+            invocations_per_minute: Some(600),
+            weight: 300,
+        },
+    });
     world.apply(Command::SetActionThrottle {
         key,
         epoch,

@@ -33,4 +33,12 @@ impl Tables {
             |record| record.limits.containers,
         )
     }
+
+    /// The same with the excess for actions without containers.
+    pub(crate) fn slots_over_max(&self, namespace: &NamespaceName) -> u32 {
+        self.namespaces.get(namespace).map_or_else(
+            || whiskraft_types::NamespaceLimits::default().containers_over(),
+            |record| record.limits.containers_over(),
+        )
+    }
 }

@@ -105,6 +105,21 @@ impl State {
             .filter_map(|id| Some((id, self.container(id)?)))
     }
 
+    /// Containers of all queues of a namespace.
+    pub fn containers_in(
+        &self,
+        name: &NamespaceName,
+    ) -> impl Iterator<Item = (ContainerId, &ContainerRecord)> {
+        self.index
+            .containers_in(name)
+            .filter_map(|id| Some((id, self.container(id)?)))
+    }
+
+    /// Queues of a namespace that have containers, with their counts.
+    pub fn queues_counted_in(&self, name: &NamespaceName) -> impl Iterator<Item = (&QueueKey, &Counts)> {
+        self.index.queues_counted_in(name)
+    }
+
     /// Containers that were placed on an invoker.
     pub fn containers_on(&self, invoker: InvokerId) -> impl Iterator<Item = (ContainerId, &ContainerRecord)> {
         self.index
@@ -142,6 +157,11 @@ impl State {
     #[must_use]
     pub fn namespace_counts(&self, name: &NamespaceName) -> Counts {
         self.index.namespace_counts(name)
+    }
+
+    /// Namespaces that have containers, with their counts.
+    pub fn namespaces_counted(&self) -> impl Iterator<Item = (&NamespaceName, &Counts)> {
+        self.index.namespaces_counted()
     }
 
     /// Containers of a queue.

@@ -112,7 +112,23 @@ impl World {
     pub(crate) fn limit_namespace(&mut self, name: &str, containers: u32) -> Vec<Event> {
         self.events(Command::PutNamespace {
             name: namespace(name),
-            limits: NamespaceLimits { containers },
+            limits: NamespaceLimits::containers(containers),
+        })
+    }
+
+    /// Limits with excess for actions without containers.
+    pub(crate) fn limit_over(
+        &mut self,
+        name: &str,
+        containers: u32,
+        over_provision_percent: u32,
+    ) -> Vec<Event> {
+        self.events(Command::PutNamespace {
+            name: namespace(name),
+            limits: NamespaceLimits {
+                over_provision_percent,
+                ..NamespaceLimits::containers(containers)
+            },
         })
     }
 
@@ -120,6 +136,12 @@ impl World {
         match self.respond(Command::EnsureQueue(EnsureQueue { key: key.clone() })) {
             Response::Leadership(leadership) => leadership,
             other => panic!("no leadership: {other:?}"),
+        }
+    }
+
+    pub(crate) fn ensure_all<'a>(&mut self, keys: impl IntoIterator<Item = &'a QueueKey>) {
+        for key in keys {
+            self.ensure(key);
         }
     }
 

@@ -57,6 +57,25 @@ impl CreationError {
         Self::InvalidLimit,
     ];
 
+    /// A short name for tables and labels, in lower case with hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoAvailableInvokers => "no-available-invokers",
+            Self::NoAvailableResources => "no-available-resources",
+            Self::ResourceNotEnough => "resource-not-enough",
+            Self::Whisk => "whisk",
+            Self::Unknown => "unknown",
+            Self::ShuttingDown => "shutting-down",
+            Self::Timeout => "timeout",
+            Self::ZeroNamespaceLimit => "zero-namespace-limit",
+            Self::NonExecutable => "non-executable",
+            Self::Fetch => "fetch",
+            Self::BlackBox => "black-box",
+            Self::InvalidLimit => "invalid-limit",
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub const fn class(self) -> CreationErrorClass {

@@ -12,6 +12,7 @@ mod name;
 mod rejection;
 mod size;
 mod time;
+mod wait;
 
 pub use activation::{ActivationRecord, ActivationStatus};
 pub use creation::{CreationError, CreationErrorClass};
@@ -24,3 +25,4 @@ pub use name::{ActionName, NameError, NamespaceName, QueueKey};
 pub use rejection::{NotLeader, Rejection, ThrottleScope};
 pub use size::{ByteSize, ParseSizeError};
 pub use time::Instant;
+pub use wait::WaitReason;

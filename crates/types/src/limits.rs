@@ -38,10 +38,41 @@ impl Default for ActionLimits {
 pub struct NamespaceLimits {
     /// Most containers, starting ones included, at any log revision. Default 30.
     pub containers: u32,
+    /// An action of the namespace that has no container may still get one while the namespace has fewer than this
+    /// many per cent of `containers`, rounded up: 150 is half as many on top. 100 (the default) allows no excess.
+    pub over_provision_percent: u32,
+    /// Most activations accepted per minute over all schedulers; `None` (the default) is no limit.
+    pub invocations_per_minute: Option<u32>,
+    /// Share of the memory when there is too little for all, relative to the weights of the others.
+    /// 1 to 10,000, default 100.
+    pub weight: u32,
+}
+
+impl NamespaceLimits {
+    /// Limits that differ from the default ones by the number of containers only.
+    #[must_use]
+    pub fn containers(containers: u32) -> Self {
+        Self {
+            containers,
+            ..Self::default()
+        }
+    }
+
+    /// Most containers with the excess that an action without containers may use.
+    #[must_use]
+    pub fn containers_over(&self) -> u32 {
+        let over = u64::from(self.containers) * u64::from(self.over_provision_percent.max(100));
+        u32::try_from(over.div_ceil(100)).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for NamespaceLimits {
     fn default() -> Self {
-        Self { containers: 30 }
+        Self {
+            containers: 30,
+            over_provision_percent: 100,
+            invocations_per_minute: None,
+            weight: 100,
+        }
     }
 }

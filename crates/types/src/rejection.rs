@@ -13,6 +13,8 @@ pub enum ThrottleScope {
     Action,
     /// The stream has more unanswered submissions than its window.
     Stream,
+    /// The namespace has used its invocations per minute.
+    Rate,
 }
 
 /// Who leads the queue, as far as the refusing scheduler knows.

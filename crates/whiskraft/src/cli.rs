@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{action, activation, invoke, namespace, runtime, status};
+use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
 use crate::role::{dev, invoker, scheduler};
@@ -17,6 +17,7 @@ Try it on one machine:
   whiskraft dev                                  # in one terminal
   whiskraft invoke examples/hello.py -p name=Ada # in another
   whiskraft status
+  whiskraft queues                               # what waits, and why
 
 Three schedulers and one invoker:
   whiskraft scheduler --id 1 --initial-cluster 1=a:7400,2=b:7400,3=c:7400 --data-dir /var/lib/whiskraft
@@ -97,6 +98,11 @@ pub(crate) struct ClientArgs {
 }
 
 impl ClientArgs {
+    /// Whether a namespace was given, as an option or in the environment, and is not just the default.
+    pub(crate) const fn names_namespace(&self) -> bool {
+        self.namespace.is_some()
+    }
+
     /// The settings that these options override.
     pub(crate) fn overrides(&self) -> Overrides {
         let mut flags = Overrides::default();
@@ -130,9 +136,21 @@ pub(crate) enum Command {
     /// Show nodes, queues, invokers and containers of a cluster
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
-    /// Create a namespace or change its limits
+    /// Show queues, longest waiting first, and why they wait
+    #[command(after_help = queues::EXAMPLES)]
+    Queues(queues::QueuesArgs),
+    /// Say where an activation is, why it waits and what would help
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::ExplainArgs),
+    /// Have a scheduler give its queues away, before it is stopped
+    #[command(after_help = drain::EXAMPLES)]
+    Drain(drain::DrainArgs),
+    /// Show and change limits of namespaces
     #[command(after_help = namespace::EXAMPLES)]
     Namespace(namespace::NamespaceArgs),
+    /// Replay the log of a scheduler that is stopped, to look at it or to check it
+    #[command(after_help = log::EXAMPLES)]
+    Log(log::LogArgs),
     /// Serve /init and /run for one container (started by the invoker)
     #[command(hide = true)]
     Runtime(runtime::RuntimeArgs),
@@ -154,8 +172,11 @@ impl Command {
             Self::Activation(args) => args.client.overrides(),
             Self::Invoke(args) => args.client.overrides(),
             Self::Status(args) => args.client.overrides(),
+            Self::Queues(args) => args.client.overrides(),
+            Self::Explain(args) => args.client.overrides(),
+            Self::Drain(args) => args.client.overrides(),
             Self::Namespace(args) => args.client.overrides(),
-            Self::Runtime(_) => Overrides::default(),
+            Self::Log(_) | Self::Runtime(_) => Overrides::default(),
         }
     }
 }

@@ -2,9 +2,17 @@
 
 pub(crate) mod action;
 pub(crate) mod activation;
+mod advice;
+pub(crate) mod drain;
+pub(crate) mod explain;
 pub(crate) mod invoke;
+pub(crate) mod log;
+mod look;
 pub(crate) mod namespace;
+mod notice;
+pub(crate) mod queues;
 pub(crate) mod runtime;
+mod shown;
 pub(crate) mod status;
 
 use std::time::Duration;

@@ -17,6 +17,9 @@ pub(crate) enum Exit {
     Refused = 3,
     /// No scheduler answered, or the cluster has no quorum.
     Unreachable = 4,
+    /// `log --check` found an entry that breaks a promise. Shares its number with [`Exit::Unreachable`], which that
+    /// command cannot end with: it talks to nobody.
+    Violated,
     /// Storage or consensus failed for good; a restart recovers from disk.
     Fatal = 70,
     /// A second signal ended the process before it had shut down.
@@ -30,14 +33,17 @@ Exit codes:
   1    done, but the answer is no: the activation failed, the name does not exist
   2    wrong arguments or configuration
   3    refused to start: address in use, data directory locked or not this node's
-  4    no scheduler answered, or the cluster has no quorum
+  4    no scheduler answered, or the cluster has no quorum; for `log --check`: a promise was broken
   70   storage or consensus failed for good (restart recovers from disk)
   130  forced by a second SIGINT or SIGTERM";
 
 impl Exit {
     /// The number given to the operating system.
     pub(crate) const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Violated => Self::Unreachable as u8,
+            other => other as u8,
+        }
     }
 }
 
@@ -138,6 +144,7 @@ mod tests {
             Exit::Usage,
             Exit::Refused,
             Exit::Unreachable,
+            Exit::Violated,
             Exit::Fatal,
             Exit::Forced,
         ] {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, invoke, namespace, runtime, status};
+use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
@@ -78,7 +78,11 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Activation(args) => activation::run(args, &config).await,
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
+        Command::Queues(args) => queues::run(args, &config).await,
+        Command::Explain(args) => explain::run(args, &config).await,
+        Command::Drain(args) => drain::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
+        Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),
         Command::Runtime(_) => unreachable!("handled before the settings are read"),
     }
 }

@@ -54,8 +54,8 @@ pub(super) struct Activation {
     pub(super) sends: u32,
     /// `attempt` of the newest of them.
     pub(super) sent_attempt: u32,
-    /// Whether a scheduler ever confirmed it.
-    pub(super) accepted: bool,
+    /// When a scheduler first confirmed it: its retention counts from then, whoever leads the queue later.
+    pub(super) accepted_at: Option<Instant>,
     pub(super) place: Place,
     context: Context,
 }
@@ -74,7 +74,7 @@ impl Activation {
             attempt: if new.may_have_run { 2 } else { 1 },
             sends: 0,
             sent_attempt: 0,
-            accepted: false,
+            accepted_at: None,
             place: Place::Waiting,
             context: new.context,
         };
@@ -116,7 +116,14 @@ impl Activation {
             subject: self.context.subject.clone(),
             api_key: self.context.api_key.clone(),
             cause: self.context.cause.clone(),
+            waited_ms: self.waited_ms(now),
         }
+    }
+
+    /// Time since a scheduler first accepted it, in milliseconds; 0 until then.
+    fn waited_ms(&self, now: Instant) -> u64 {
+        let waited = self.accepted_at.map(|at| now.saturating_since(at));
+        waited.map_or(0, |waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// What is left to a caller who waits, in milliseconds; 0 when nobody does.

@@ -124,8 +124,8 @@ impl Router {
             if let Some(queue) = self.queues.get_mut(&activation.key) {
                 queue.failures = 0;
             }
-            if !activation.accepted {
-                activation.accepted = true;
+            if activation.accepted_at.is_none() {
+                activation.accepted_at = Some(now);
                 out.push(Output::Accepted { id });
             }
         }
@@ -153,16 +153,16 @@ impl Router {
             let known_unsent = !matches!(activation.place, Place::Accepted { .. });
             let may_have_run = activation.attempt > 1 || !known_unsent;
             let key = activation.key.clone();
-            let try_again = match rejection {
-                // Windows are between the stream's two ends: no caller can act on that.
-                Rejection::Throttled {
-                    scope: ThrottleScope::Stream,
-                    ..
-                } => true,
-                // A full queue does not take back what somebody has accepted before: that one has to get in.
-                Rejection::Throttled { .. } => may_have_run,
-                _ => rejection.is_retryable(),
-            };
+            if let Rejection::Throttled { scope, retry_after } = rejection
+                && scope != ThrottleScope::Stream
+            {
+                out.push(Output::Throttled {
+                    key: key.clone(),
+                    scope,
+                    retry_after,
+                });
+            }
+            let try_again = is_tried_again(&rejection, may_have_run);
             if try_again {
                 self.take_back(id, known_unsent);
                 self.follow_advice(now, stream.scheduler, &key, rejection, out);
@@ -213,7 +213,7 @@ impl Router {
         self.timers.remove(&(activation.timer(), id));
         activation.deadline_passed = true;
         self.timers.insert((activation.timer(), id));
-        let accepted = activation.accepted;
+        let accepted = activation.accepted_at.is_some();
         if activation.blocking || !accepted {
             out.push(Output::Overdue {
                 id,
@@ -279,5 +279,19 @@ impl Router {
         {
             queue.waiting.insert(activation.seq, id);
         }
+    }
+}
+
+/// Whether the same activation is sent again after this refusal, without the caller noticing.
+fn is_tried_again(rejection: &Rejection, may_have_run: bool) -> bool {
+    match rejection {
+        // Windows are between the stream's two ends: no caller can act on that.
+        Rejection::Throttled {
+            scope: ThrottleScope::Stream,
+            ..
+        } => true,
+        // No limit takes back what somebody has accepted before: that one has to get in.
+        Rejection::Throttled { .. } => may_have_run,
+        _ => rejection.is_retryable(),
     }
 }

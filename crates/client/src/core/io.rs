@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use whiskraft_proto::{InvalidMessage, v1};
-use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, SchedulerId};
+use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, SchedulerId, ThrottleScope};
 
 use crate::invocation::Outcome;
 use crate::{ActivationRecord, InvokeError};
@@ -133,6 +133,12 @@ pub(crate) enum Output {
     Received { stream: StreamId, id: ActivationId },
     /// Ask any scheduler for the leader of this queue; answer with [`Input::Ensured`].
     Ensure { key: QueueKey },
+    /// A scheduler refused an activation of this queue by a limit.
+    Throttled {
+        key: QueueKey,
+        scope: ThrottleScope,
+        retry_after: Duration,
+    },
     /// First confirmation by a scheduler.
     Accepted { id: ActivationId },
     /// The caller's deadline passed; the activation goes on.

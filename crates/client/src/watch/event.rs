@@ -2,8 +2,8 @@
 
 use whiskraft_proto::{InvalidMessage, required, v1};
 use whiskraft_types::{
-    ActionName, ByteSize, ContainerId, Epoch, InvokerId, NamespaceName, QueueKey, Revision, SchedulerId,
-    SessionId,
+    ActionName, ByteSize, ContainerId, Epoch, InvokerId, NamespaceLimits, NamespaceName, QueueKey, Revision,
+    SchedulerId, SessionId,
 };
 
 /// A table that can be watched.
@@ -162,8 +162,8 @@ pub struct Throttle {
 pub struct Namespace {
     /// Its name.
     pub name: NamespaceName,
-    /// Most containers at any log revision.
-    pub containers: u32,
+    /// What it may use.
+    pub limits: NamespaceLimits,
     /// Whether it is gone.
     pub removed: bool,
 }
@@ -206,11 +206,7 @@ impl TryFrom<v1::WatchEvent> for WatchEvent {
             Event::Container(container) => Self::Container(container.try_into()?),
             Event::Invoker(invoker) => Self::Invoker(invoker.into()),
             Event::Throttle(throttle) => Self::Throttle(throttle.try_into()?),
-            Event::Namespace(namespace) => Self::Namespace(Namespace {
-                name: namespace.name.parse()?,
-                containers: namespace.containers,
-                removed: namespace.removed,
-            }),
+            Event::Namespace(namespace) => Self::Namespace(namespace.try_into()?),
             Event::Document(document) => Self::Document(Document {
                 kind: document.kind,
                 namespace: document.namespace,
@@ -238,6 +234,26 @@ impl From<v1::MemberInfo> for Member {
             draining: member.draining,
             removed: member.removed,
         }
+    }
+}
+
+impl TryFrom<v1::NamespaceInfo> for Namespace {
+    type Error = InvalidMessage;
+
+    fn try_from(namespace: v1::NamespaceInfo) -> Result<Self, InvalidMessage> {
+        let default = NamespaceLimits::default();
+        // Zero: an older release said nothing.
+        let or = |value: u32, default| if value == 0 { default } else { value };
+        Ok(Self {
+            name: namespace.name.parse()?,
+            limits: NamespaceLimits {
+                containers: namespace.containers,
+                over_provision_percent: or(namespace.over_provision_percent, default.over_provision_percent),
+                invocations_per_minute: namespace.invocations_per_minute,
+                weight: or(namespace.weight, default.weight),
+            },
+            removed: namespace.removed,
+        })
     }
 }
 

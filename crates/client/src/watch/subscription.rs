@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use tonic::Streaming;
-use whiskraft_proto::v1;
 use whiskraft_proto::v1::watch_client::WatchClient;
 use whiskraft_proto::v1::watch_frame::Frame;
+use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_types::LogRevision;
 
 use super::{Table, WatchEvent, WatchUpdate};
 use crate::backoff::Backoff;
-use crate::directory::{Class, MESSAGE_LEN_MAX};
+use crate::directory::Class;
 use crate::shared::Shared;
 use crate::stream::describe;
 

@@ -17,7 +17,6 @@ use super::{Fake, Seen};
 pub struct Store {
     pub documents: BTreeMap<String, (u64, Vec<u8>)>,
     pub blobs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub namespaces: BTreeMap<String, u32>,
     /// So many answers to writes get lost after the write was done.
     pub answers_lost: u32,
     /// So many writes are done and then answered with `Unavailable`, as by a scheduler that lost touch meanwhile.
@@ -209,12 +208,22 @@ impl Documents for Fake {
         &self,
         request: Request<v1::PutNamespaceRequest>,
     ) -> Result<Response<v1::PutNamespaceResponse>, Status> {
-        use v1::put_namespace_response::Outcome;
-
+        self.check_up()?;
         let request = request.into_inner();
-        self.with(|state| state.store.namespaces.insert(request.name, request.containers));
+        let info = v1::NamespaceInfo {
+            name: request.name,
+            containers: request.containers,
+            removed: false,
+            over_provision_percent: request.over_provision_percent.unwrap_or_default(),
+            invocations_per_minute: request.invocations_per_minute,
+            weight: request.weight.unwrap_or_default(),
+        };
+        self.world.log(v1::WatchEvent {
+            event: Some(v1::watch_event::Event::Namespace(info)),
+        });
+        let revision = v1::put_namespace_response::Outcome::Revision(self.world.revision());
         Ok(Response::new(v1::PutNamespaceResponse {
-            outcome: Some(Outcome::Revision(5)),
+            outcome: Some(revision),
         }))
     }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod documents;
+mod operator;
 mod services;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use whiskraft_proto::v1::operator_server::OperatorServer;
 use whiskraft_proto::v1::watch_server::WatchServer;
 
 pub use self::documents::Store;
+pub use self::operator::Operations;
 
 pub const CLUSTER: &str = "fake-cluster";
 /// Longest wait for a condition; a test that reaches it has failed.
@@ -45,6 +47,9 @@ pub enum Seen {
     /// One Submit frame: how many submissions it held.
     Frame(usize),
     PutBlob(usize),
+    Queues(v1::QueuesRequest),
+    Explain(v1::ExplainRequest),
+    Drain(v1::DrainRequest),
 }
 
 /// How a scheduler treats submissions by itself.
@@ -68,7 +73,7 @@ pub struct State {
     pub down: bool,
     pub ensure: Option<v1::ensure_queue_response::Outcome>,
     pub find: v1::FindActivationResponse,
-    pub invokers: Vec<v1::InvokerInfo>,
+    pub operations: Operations,
     pub store: Store,
     pub seen: Vec<Seen>,
     results: Option<Results>,
@@ -138,6 +143,46 @@ pub fn throttle_event(action: &str, throttled: bool) -> v1::WatchEvent {
     }
 }
 
+/// The only container that tests know, of the queue of [`key`].
+pub fn container_event(state: v1::container_info::State) -> v1::WatchEvent {
+    let container = v1::ContainerInfo {
+        container: Some(v1::ContainerId { session: 1, seq: 1 }),
+        key: Some((&key()).into()),
+        revision: 1,
+        invoker: 1,
+        state: state.into(),
+    };
+    v1::WatchEvent {
+        event: Some(v1::watch_event::Event::Container(container)),
+    }
+}
+
+pub fn namespace_event(containers: u32, removed: bool) -> v1::WatchEvent {
+    let namespace = v1::NamespaceInfo {
+        name: "guest".to_owned(),
+        containers,
+        removed,
+        over_provision_percent: 150,
+        invocations_per_minute: Some(600),
+        weight: 200,
+    };
+    v1::WatchEvent {
+        event: Some(v1::watch_event::Event::Namespace(namespace)),
+    }
+}
+
+/// Waits until a condition on the client itself holds.
+pub async fn eventually(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .expect("the condition never held");
+}
+
 pub fn record(id: &[u8]) -> v1::ActivationRecord {
     v1::ActivationRecord {
         id: id.to_vec().into(),
@@ -197,6 +242,11 @@ impl World {
         events_frame(revision, vec![event])
     }
 
+    /// Removes a row as if it had never been, for watches that start over.
+    pub fn forget(&self, event: &v1::WatchEvent) {
+        self.0.lock().unwrap().rows.remove(&row(event));
+    }
+
     /// What a watch that resumes after `after` gets first.
     fn start(&self, after: u64) -> Vec<v1::WatchFrame> {
         let tables = self.0.lock().unwrap();
@@ -238,6 +288,8 @@ fn row(event: &v1::WatchEvent) -> String {
         Event::Member(member) => format!("member {}", member.scheduler),
         Event::Queue(queue) => format!("queue {:?}", queue.key),
         Event::Throttle(throttle) => format!("throttle {}/{}", throttle.namespace, throttle.action),
+        Event::Container(container) => format!("container {:?}", container.container),
+        Event::Namespace(namespace) => format!("namespace {}", namespace.name),
         other => format!("{other:?}"),
     }
 }
@@ -265,7 +317,7 @@ impl Fake {
                 state: v1::find_activation_response::State::Unknown.into(),
                 ..Default::default()
             },
-            invokers: Vec::new(),
+            operations: Operations::default(),
             store: Store::default(),
             seen: Vec::new(),
             results: None,

@@ -8,7 +8,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::controller_server::Controller;
-use whiskraft_proto::v1::operator_server::Operator;
 use whiskraft_proto::v1::watch_server::Watch;
 
 use super::{Fake, Mode, Seen, record};
@@ -120,31 +119,5 @@ impl Watch for Fake {
         self.with(|state| state.watches.push(frames));
         self.see(Seen::Watch(request));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
-    }
-}
-
-#[tonic::async_trait]
-impl Operator for Fake {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        self.check_up()?;
-        Ok(Response::new(self.with(|state| v1::StatusResponse {
-            cluster_id: state.cluster_id.clone(),
-            scheduler: state.id,
-            raft: Some(v1::RaftStatus {
-                role: "follower".to_owned(),
-                leader: 1,
-                ..Default::default()
-            }),
-            invokers: state.invokers.clone(),
-            ..Default::default()
-        })))
-    }
-
-    async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {
-        Err(Status::unimplemented("no client calls this"))
-    }
-
-    async fn reclaim(&self, _: Request<v1::ReclaimRequest>) -> Result<Response<v1::ReclaimResponse>, Status> {
-        Err(Status::unimplemented("no client calls this"))
     }
 }

@@ -1,14 +1,17 @@
 //! What runs containers: the trait [`Backend`] that the invoker's shell drives, and its implementations.
 //!
 //! [`process::ProcessBackend`] starts an action proxy as a child process per container, [`simulated::SimulatedBackend`]
-//! only pretends. A backend knows nothing of queues, schedulers or slots; it is told what to create and answers with
-//! values. Invariant: whatever became of a container, [`Backend::remove`] ends it, and may be called again.
+//! only pretends, [`faults::FaultyBackend`] makes another one misbehave. A backend knows nothing of queues, schedulers
+//! or slots; it is told what to create and answers with values. Invariant: whatever became of a container,
+//! [`Backend::remove`] ends it, and may be called again.
 
+pub mod faults;
 pub mod process;
 pub mod simulated;
 
 mod classify;
 mod clock;
+mod fine;
 mod http;
 mod logs;
 mod outcome;

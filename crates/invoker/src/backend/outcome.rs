@@ -93,6 +93,21 @@ impl Ended {
         }
     }
 
+    /// The end of an activation whose container broke its promises.
+    pub(crate) fn developer_error(text: &str, start_ms: u64, took: Duration, in_init: bool) -> Self {
+        Self {
+            status: ActivationStatus::DeveloperError,
+            result: error_result(text),
+            size: None,
+            start_ms,
+            took,
+            timed_out: false,
+            logs: Vec::new(),
+            log_outcome: LogOutcome::Complete,
+            in_init,
+        }
+    }
+
     /// Whether the container may run another activation: it did what the protocol asks for.
     #[must_use]
     pub const fn is_reusable(&self) -> bool {
@@ -100,6 +115,17 @@ impl Ended {
             self.status,
             ActivationStatus::Success | ActivationStatus::ApplicationError
         )
+    }
+
+    /// Length of the run in microseconds, at least 1; 0 if the end says nothing about the action: the platform failed, or
+    /// the action never got to run.
+    #[must_use]
+    pub fn run_us(&self) -> u64 {
+        let never_ran = self.in_init || self.took.is_zero() || self.status == ActivationStatus::WhiskError;
+        if never_ran {
+            return 0;
+        }
+        u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// Makes the activation record. `init` is the init that ran for this activation just before the run;
@@ -184,6 +210,26 @@ mod tests {
             took: Duration::from_millis(300),
         };
         assert_eq!(times(ended(false), Some(init)), (9_700, 10_070, Some(300)));
+    }
+
+    #[test]
+    fn length_of_the_run_is_exact_and_zero_only_without_a_run() {
+        let run = |took, in_init, status| {
+            let ended = Ended {
+                took,
+                status,
+                ..ended(in_init)
+            };
+            ended.run_us()
+        };
+        use ActivationStatus::{ApplicationError, DeveloperError, Success, WhiskError};
+        assert_eq!(run(Duration::from_micros(1_234), false, Success), 1_234);
+        assert_eq!(run(Duration::from_micros(1_234), false, ApplicationError), 1_234);
+        assert_eq!(run(Duration::from_micros(1_234), false, DeveloperError), 1_234);
+        assert_eq!(run(Duration::from_nanos(300), false, Success), 1);
+        assert_eq!(run(Duration::from_micros(1_234), false, WhiskError), 0);
+        assert_eq!(run(Duration::from_micros(1_234), true, DeveloperError), 0);
+        assert_eq!(Ended::refused_arguments(7).run_us(), 0);
     }
 
     #[test]

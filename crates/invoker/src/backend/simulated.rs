@@ -1,9 +1,9 @@
 //! A backend that only pretends: containers are entries of a table, activations are timers.
 //!
 //! Used by tests and by load runs that measure the schedulers and not the host. It keeps the promises of
-//! [`Backend`], concurrency included, and remembers every start, so that a test can count the starts of an id.
+//! [`Backend`], concurrency included, and remembers starts, so that a test can count the starts of an id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,12 @@ use whiskraft_types::{ActivationStatus, ByteSize};
 
 use super::outcome::{Ended, GiveBack, InitOutcome, InitSpan, LogOutcome, RunOutcome};
 use super::spec::{Capabilities, ContainerSpec, CreateError, InitRequest, Instance, PauseError, RunRequest};
-use super::{Backend, BackendEvent, EVENTS_MAX, classify, clock};
+use super::{Backend, BackendEvent, EVENTS_MAX, classify, clock, fine};
+
+mod wish;
+
+/// Starts that are remembered for tests; a load run goes on for longer than anybody counts.
+pub const STARTS_MAX: usize = 65_536;
 
 /// How long things take and what goes wrong; may be changed while the backend runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +28,7 @@ pub struct Behaviour {
     pub create: Duration,
     /// Length of an init.
     pub init: Duration,
-    /// Length of a run.
+    /// Length of a run whose arguments do not choose it (`{"sleep_ms": 1.5}`).
     pub run: Duration,
     /// Length of a pause or resume.
     pub pause: Duration,
@@ -53,7 +58,7 @@ struct Inner {
     next: u64,
     containers: BTreeMap<Instance, Arc<Simulated>>,
     events: Option<mpsc::Receiver<BackendEvent>>,
-    started: Vec<String>,
+    started: VecDeque<String>,
     created: u64,
     closed: bool,
 }
@@ -76,7 +81,7 @@ impl SimulatedBackend {
             next: 0,
             containers: BTreeMap::new(),
             events: Some(events),
-            started: Vec::new(),
+            started: VecDeque::new(),
             created: 0,
             closed: false,
         };
@@ -92,10 +97,10 @@ impl SimulatedBackend {
         self.lock().behaviour = behaviour;
     }
 
-    /// Ids of every activation whose run was started, in order.
+    /// Ids of the last [`STARTS_MAX`] activations whose run was started, in order.
     #[must_use]
     pub fn started(&self) -> Vec<String> {
-        self.lock().started.clone()
+        self.lock().started.iter().cloned().collect()
     }
 
     /// Containers created since the start.
@@ -129,6 +134,14 @@ impl SimulatedBackend {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn remember_start(&self, id: String) {
+        let started = &mut self.lock().started;
+        if started.len() == STARTS_MAX {
+            started.pop_front();
+        }
+        started.push_back(id);
+    }
+
     fn container(&self, instance: Instance) -> Option<Arc<Simulated>> {
         self.lock().containers.get(&instance).cloned()
     }
@@ -139,7 +152,7 @@ impl SimulatedBackend {
 
     async fn create_container(&self, spec: ContainerSpec) -> Result<Instance, CreateError> {
         let behaviour = self.behaviour();
-        tokio::time::sleep(behaviour.create).await;
+        fine::sleep(behaviour.create).await;
         if behaviour.fail_create {
             return Err(CreateError::platform("simulated failure of the creation"));
         }
@@ -175,7 +188,7 @@ impl SimulatedBackend {
             } else {
                 "simulated failure of the init"
             };
-            return InitOutcome::Failed(developer_error(text, start_ms, took, true));
+            return InitOutcome::Failed(Ended::developer_error(text, start_ms, took, true));
         }
         InitOutcome::Ready(InitSpan { start_ms, took })
     }
@@ -191,20 +204,26 @@ impl SimulatedBackend {
         if behaviour.give_back || container.is_dead() || *container.paused.borrow() {
             return RunOutcome::GiveBack(gone(instance));
         }
-        self.lock().started.push(request.context.activation_id.clone());
+        self.remember_start(request.context.activation_id.clone());
         let (start, start_ms) = (clock::now(), clock::wall_ms());
         if behaviour.die_in_run {
             self.kill(instance).await;
         }
-        let length = behaviour.run.min(request.timeout);
+        let wanted = wish::run_length(&request.payload).unwrap_or(behaviour.run);
+        let length = wanted.min(request.timeout);
         let died = container.sleep_or_die(length).await;
         let took = start.elapsed();
         if died {
-            return RunOutcome::Ended(developer_error(classify::RUN_ABNORMAL, start_ms, took, false));
+            return RunOutcome::Ended(Ended::developer_error(
+                classify::RUN_ABNORMAL,
+                start_ms,
+                took,
+                false,
+            ));
         }
-        if behaviour.run >= request.timeout {
+        if wanted >= request.timeout {
             let text = classify::run_timeout_text(request.timeout);
-            let ended = developer_error(&text, start_ms, took, false);
+            let ended = Ended::developer_error(&text, start_ms, took, false);
             return RunOutcome::Ended(Ended {
                 timed_out: true,
                 ..ended
@@ -235,7 +254,7 @@ impl SimulatedBackend {
         let container = container.ok_or(PauseError::Gone(instance))?;
         let all = container.permits.try_acquire_many(container.concurrency);
         let _all = all.map_err(|_| PauseError::Busy(instance))?;
-        tokio::time::sleep(length).await;
+        fine::sleep(length).await;
         container.paused.send_replace(paused);
         Ok(())
     }
@@ -258,7 +277,7 @@ impl Simulated {
         tokio::select! {
             biased;
             _ = dead.wait_for(|dead| *dead) => true,
-            () = tokio::time::sleep(length) => false,
+            () = fine::sleep(length) => false,
         }
     }
 }
@@ -266,20 +285,6 @@ impl Simulated {
 fn gone(instance: Instance) -> GiveBack {
     GiveBack {
         reason: format!("container {instance} is gone"),
-    }
-}
-
-fn developer_error(text: &str, start_ms: u64, took: Duration, in_init: bool) -> Ended {
-    Ended {
-        status: ActivationStatus::DeveloperError,
-        result: classify::error_result(text),
-        size: None,
-        start_ms,
-        took,
-        timed_out: false,
-        logs: Vec::new(),
-        log_outcome: LogOutcome::Complete,
-        in_init,
     }
 }
 

@@ -1,26 +1,25 @@
 //! A cluster of fake schedulers. They answer sessions, keepalives and reports by themselves (unless told not to) and
 //! hand everything else to the test, one message at a time.
 
+mod service;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::BoxStream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, Streaming};
 use whiskraft_invoker::backend::simulated::{Behaviour, SimulatedBackend};
 use whiskraft_invoker::{Invoker, InvokerConfig, StartError};
+use whiskraft_proto::v1;
 use whiskraft_proto::v1::container_report::Change;
-use whiskraft_proto::v1::documents_server::{Documents, DocumentsServer};
-use whiskraft_proto::v1::invoker_server::{self, InvokerServer};
-use whiskraft_proto::v1::{self, open_invoker_session_response::Outcome};
+use whiskraft_proto::v1::documents_server::DocumentsServer;
+use whiskraft_proto::v1::invoker_server::InvokerServer;
 use whiskraft_types::{ActivationId, ByteSize, InvokerId};
 
 /// Longest wait for anything; only a failing test waits that long.
@@ -35,6 +34,7 @@ pub(crate) enum Said {
     Keepalive(u64),
     Report(v1::ContainerReport),
     Memory(v1::MemoryReport),
+    Leaving,
     Credit(v1::Credit),
     Started(v1::Started),
     Completed(v1::Completed),
@@ -71,6 +71,7 @@ struct Node {
     readers: Vec<AbortHandle>,
     mute_keepalives: bool,
     mute_reports: bool,
+    mute_leaving: bool,
 }
 
 /// One fake scheduler.
@@ -200,6 +201,19 @@ pub(crate) fn backend(behaviour: Behaviour) -> Arc<SimulatedBackend> {
     SimulatedBackend::new(behaviour, None)
 }
 
+/// One scheduler with a connected invoker.
+pub(crate) async fn serving(
+    behaviour: Behaviour,
+    change: impl FnOnce(&mut InvokerConfig),
+) -> (Cluster, Arc<SimulatedBackend>, Invoker) {
+    let mut cluster = Cluster::start(1).await;
+    let backend = backend(behaviour);
+    let invoker = cluster.invoker(&backend, change).await.unwrap();
+    let session = cluster.session();
+    cluster.schedulers[0].connected(session).await;
+    (cluster, backend, invoker)
+}
+
 pub(crate) fn container(seq: u64) -> v1::ContainerId {
     v1::ContainerId { session: 50, seq }
 }
@@ -268,6 +282,10 @@ impl FakeScheduler {
 
     pub(crate) fn mute_reports(&self, mute: bool) {
         lock(&self.node).mute_reports = mute;
+    }
+
+    pub(crate) fn mute_leaving(&self, mute: bool) {
+        lock(&self.node).mute_leaving = mute;
     }
 
     pub(crate) fn control(&self, frame: v1::ControlDown) {
@@ -340,6 +358,7 @@ impl FakeScheduler {
             action: Some(action),
             resume: None,
             deadline_ms: 20_000,
+            evict_first: Vec::new(),
         };
         self.control(v1::ControlDown {
             create: vec![create],
@@ -472,223 +491,6 @@ impl FakeScheduler {
             _ => None,
         })
         .await
-    }
-}
-
-impl Service {
-    fn lives(&self, hello: &v1::InvokerHello) -> bool {
-        let state = lock(&self.state);
-        !state.incarnation.is_empty() && hello.session == state.session
-    }
-
-    async fn say(&self, said: Said) {
-        let _ = self.said.send(said).await;
-    }
-
-    async fn read_control(
-        self,
-        mut frames: Streaming<v1::ControlUp>,
-        down: mpsc::Sender<Result<v1::ControlDown, Status>>,
-    ) {
-        while let Ok(Some(frame)) = frames.message().await {
-            if let Some(hello) = frame.hello {
-                if !self.lives(&hello) {
-                    let expired = Some(v1::SessionExpired {});
-                    let _ = down
-                        .send(Ok(v1::ControlDown {
-                            expired,
-                            ..Default::default()
-                        }))
-                        .await;
-                    return;
-                }
-                let welcome = Some(v1::ControlWelcome { scheduler: self.id });
-                let _ = down
-                    .send(Ok(v1::ControlDown {
-                        welcome,
-                        ..Default::default()
-                    }))
-                    .await;
-                lock(&self.node).control = Some(down.clone());
-                self.say(Said::Hello(hello)).await;
-            }
-            let (mute_keepalives, mute_reports) = {
-                let node = lock(&self.node);
-                (node.mute_keepalives, node.mute_reports)
-            };
-            if let Some(keepalive) = frame.keepalive {
-                self.say(Said::Keepalive(keepalive.seq)).await;
-                if !mute_keepalives {
-                    let keepalive_ack = Some(v1::KeepaliveAck { seq: keepalive.seq });
-                    let _ = down
-                        .send(Ok(v1::ControlDown {
-                            keepalive_ack,
-                            ..Default::default()
-                        }))
-                        .await;
-                    let mut state = lock(&self.state);
-                    state.acked = state.session;
-                }
-            }
-            if let Some(memory) = frame.memory {
-                self.say(Said::Memory(memory)).await;
-            }
-            for report in frame.reports {
-                let report_acks = vec![report.seq];
-                self.say(Said::Report(report)).await;
-                if !mute_reports {
-                    let _ = down
-                        .send(Ok(v1::ControlDown {
-                            report_acks,
-                            ..Default::default()
-                        }))
-                        .await;
-                }
-            }
-        }
-    }
-
-    async fn read_pull(
-        self,
-        mut frames: Streaming<v1::PullUp>,
-        down: mpsc::Sender<Result<v1::PullDown, Status>>,
-    ) {
-        while let Ok(Some(frame)) = frames.message().await {
-            if let Some(hello) = frame.hello {
-                lock(&self.node).pull = Some(down.clone());
-                self.say(Said::Hello(hello)).await;
-            }
-            let said = (frame.registers.into_iter().map(Said::Register))
-                .chain(frame.started.into_iter().map(Said::Started))
-                .chain(frame.completed.into_iter().map(Said::Completed))
-                .chain(frame.refused.into_iter().map(Said::Refused))
-                .chain(frame.withdraw.into_iter().map(Said::Withdraw))
-                .chain(frame.credits.into_iter().map(Said::Credit));
-            for said in said.collect::<Vec<_>>() {
-                self.say(said).await;
-            }
-        }
-    }
-}
-
-type Down<T> = BoxStream<'static, Result<T, Status>>;
-
-#[tonic::async_trait]
-impl invoker_server::Invoker for Service {
-    async fn open_session(
-        &self,
-        request: Request<v1::OpenInvokerSessionRequest>,
-    ) -> Result<Response<v1::OpenInvokerSessionResponse>, Status> {
-        let request = request.into_inner();
-        let mut state = lock(&self.state);
-        if let Some(kind) = state.refuse.clone() {
-            state.sessions_refused += 1;
-            let outcome = Some(Outcome::Rejection(v1::Rejection { kind: Some(kind) }));
-            return Ok(Response::new(v1::OpenInvokerSessionResponse { outcome }));
-        }
-        if state.incarnation != request.incarnation {
-            state.incarnation = request.incarnation;
-            state.session += 1;
-        }
-        let opened = v1::OpenedSession {
-            session: state.session,
-            ttl_ms: u32::try_from(state.ttl.as_millis()).unwrap(),
-            keepalive_ms: u32::try_from(state.keepalive.as_millis()).unwrap(),
-            cluster_id: "test".into(),
-            schedulers: state.members.clone(),
-        };
-        let outcome = Some(Outcome::Opened(opened));
-        Ok(Response::new(v1::OpenInvokerSessionResponse { outcome }))
-    }
-
-    type ControlStream = Down<v1::ControlDown>;
-
-    async fn control(
-        &self,
-        request: Request<Streaming<v1::ControlUp>>,
-    ) -> Result<Response<Self::ControlStream>, Status> {
-        let (sender, receiver) = mpsc::channel(CHANNEL);
-        let reader = tokio::spawn(self.clone().read_control(request.into_inner(), sender));
-        lock(&self.node).readers.push(reader.abort_handle());
-        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
-    }
-
-    type PullStream = Down<v1::PullDown>;
-
-    async fn pull(
-        &self,
-        request: Request<Streaming<v1::PullUp>>,
-    ) -> Result<Response<Self::PullStream>, Status> {
-        let (sender, receiver) = mpsc::channel(CHANNEL);
-        let reader = tokio::spawn(self.clone().read_pull(request.into_inner(), sender));
-        lock(&self.node).readers.push(reader.abort_handle());
-        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
-    }
-}
-
-#[tonic::async_trait]
-impl Documents for Service {
-    async fn put_document(
-        &self,
-        _: Request<v1::PutDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn get_document(
-        &self,
-        _: Request<v1::GetDocumentRequest>,
-    ) -> Result<Response<v1::GetDocumentResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn delete_document(
-        &self,
-        _: Request<v1::DeleteDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn list_documents(
-        &self,
-        _: Request<v1::ListDocumentsRequest>,
-    ) -> Result<Response<v1::ListDocumentsResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn put_blob(
-        &self,
-        _: Request<Streaming<v1::BlobChunk>>,
-    ) -> Result<Response<v1::PutBlobResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    type GetBlobStream = Down<v1::BlobChunk>;
-
-    async fn get_blob(
-        &self,
-        request: Request<v1::GetBlobRequest>,
-    ) -> Result<Response<Self::GetBlobStream>, Status> {
-        let mut state = lock(&self.state);
-        state.blob_reads += 1;
-        let blob = state.blobs.get(request.into_inner().sha256.as_ref()).cloned();
-        let blob = blob.ok_or_else(|| Status::not_found("no such blob"))?;
-        let chunks = blob.chunks(4).map(|data| {
-            Ok(v1::BlobChunk {
-                data: Bytes::copy_from_slice(data),
-                ..Default::default()
-            })
-        });
-        Ok(Response::new(
-            futures::stream::iter(chunks.collect::<Vec<_>>()).boxed(),
-        ))
-    }
-
-    async fn put_namespace(
-        &self,
-        _: Request<v1::PutNamespaceRequest>,
-    ) -> Result<Response<v1::PutNamespaceResponse>, Status> {
-        Err(Status::unimplemented("fake"))
     }
 }
 

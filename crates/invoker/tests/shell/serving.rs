@@ -240,6 +240,7 @@ async fn idle_container_is_paused_and_resumed_under_its_new_id() {
         action: Some(action()),
         resume: Some(container(1)),
         deadline_ms: 20_000,
+        evict_first: Vec::new(),
     };
     scheduler.control(v1::ControlDown {
         create: vec![create],
@@ -272,6 +273,7 @@ async fn scheduler_that_joined_later_is_found_when_it_is_named() {
         action: Some(action()),
         resume: None,
         deadline_ms: 20_000,
+        evict_first: Vec::new(),
     };
     cluster.schedulers[0].control(v1::ControlDown {
         create: vec![create],

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::world::{TOTAL_MIB, World, id};
 use proptest::prelude::*;
-use whiskraft_pool::{Input, PoolSettings, WorkerId};
-use whiskraft_types::{ActivationId, ByteSize};
+use whiskraft_pool::{Input, Life, PoolSettings, WorkerId};
+use whiskraft_types::{ActivationId, ByteSize, ContainerId};
 
 /// One event; numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -15,6 +15,7 @@ enum Event {
         size: u64,
         concurrency: u32,
         resume: bool,
+        evict_first: Vec<usize>,
     },
     Send {
         pick: usize,
@@ -60,8 +61,15 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let pick = 0..16_usize;
     prop_oneof![
-        4 => (0..2_usize, 1..5_u64, 1..4_u32, any::<bool>())
-            .prop_map(|(queue, size, concurrency, resume)| Event::Create { queue, size, concurrency, resume }),
+        4 => (0..2_usize, 1..5_u64, 1..4_u32, any::<bool>(), prop::collection::vec(pick.clone(), 0..3)).prop_map(
+            |(queue, size, concurrency, resume, evict_first)| Event::Create {
+                queue,
+                size,
+                concurrency,
+                resume,
+                evict_first,
+            }
+        ),
         12 => pick.clone().prop_map(|pick| Event::Send { pick }),
         2 => (pick.clone(), pick.clone()).prop_map(|(pick, other)| Event::SendAgain { pick, other }),
         10 => pick.clone().prop_map(|pick| Event::Arrive { pick }),
@@ -117,7 +125,13 @@ impl History {
                 size,
                 concurrency,
                 resume,
+                evict_first,
             } => {
+                let all: Vec<_> = self.world.containers.keys().copied().collect();
+                let chosen = evict_first.into_iter().filter_map(|pick| choose(&all, pick));
+                self.world.evict_first = chosen.collect();
+                let paused = self.world.evictable();
+                let chosen = self.world.evict_first.clone();
                 let warm = self
                     .world
                     .warm
@@ -129,6 +143,7 @@ impl History {
                 self.world.warm.retain(|c| Some(*c) != warm);
                 let size = warm.map_or(size * 128, |c| self.world.memory_of[&c]);
                 self.world.create(queue, size, concurrency, warm);
+                self.invariant_the_leaders_choice_goes_first(&paused, &chosen, warm);
             }
             Event::Send { pick } => self.send(pick),
             Event::SendAgain { pick, other } => self.send_again(pick, other),
@@ -200,6 +215,25 @@ impl History {
             Event::Pass { millis, fenced } => self.world.pass(Duration::from_millis(millis), fenced),
             Event::Expire => self.expire(),
         }
+    }
+
+    /// Whoever was evicted without having been chosen went after all that were.
+    fn invariant_the_leaders_choice_goes_first(
+        &self,
+        paused: &[ContainerId],
+        chosen: &[ContainerId],
+        resumed: Option<ContainerId>,
+    ) {
+        let stays = |c: &&ContainerId| self.world.life(**c) == Some(Life::Paused);
+        let others = paused
+            .iter()
+            .filter(|c| !chosen.contains(c) && Some(**c) != resumed);
+        let evicted_others = others.filter(|c| !stays(c)).count();
+        let chosen_that_stay = paused.iter().filter(|c| chosen.contains(c)).filter(stays).count();
+        assert!(
+            evicted_others == 0 || chosen_that_stay == 0,
+            "{evicted_others} others went before {chosen_that_stay} of the leader's choice"
+        );
     }
 
     fn send(&mut self, pick: usize) {

@@ -69,6 +69,8 @@ pub(crate) struct World {
     /// Messages from schedulers that have not arrived; those of one scheduler keep their order.
     pub(crate) down: VecDeque<(SchedulerId, In)>,
     pub(crate) next_container: u64,
+    /// What the next creation asks to evict first.
+    pub(crate) evict_first: Vec<ContainerId>,
     pub(crate) containers: BTreeMap<ContainerId, usize>,
     pub(crate) memory_of: BTreeMap<ContainerId, u64>,
     pub(crate) warm: Vec<ContainerId>,
@@ -101,6 +103,7 @@ impl World {
             leaders: leaders.collect(),
             down: VecDeque::new(),
             next_container: 1,
+            evict_first: Vec::new(),
             containers: BTreeMap::new(),
             memory_of: BTreeMap::new(),
             warm: Vec::new(),
@@ -340,6 +343,7 @@ impl World {
             memory: ByteSize::mib(memory),
             concurrency,
             resume,
+            evict_first: std::mem::take(&mut self.evict_first),
             deadline: self.now + Duration::from_secs(20),
             action: "action",
         };
@@ -368,6 +372,12 @@ impl World {
             .containers()
             .find(|view| view.container == container)
             .map(|view| view.life)
+    }
+
+    /// Containers that could be evicted.
+    pub(crate) fn evictable(&self) -> Vec<ContainerId> {
+        let paused = self.pool.containers().filter(|view| view.life == Life::Paused);
+        paused.map(|view| view.container).collect()
     }
 
     pub(crate) fn asks(&self, container: ContainerId) -> u32 {

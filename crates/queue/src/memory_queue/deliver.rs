@@ -1,11 +1,14 @@
 //! Hot path: hand-out and outcome. Budget per activation: one look into the ledger per frame, no copy of payload or
 //! record but their handles, no lock.
 
+use std::time::Duration;
+
 use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
+use crate::containers::Asker;
 use crate::ledger::{Entry, Stage, Waiters};
-use crate::{Outcome, Output, is_expired};
+use crate::{Line, Outcome, Output};
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn on_credit(
@@ -17,13 +20,24 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         warmed: bool,
         out: &mut Vec<Output<P, R>>,
     ) {
-        if !self.containers.credit(container, invoker, count, warmed) {
-            // Its creation was given up, or the table lost it: it must not hold memory for nothing.
-            tracing::debug!(queue = %self.key, %container, "unknown container asks; ending it");
-            return out.push(Output::RemoveContainer { container });
+        match self.containers.credit(container, invoker, count, warmed) {
+            Asker::Served => {}
+            Asker::Ending { is_free: false } => return,
+            // Its creation was given up, or the table lost it: it must not hold memory for nothing. One that was told
+            // to end and still asks did not hear it.
+            Asker::Stranger | Asker::Ending { is_free: true } => return self.end_asker(container, out),
         }
         self.failure = None;
         self.pump(now, out);
+    }
+
+    fn end_asker(&self, container: ContainerId, out: &mut Vec<Output<P, R>>) {
+        let is_told = |output: &Output<P, R>| matches!(output, Output::RemoveContainer { container: at } if *at == container);
+        // The outcome that freed it came with this ask.
+        if !out.iter().any(is_told) {
+            tracing::debug!(queue = %self.key, %container, "container asks that should end; ending it");
+            out.push(Output::RemoveContainer { container });
+        }
     }
 
     pub(super) fn on_withdraw(&mut self, container: ContainerId, out: &mut Vec<Output<P, R>>) {
@@ -70,9 +84,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Enters an activation that only an invoker has told of.
     pub(super) fn adopt_unknown(&mut self, now: Instant, id: ActivationId, stage: Stage<R>) {
-        let ticket = self.next_ticket(now, id);
+        let ticket = self.next_ticket(now, Duration::ZERO, id);
         self.ledger
-            .insert(Entry::new(stage, Waiters::default(), None, ticket, 1));
+            .insert(Entry::new(now, stage, Waiters::default(), None, ticket, 1));
     }
 
     pub(super) fn on_refused(
@@ -123,19 +137,21 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             return self.ledger.remove(id);
         }
         entry.stage = Stage::Waiting;
-        let age = now.saturating_since(entry.ticket.accepted_at);
-        self.waiting.insert(entry.ticket);
-        if is_expired(age, self.retention()) {
-            self.decide_soon(now);
-        } else {
-            self.decide_for_new(now);
-        }
+        let ticket = entry.ticket;
+        self.waiting.insert(ticket);
+        self.decide_for(now, &ticket);
     }
 
     /// Gives waiting activations to containers that ask, until one of both runs out.
     pub(super) fn pump(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
         while self.may_hand_out() && self.containers.has_ready() {
-            let Some(ticket) = self.waiting.pop() else { return };
+            if self.waiting.is_empty() {
+                return;
+            }
+            let place = self.settings.order.next(Line(&self.waiting));
+            let Some(ticket) = self.waiting.take(place) else {
+                return;
+            };
             let Some(entry) = self.ledger.find_mut(ticket.id) else {
                 continue;
             };
@@ -145,7 +161,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             let Some((container, invoker)) = self.containers.take_ready() else {
                 return;
             };
-            entry.stage = Stage::Delivered(container);
+            entry.send(now, Stage::Delivered(container));
             let (id, attempt) = (ticket.id, entry.attempt);
             let waited = now.saturating_since(ticket.accepted_at);
             tracing::trace!(activation = %id, %container, "delivered");
@@ -157,6 +173,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 waited,
                 payload,
             });
+            self.watch_sent(now);
         }
     }
 }

@@ -1,64 +1,47 @@
 //! Scaling and the passing of time: decisions, creations, retention, removal.
 
-use std::time::Duration;
-
 use whiskraft_types::{
     ActivationStatus, ContainerId, CreationError, CreationErrorClass, Instant, InvokerId, Revision,
 };
 
-use super::{MemoryQueue, acknowledge_to, container_text};
+use super::MemoryQueue;
+use super::ending::{acknowledge_to, container_text};
 use crate::containers::Fate;
+use crate::waiting::Ticket;
 use crate::{
-    ActionProfile, BuiltInRule, Decision, DecisionRule, NamespaceCounts, Output, QueueState, Snapshot,
-    action_limit,
+    ActionProfile, Decision, NamespaceCounts, Output, QueueState, Snapshot, action_limit, is_expired,
 };
 
-/// Pause after the first failed creation.
-const CREATION_PAUSE: Duration = Duration::from_millis(100);
-/// Text for activations that a full namespace leaves without a container, as OpenWhisk's.
-const TOO_MANY: &str = "Too many concurrent requests in flight.";
+/// Shortest average that a decision is made with, in milliseconds.
+const AVERAGE_MS_MIN: f64 = 0.001;
 /// Text for activations of a namespace that may run nothing, as OpenWhisk's.
 const ZERO_LIMIT: &str = "The namespace limit is less than or equal to 0.";
+/// The same where the limit is the action's.
+const ZERO_INSTANCES: &str = "The action's limit of containers is less than or equal to 0.";
 /// Text for a resubmitted activation whose fate no invoker could tell in time.
 const HELD_TOO_LONG: &str =
     "The activation may have started before its queue moved; no invoker could tell in time.";
-
-/// A failed creation, while the queue has no running container.
-#[derive(Debug)]
-pub(super) struct Failure {
-    class: CreationErrorClass,
-    text: String,
-    /// Failures in a row.
-    count: u32,
-    /// No creation before this.
-    retry_at: Instant,
-    /// Last time that an activation came or waited.
-    pub(super) active_at: Instant,
-}
-
-/// The namespace is full and the queue has no container.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Starved {
-    since: Instant,
-    checked_at: Instant,
-}
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn on_tick(&mut self, now: Instant, counts: NamespaceCounts, out: &mut Vec<Output<P, R>>) {
         if self.is_fenced || self.is_removing {
             return;
         }
-        self.is_namespace_full = counts.running.saturating_add(counts.in_progress) >= counts.limit;
+        self.note_counts(now, counts);
         self.drop_old(now, out);
         self.settle_overdue(now, out);
+        self.watch(now, out);
         self.expired_at = now;
         self.ledger.expire(now, &self.settings, &mut acknowledge_to(out));
         self.lost = self.lost.filter(|(_, until)| now < *until);
+        self.forget_failure(now);
         self.pump(now, out);
+        if self.is_draining {
+            return;
+        }
         if self.decide_at.is_some_and(|at| at <= now) {
             self.decide(now, counts, out);
         }
-        self.forget_failure(now);
         if self
             .quiet_since
             .is_some_and(|since| now.saturating_since(since) >= self.settings.idle_after)
@@ -109,7 +92,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let is_failing = self
             .failure
             .as_ref()
-            .is_some_and(|failure| failure.class == CreationErrorClass::Whisk);
+            .is_some_and(|failure| failure.error.class() == CreationErrorClass::Whisk);
         if is_failing && self.waiting.is_empty() {
             // Creations that fail are repeated only for somebody.
             return;
@@ -118,7 +101,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .failure
             .as_ref()
             .map(|failure| failure.retry_at)
-            .max(self.scale_after);
+            .max(self.scale_after)
+            .max(self.room_wait(now));
         if let Some(at) = not_before.filter(|at| *at > now) {
             self.decide_at = Some(at);
             return;
@@ -129,7 +113,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             return;
         }
         let snapshot = self.snapshot(now, counts);
-        let decision = BuiltInRule.decide(&snapshot);
+        let decision = self.settings.rule.decide(&snapshot);
+        self.last_decision = Some((decision, now));
         tracing::trace!(queue = %self.key, ?snapshot, ?decision, "decided");
         match decision {
             Decision::Skip | Decision::DisableNamespaceThrottling => self.starved = None,
@@ -143,7 +128,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Decision::EnableNamespaceThrottling { drop: true, .. } => self.starve(now, out),
             Decision::Pausing if snapshot.existing > 0 => {}
             Decision::Pausing => {
-                self.note_failure(now, CreationError::ZeroNamespaceLimit, ZERO_LIMIT.to_owned())
+                let text = if counts.limit == 0 {
+                    ZERO_LIMIT
+                } else {
+                    ZERO_INSTANCES
+                };
+                self.note_failure(now, CreationError::ZeroNamespaceLimit, text.to_owned());
             }
         }
         if !self.waiting.is_empty() {
@@ -171,13 +161,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             in_progress: len(own.in_progress) + reserving,
             existing_in_namespace: i64::from(counts.running),
             in_progress_in_namespace: i64::from(counts.in_progress) + reserving,
-            average_ms: self.average.mean_ms(),
+            // Runs too short to measure are the shortest, not of unknown length.
+            average_ms: self.average.mean_ms().map(|mean| mean.max(AVERAGE_MS_MIN)),
             namespace_limit: i64::from(counts.limit),
             action_limit: i64::from(action_limit(counts.limit, self.action.instances)),
             concurrency: i64::from(self.action.concurrency.max(1)),
             stale_threshold: self.settings.stale_threshold,
-            // The log grants no slot beyond the limit.
-            over_provision: None,
+            over_limit: (counts.limit_over > counts.limit).then_some(i64::from(counts.limit_over)),
         }
     }
 
@@ -186,79 +176,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if count > 0 {
             self.reserving += count;
             out.push(Output::Reserve { count });
-        }
-    }
-
-    /// The namespace is full and this queue has no container. It waits a moment for room, then tells the callers.
-    fn starve(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
-        if self.waiting.is_empty() && self.starved.is_none() {
-            return;
-        }
-        let since = match self.starved {
-            Some(starved) => starved.since,
-            None => {
-                out.push(Output::Starved);
-                now
-            }
-        };
-        self.starved = Some(Starved {
-            since,
-            checked_at: now,
-        });
-        if now.saturating_since(since) >= self.settings.starved_wait {
-            let ids = self.waiting.ids();
-            tracing::debug!(queue = %self.key, activations = ids.len(), "namespace is full; activations fail");
-            self.fail_all(now, ids, ActivationStatus::DeveloperError, TOO_MANY, out);
-        }
-    }
-
-    /// Whether new activations are refused because the namespace has no room for a first container. Forgotten when it
-    /// was not looked at for a while: then the next activation is taken and makes the queue look again.
-    pub(super) fn is_starved(&self, now: Instant) -> bool {
-        self.starved.is_some_and(|starved| {
-            let wait = self.settings.starved_wait;
-            now.saturating_since(starved.since) >= wait && now.saturating_since(starved.checked_at) < wait
-        })
-    }
-
-    /// The text with which activations fail because the action cannot be started. Notes that somebody still wants it,
-    /// so that another creation is tried.
-    pub(super) fn developer_failure(&mut self, now: Instant) -> Option<String> {
-        let failure = self.failure.as_mut()?;
-        failure.active_at = now;
-        if failure.class == CreationErrorClass::Whisk {
-            return None;
-        }
-        let (text, retry_at) = (failure.text.clone(), failure.retry_at);
-        self.decide_at.get_or_insert(retry_at);
-        Some(text)
-    }
-
-    fn note_failure(&mut self, now: Instant, error: CreationError, text: String) {
-        let before = self.failure.take();
-        let count = before.as_ref().map_or(0, |failure| failure.count);
-        // Doubling beyond sixteen-fold never matters below the largest pause.
-        let pause = (CREATION_PAUSE * (1 << count.min(10))).min(self.settings.creation_pause_max);
-        let active_at = before.map_or(now, |failure| failure.active_at);
-        let active_at = if self.waiting.is_empty() { active_at } else { now };
-        let retry_at = now + pause;
-        self.failure = Some(Failure {
-            class: error.class(),
-            text,
-            count: count + 1,
-            retry_at,
-            active_at,
-        });
-    }
-
-    /// Forgets a failure that nobody has asked about for a while.
-    fn forget_failure(&mut self, now: Instant) {
-        let grace = self.settings.flush_grace;
-        let Some(failure) = &mut self.failure else { return };
-        if !self.waiting.is_empty() {
-            failure.active_at = now;
-        } else if now.saturating_since(failure.active_at) >= grace {
-            self.failure = None;
         }
     }
 
@@ -273,7 +190,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         for container in containers {
             self.containers.insert(*container, None, revision, false);
         }
-        self.end_older(out);
+        self.retire(out);
     }
 
     pub(super) fn on_running(&mut self, container: ContainerId, invoker: InvokerId) {
@@ -294,30 +211,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    pub(super) fn on_creation_failed(
-        &mut self,
-        now: Instant,
-        container: ContainerId,
-        error: CreationError,
-        message: String,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        self.on_container_left(now, container);
-        if self.containers.counts().running > 0 {
-            return;
-        }
-        tracing::debug!(queue = %self.key, %container, ?error, message, "creation failed");
-        if error.class() == CreationErrorClass::Developer {
-            let ids = self.waiting.ids();
-            self.note_failure(now, error, message.clone());
-            self.fail_all(now, ids, ActivationStatus::DeveloperError, &message, out);
-            // The next activation asks for another try; until then there is none.
-            self.decide_at = self.decide_at.filter(|_| !self.waiting.is_empty());
-        } else {
-            self.note_failure(now, error, message);
-        }
-    }
-
     pub(super) fn on_action(&mut self, now: Instant, action: ActionProfile, out: &mut Vec<Output<P, R>>) {
         if action.revision < self.action.revision {
             return;
@@ -326,26 +219,24 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             // What failed may be mended. The average stays: it is a better guess than none.
             self.failure = None;
         }
+        self.timeout_max = self.timeout_max.max(action.timeout);
         self.action = action;
-        self.end_older(out);
+        self.retire(out);
+        // A raised limit gives back what was still busy.
+        self.pump(now, out);
         self.decide_soon(now);
     }
 
-    /// Ends containers of old revisions; those with activations follow when these have ended.
-    pub(super) fn end_older(&mut self, out: &mut Vec<Output<P, R>>) {
-        let free = self.containers.end_older(self.action.revision);
+    /// Ends containers that the action may have no more: those of old revisions, and the newest beyond its limit. What
+    /// runs in them finishes first.
+    pub(super) fn retire(&mut self, out: &mut Vec<Output<P, R>>) {
+        let mut free = self.containers.end_older(self.action.revision);
+        let limit = self.action.instances.map_or(usize::MAX, |limit| limit as usize);
+        free.extend(self.containers.limit_to(limit));
         out.extend(
             free.into_iter()
                 .map(|container| Output::RemoveContainer { container }),
         );
-    }
-
-    pub(super) fn on_namespace_full(&mut self, now: Instant, is_full: bool) {
-        self.is_namespace_full = is_full;
-        if !is_full {
-            self.starved = None;
-            self.decide_soon(now);
-        }
     }
 
     /// Something changed for those that wait: decide at the next tick.
@@ -356,8 +247,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// One more waits. With no container the decision cannot be too soon; else running ones may free themselves first.
-    pub(super) fn decide_for_new(&mut self, now: Instant) {
-        if self.containers.is_empty() && self.reserving == 0 {
+    pub(super) fn decide_for(&mut self, now: Instant, ticket: &Ticket) {
+        let has_none = self.containers.is_empty() && self.reserving == 0;
+        if has_none || is_expired(now.saturating_since(ticket.accepted_at), self.retention()) {
             self.decide_at = Some(now);
         } else {
             self.decide_at

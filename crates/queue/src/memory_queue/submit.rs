@@ -7,36 +7,38 @@ use std::time::Duration;
 
 use whiskraft_types::{ActivationId, ActivationStatus, Instant, Rejection, ThrottleScope};
 
-use super::{MemoryQueue, RETRY_AFTER, acknowledge_to, lost_text};
+use super::ending::{acknowledge_to, lost_text};
+use super::{MemoryQueue, RETRY_AFTER};
 use crate::ledger::{Entry, Stage, Waiters};
 use crate::waiting::Ticket;
 use crate::{ControllerId, Output};
 
+/// One attempt of a controller.
+pub(super) struct Submission<P> {
+    pub(super) controller: ControllerId,
+    pub(super) id: ActivationId,
+    pub(super) attempt: u32,
+    pub(super) waited: Duration,
+    pub(super) payload: P,
+}
+
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
-    pub(super) fn on_submit(
-        &mut self,
-        now: Instant,
-        controller: ControllerId,
-        id: ActivationId,
-        attempt: u32,
-        payload: P,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        let is_known = match self.admit(now, id, attempt, &payload) {
-            Ok(is_known) => is_known,
-            Err(rejection) => {
-                return out.push(Output::Reject {
-                    controller,
-                    id,
-                    rejection,
-                });
+    pub(super) fn on_submit(&mut self, now: Instant, submission: Submission<P>, out: &mut Vec<Output<P, R>>) {
+        let (controller, id) = (submission.controller, submission.id);
+        match self.admit(now, id, submission.attempt, &submission.payload) {
+            Err(rejection) => out.push(Output::Reject {
+                controller,
+                id,
+                rejection,
+            }),
+            Ok(is_known) => {
+                out.push(Output::Accept { controller, id });
+                if is_known {
+                    self.join(now, submission, out);
+                } else {
+                    self.accept(now, submission, out);
+                }
             }
-        };
-        out.push(Output::Accept { controller, id });
-        if is_known {
-            self.join(controller, id, attempt, payload, out);
-        } else {
-            self.accept(now, controller, id, attempt, payload, out);
         }
     }
 
@@ -60,6 +62,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.is_removing {
             return Err(Rejection::NoQueue);
         }
+        if self.is_draining {
+            return Err(Rejection::Draining);
+        }
         let limit = if self.is_throttled || self.ledger.is_full(&self.settings) {
             Some(ThrottleScope::Action)
         } else {
@@ -78,17 +83,22 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// A known activation: another attempt, or another controller that wants its outcome.
-    fn join(
-        &mut self,
-        controller: ControllerId,
-        id: ActivationId,
-        attempt: u32,
-        payload: P,
-        out: &mut Vec<Output<P, R>>,
-    ) {
+    fn join(&mut self, now: Instant, submission: Submission<P>, out: &mut Vec<Output<P, R>>) {
+        let Submission {
+            controller,
+            id,
+            attempt,
+            waited,
+            payload,
+        } = submission;
+        let accepted_at = self.accepted_at(now, waited);
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
+        if entry.payload.is_none() {
+            // Only an invoker had told of it, so it is in no line: from now on it has the place it had elsewhere.
+            entry.ticket.accepted_at = accepted_at.min(entry.ticket.accepted_at);
+        }
         entry.waiters.add(controller);
         entry.attempt = entry.attempt.max(attempt);
         entry.payload.get_or_insert(payload);
@@ -101,69 +111,57 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    /// A new activation: to a container that asks, or to the end of the queue.
-    fn accept(
-        &mut self,
-        now: Instant,
-        controller: ControllerId,
-        id: ActivationId,
-        attempt: u32,
-        payload: P,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        let ticket = self.next_ticket(now, id);
+    /// A new activation: to a container that asks, or to its place in the queue.
+    fn accept(&mut self, now: Instant, submission: Submission<P>, out: &mut Vec<Output<P, R>>) {
+        let Submission {
+            controller,
+            id,
+            attempt,
+            waited,
+            payload,
+        } = submission;
+        let ticket = self.next_ticket(now, waited, id);
         let waiters = Waiters::one(controller);
+        let entry = |stage, payload| Entry::new(now, stage, waiters, Some(payload), ticket, attempt);
         if attempt > 1 && !self.expected.is_empty() {
             self.held.insert(ticket);
-            self.ledger
-                .insert(Entry::new(Stage::Held, waiters, Some(payload), ticket, attempt));
-            return;
+            return self.ledger.insert(entry(Stage::Held, payload));
         }
         let doom = self.doom(now, attempt);
         if doom.is_none()
             && let Some((container, invoker)) = self.containers.take_ready()
         {
-            let (waited, handle) = (Duration::ZERO, payload.clone());
             out.push(Output::Deliver {
                 invoker,
                 container,
                 id,
                 attempt,
-                waited,
-                payload: handle,
+                waited: now.saturating_since(ticket.accepted_at),
+                payload: payload.clone(),
             });
-            self.ledger.insert(Entry::new(
-                Stage::Delivered(container),
-                waiters,
-                Some(payload),
-                ticket,
-                attempt,
-            ));
-            return;
+            self.ledger.insert(entry(Stage::Delivered(container), payload));
+            return self.watch_sent(now);
         }
         self.waiting.insert(ticket);
-        self.ledger.insert(Entry::new(
-            Stage::Waiting,
-            waiters,
-            Some(payload),
-            ticket,
-            attempt,
-        ));
+        self.ledger.insert(entry(Stage::Waiting, payload));
         match doom {
             Some((status, text)) => self.fail(now, id, status, text, out),
-            None => self.decide_for_new(now),
+            None => self.decide_for(now, &ticket),
         }
     }
 
-    /// The next place in the order of acceptance.
-    pub(super) fn next_ticket(&mut self, now: Instant, id: ActivationId) -> Ticket {
+    /// The place of an activation that was first accepted `waited` ago. More than the retention is as good as the
+    /// retention; a moment before the origin of the clock cannot be written down.
+    pub(super) fn next_ticket(&mut self, now: Instant, waited: Duration, id: ActivationId) -> Ticket {
         let seq = self.next_seq;
         self.next_seq += 1;
-        Ticket {
-            seq,
-            id,
-            accepted_at: now,
-        }
+        let accepted_at = self.accepted_at(now, waited);
+        Ticket { seq, id, accepted_at }
+    }
+
+    fn accepted_at(&self, now: Instant, waited: Duration) -> Instant {
+        let age = waited.min(self.retention());
+        Instant::from_origin(now.since_origin().saturating_sub(age))
     }
 
     /// Why an activation must end as soon as it is accepted.

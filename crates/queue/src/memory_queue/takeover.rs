@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
 
-use super::{MemoryQueue, lost_text, mislaid_text};
+use super::MemoryQueue;
+use super::ending::{lost_text, mislaid_text};
+use crate::containers::Asker;
 use crate::ledger::Stage;
 use crate::{KnownContainer, Output, RegisteredContainer};
 
@@ -47,7 +49,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         {
             self.containers.inherit(container, invoker, revision, running);
         }
-        self.end_older(out);
+        self.retire(out);
         if !self.expected.is_empty() {
             self.scale_after = Some(now + self.settings.takeover_wait_max);
             tracing::debug!(queue = %self.key, epoch = %self.epoch, invokers = self.expected.len(),
@@ -83,7 +85,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if scope == Scope::Everything {
             self.drop_unreported(now, invoker, &reported, out);
         }
-        self.end_older(out);
+        self.retire(out);
         self.try_release(now, out);
         self.pump(now, out);
     }
@@ -120,7 +122,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if known.is_none() {
             self.containers.leave(container, now);
             out.push(Output::RemoveContainer { container });
-        } else if replaces && self.containers.credit(container, invoker, credits, warmed) {
+        } else if replaces && self.containers.credit(container, invoker, credits, warmed) == Asker::Served {
             self.failure = None;
         }
     }
@@ -134,14 +136,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             None => self.adopt_unknown(now, id, Stage::Adopted(container)),
             Some(entry) => {
                 match entry.stage {
-                    Stage::Held => self.held.remove(entry.ticket.seq),
-                    Stage::Waiting => self.waiting.remove(entry.ticket.seq),
+                    Stage::Held => self.held.remove(&entry.ticket),
+                    Stage::Waiting => self.waiting.remove(&entry.ticket),
                     Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) | Stage::Done(_) => return,
                 }
-                entry.stage = Stage::Adopted(container);
+                entry.send(now, Stage::Adopted(container));
             }
         }
         self.containers.adopt(container);
+        self.watch_sent(now);
     }
 
     /// Settles what we thought the invoker had and it does not report: a delivery got lost on the way, a started one
@@ -215,7 +218,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             if let Some(entry) = self.ledger.find_mut(ticket.id) {
                 entry.stage = Stage::Waiting;
                 self.waiting.insert(ticket);
-                self.decide_for_new(now);
+                self.decide_for(now, &ticket);
             }
         }
         self.pump(now, out);

@@ -1,10 +1,10 @@
 //! What can be seen of a queue from outside: `status`, and the lookup of an activation by id.
 
-use whiskraft_types::{ActivationId, Instant};
+use whiskraft_types::{ActivationId, Instant, WaitReason};
 
 use super::MemoryQueue;
 use crate::ledger::Stage;
-use crate::{ActivationState, ControllerId, QueueState};
+use crate::{ActivationState, ControllerId, Decision, QueueState};
 
 /// What `status` shows of a queue.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,21 @@ pub struct QueueView {
     pub average_ms: Option<f64>,
     /// When the oldest waiting activation was accepted.
     pub oldest: Option<Instant>,
+    /// Why it waits; `None` if nothing does.
+    pub wait: Option<Wait>,
+    /// The last scaling decision, and when it was made.
+    pub last_decision: Option<(Decision, Instant)>,
+    /// Containers of older revisions that are ending.
+    pub old: usize,
+}
+
+/// Why the oldest waiting activation of a queue waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// From the closed list.
+    pub reason: WaitReason,
+    /// The same for people, with the numbers or the error.
+    pub detail: String,
 }
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
@@ -60,8 +75,49 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             credits: self.containers.credits(),
             is_throttled: self.is_throttled,
             average_ms: self.average.mean_ms(),
-            oldest: self.waiting.oldest().into_iter().chain(self.held.oldest()).min(),
+            oldest: self.oldest(),
+            wait: self.wait(),
+            last_decision: self.last_decision,
+            old: self.containers.ending(),
         }
+    }
+
+    /// Average length of a run in milliseconds, if one is known. Cheap enough for every decision about memory.
+    #[must_use]
+    pub fn average_ms(&self) -> Option<f64> {
+        self.average.mean_ms()
+    }
+
+    /// How many are served before a waiting activation; `None` if it does not wait.
+    #[must_use]
+    pub fn position(&self, id: ActivationId) -> Option<usize> {
+        let entry = self.ledger.find(id)?;
+        matches!(entry.stage, Stage::Waiting).then(|| self.waiting.position(&entry.ticket))
+    }
+
+    /// Activations that wait, held back ones included: what [`QueueView::waiting`] says, without the rest.
+    #[must_use]
+    pub fn waiting_len(&self) -> usize {
+        self.len()
+    }
+
+    /// When the oldest waiting activation was accepted.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.waiting.oldest().into_iter().chain(self.held.oldest()).min()
+    }
+
+    /// Activations and outcomes that the ledger holds.
+    #[must_use]
+    pub fn ledger_len(&self) -> usize {
+        self.ledger.open_len() + self.ledger.done_len()
+    }
+
+    /// When an activation that the ledger knows was accepted, and its newest attempt.
+    #[must_use]
+    pub fn accepted(&self, id: ActivationId) -> Option<(Instant, u32)> {
+        let entry = self.ledger.find(id)?;
+        Some((entry.ticket.accepted_at, entry.attempt))
     }
 
     /// Activations that have not ended, each with every controller that waits for it: whom the shell has to tell when
@@ -89,7 +145,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     fn state(&self) -> QueueState {
         if self.is_removing {
-            QueueState::Removing
+            QueueState::Removed
+        } else if self.is_draining {
+            QueueState::Draining
         } else if self.failure.is_some() {
             QueueState::Flushing
         } else if self.is_throttled {

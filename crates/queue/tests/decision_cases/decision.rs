@@ -18,7 +18,9 @@ pub(crate) fn check(case: &Fields<'_>, flaw: Option<&str>) -> Result<Verdict, St
 }
 
 fn snapshot(fields: &Fields<'_>) -> Result<Snapshot, String> {
-    let over_provision = fields.float("over_provision_ratio")?;
+    let ratio = fields.float("over_provision_ratio")?;
+    let is_over_allowed = fields.flag("allow_over_provision")?;
+    let namespace_limit = fields.int("namespace_limit")?;
     let average = fields.value("average_duration_ms")?;
     Ok(Snapshot {
         state: state(fields.text("state")?)?,
@@ -35,11 +37,11 @@ fn snapshot(fields: &Fields<'_>) -> Result<Snapshot, String> {
         } else {
             Some(fields.float("average_duration_ms")?)
         },
-        namespace_limit: fields.int("namespace_limit")?,
+        namespace_limit,
         action_limit: fields.int("action_limit")?,
         concurrency: fields.int("max_concurrency")?,
         stale_threshold: Duration::from_millis(fields.millis("stale_threshold_ms")?),
-        over_provision: fields.flag("allow_over_provision")?.then_some(over_provision),
+        over_limit: is_over_allowed.then(|| (namespace_limit as f64 * ratio).ceil() as i64),
     })
 }
 
@@ -50,7 +52,7 @@ fn state(name: &str) -> Result<QueueState, String> {
         "NamespaceThrottled" => QueueState::NamespaceThrottled,
         "ActionThrottled" => QueueState::ActionThrottled,
         "Flushing" => QueueState::Flushing,
-        "Removing" => QueueState::Removing,
+        "Removing" => QueueState::Draining,
         "Removed" => QueueState::Removed,
         other => return Err(format!("unknown state {other:?}")),
     })

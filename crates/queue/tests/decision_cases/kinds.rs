@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use whiskraft_queue::{
     AverageRing, Backoff, BuiltInPlacement, Candidate, Candidates, CreationJob, CreationSettings,
-    CreationStep, Placement as _, PlacementRequest, Random, WarmContainer, action_limit, is_too_old,
-    match_warm, partition,
+    CreationStep, Placement as _, PlacementRequest, PlacementSettings, Random, Shortage, WarmContainer,
+    action_limit, is_too_old, match_warm, partition,
 };
 use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, SessionId};
 
@@ -27,6 +27,7 @@ pub(crate) fn check(case: &Fields<'_>, flaw: Option<&str>) -> Result<Verdict, St
         ("action_throttle_on" | "action_throttle_off", Some("W2" | "W3")) => {
             return queue::throttle_by_length(kind, &input, &expect);
         }
+        ("placement", _) => return placement(&input, &expect),
         _ => {}
     }
     match kind {
@@ -42,7 +43,6 @@ pub(crate) fn check(case: &Fields<'_>, flaw: Option<&str>) -> Result<Verdict, St
         "partition" => partition_sizes(&input, &expect),
         "memory_debit" => memory_debit(&input, &expect),
         "choose_invoker" => choose_invoker(&input, &expect),
-        "placement" => placement(&input, &expect),
         "warmed_filter" => warmed_filter(&input, &expect),
         "average" => average(&input, &expect),
         "action_limit" => limit_of_action(&input, &expect),
@@ -171,6 +171,9 @@ fn partition_sizes(input: &Fields<'_>, expect: &Fields<'_>) -> Result<(), String
 fn candidate(index: usize, free_mb: u64, tags: Vec<String>) -> Candidate {
     Candidate {
         invoker: InvokerId(index as u64),
+        usable: true,
+        suspect: false,
+        total: ByteSize::mib(free_mb),
         free: ByteSize::mib(free_mb),
         tags,
         dedicated: Vec::new(),
@@ -189,6 +192,7 @@ fn request(memory_mb: u64) -> PlacementRequest {
         blackbox: false,
         zones: std::collections::BTreeMap::new(),
         failed: Vec::new(),
+        refused: Vec::new(),
     }
 }
 
@@ -229,12 +233,22 @@ fn choose_invoker(input: &Fields<'_>, expect: &Fields<'_>) -> Result<(), String>
     let candidates = Candidates::new(free_list(input)?);
     let request = request(input.millis("required_mb")?);
     let wanted = expect.value("invoker")?;
+    // The choice within one group: all of them are in the managed part.
+    let settings = PlacementSettings {
+        managed_fraction: 1.0,
+        ..PlacementSettings::default()
+    };
+    let placement = BuiltInPlacement { settings };
     for seed in 0..SEEDS {
-        match candidates.choose(&request, &mut Random::seeded(seed)) {
+        match placement.place(&request, &mut candidates.clone(), &mut Random::seeded(seed)) {
             Ok(invoker) => check_choice(wanted, invoker)?,
-            Err(error) => {
+            Err(shortage) => {
                 same("invoker", wanted, &Value::Null)?;
-                same("error", &creation_error(expect.text("error")?)?, &error)?;
+                same(
+                    "error",
+                    &creation_error(expect.text("error")?)?,
+                    &shortage.error(),
+                )?;
             }
         }
     }
@@ -300,7 +314,7 @@ fn batch(input: &Fields<'_>) -> Result<Batch, String> {
 }
 
 impl Batch {
-    fn place(&self, seed: u64) -> Vec<Result<InvokerId, CreationError>> {
+    fn place(&self, seed: u64) -> Vec<Result<InvokerId, Shortage>> {
         let mut candidates = Candidates::new(self.candidates.iter().cloned());
         let mut random = Random::seeded(seed);
         let place = |request| BuiltInPlacement::default().place(request, &mut candidates, &mut random);
@@ -308,26 +322,44 @@ impl Batch {
     }
 }
 
-fn placement(input: &Fields<'_>, expect: &Fields<'_>) -> Result<(), String> {
+fn placement(input: &Fields<'_>, expect: &Fields<'_>) -> Result<Verdict, String> {
     expect.only(&["assign"])?;
     let batch = batch(input)?;
     let wanted = expect.list("assign")?;
+    let mut verdict = Verdict::AsOriginal;
     for seed in 0..SEEDS {
         let placed = batch.place(seed);
         same("number of answers", &wanted.len(), &placed.len())?;
         for (wanted, placed) in wanted.iter().zip(placed) {
             match placed {
                 Ok(invoker) => check_choice(wanted, invoker)?,
-                Err(error) => {
+                Err(shortage) => {
                     let name = wanted
                         .as_str()
-                        .ok_or_else(|| format!("expected {wanted}, found {error:?}"))?;
-                    same("error", &creation_error(name)?, &error)?;
+                        .ok_or_else(|| format!("expected {wanted}, found {shortage:?}"))?;
+                    if let Some(instead) = check_shortage(name, shortage)? {
+                        verdict = instead;
+                    }
                 }
             }
         }
     }
-    Ok(())
+    Ok(verdict)
+}
+
+/// The original says that there is no invoker when all that there are lack memory, too; we tell the two apart, as
+/// operators have to. Both are whisk errors: what follows is the same.
+fn check_shortage(name: &str, shortage: Shortage) -> Result<Option<Verdict>, String> {
+    let original = creation_error(name)?;
+    if (original, shortage) == (CreationError::NoAvailableInvokers, Shortage::Memory) {
+        return Ok(Some(Verdict::Instead {
+            original: name.to_owned(),
+            ours: format!("{:?}", shortage.error()),
+            because: "an invoker without memory is still there",
+        }));
+    }
+    same("error", &original, &shortage.error())?;
+    Ok(None)
 }
 
 /// The original forgets debits within a batch. Ours never promise more than there is, and turn nobody away for whom

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use whiskraft_types::{ContainerId, InvokerId};
 
+use crate::invoker::Invoker;
 use crate::world::{Event, INVOKERS, LIMIT, World};
 
 impl World {
     /// Ends all faults and lets everybody do its work until nothing is left to do.
     pub(crate) fn heal(&mut self) {
         self.apply(Event::Fence(false));
+        self.apply(Event::Drain(false));
         self.apply(Event::Others(0));
         for _ in 0..400 {
             (0..INVOKERS as u8).for_each(|pick| self.apply(Event::Connect(pick)));
@@ -36,7 +38,7 @@ impl World {
             self.running(false).into_iter().for_each(|at| self.start(at));
             self.running(true)
                 .into_iter()
-                .for_each(|at| self.complete(at, true));
+                .for_each(|at| self.complete(at, true, 0));
             let open: Vec<_> = self
                 .calls
                 .iter()
@@ -46,7 +48,10 @@ impl World {
             open.iter().for_each(|id| self.submit(*id));
             (0..=u8::MAX).for_each(|_| self.apply(Event::Confirm(0)));
             self.advance(Duration::from_millis(500));
-            if open.is_empty() && self.asked.is_empty() {
+            // What invokers never answer ends by itself.
+            let is_mute = |invoker: &Invoker| invoker.running.keys().any(|id| self.mute.contains(id));
+            let waits = self.invokers.values().any(is_mute);
+            if open.is_empty() && self.asked.is_empty() && !waits {
                 break;
             }
         }

@@ -10,6 +10,9 @@ use crate::invoker::Invoker;
 use crate::model::Stage;
 use crate::world::{Row, World, choose};
 
+/// Lengths of runs in milliseconds.
+const LENGTHS: [u64; 4] = [50, 0, 3_000, 5];
+
 impl World {
     pub(crate) fn pulling(&self) -> Vec<(InvokerId, ContainerId)> {
         let all = self.invokers.iter();
@@ -56,6 +59,9 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, (at, id): (InvokerId, ActivationId)) {
+        if self.mute.contains(&id) {
+            return;
+        }
         let invoker = self.invokers.get_mut(&at).unwrap();
         let (container, started) = invoker.running.get_mut(&id).unwrap();
         *started = true;
@@ -66,7 +72,10 @@ impl World {
         }
     }
 
-    pub(crate) fn complete(&mut self, (at, id): (InvokerId, ActivationId), asks: bool) {
+    pub(crate) fn complete(&mut self, (at, id): (InvokerId, ActivationId), asks: bool, length: u8) {
+        if self.mute.contains(&id) {
+            return;
+        }
         let invoker = self.invokers.get_mut(&at).unwrap();
         let (container, _) = invoker.running.remove(&id).unwrap();
         invoker.results.insert(id, container);
@@ -77,7 +86,12 @@ impl World {
         }
         if invoker.is_heard() {
             self.model.done(id);
-            let (record, duration) = (id.to_string(), Some(Duration::from_millis(50)));
+            let (record, duration) = (
+                id.to_string(),
+                Some(Duration::from_millis(
+                    LENGTHS[usize::from(length) % LENGTHS.len()],
+                )),
+            );
             self.tell(Input::Completed {
                 invoker: at,
                 container,
@@ -95,6 +109,9 @@ impl World {
     }
 
     pub(crate) fn refuse(&mut self, (at, id): (InvokerId, ActivationId)) {
+        if self.mute.contains(&id) {
+            return;
+        }
         let invoker = self.invokers.get_mut(&at).unwrap();
         let (container, _) = invoker.running.remove(&id).unwrap();
         if invoker.is_heard() {
@@ -125,8 +142,10 @@ impl World {
             of.map(|(id, (_, started))| (*id, *started))
         };
         while let Some((id, started)) = here(&self.invokers[&at]) {
+            // With its container gone the invoker notices what it has to say.
+            self.mute.remove(&id);
             if started {
-                self.complete((at, id), false)
+                self.complete((at, id), false, 0)
             } else {
                 self.refuse((at, id))
             }
@@ -205,7 +224,8 @@ impl World {
             .iter()
             .flat_map(|container| container.in_flight.clone())
             .collect();
-        reported.iter().for_each(|id| self.model.adopted(*id));
+        let now = self.now;
+        reported.iter().for_each(|id| self.model.adopted(*id, now));
         // Whatever the model has in flight and no invoker has is certainly not started.
         let elsewhere = |id: &ActivationId| {
             self.invokers.values().any(|other| {

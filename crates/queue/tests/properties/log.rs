@@ -14,6 +14,8 @@ impl World {
             return;
         };
         let room = LIMIT - (self.counts().running + self.counts().in_progress);
+        let own = self.table.len() as u32;
+        let room = room.min(self.instances.map_or(LIMIT, |limit| limit.saturating_sub(own)));
         let containers: Vec<_> = (0..count.min(asked).min(room))
             .map(|_| self.new_container())
             .collect();
@@ -104,12 +106,37 @@ impl World {
         });
     }
 
+    /// A creation has to wait for memory or an invoker.
+    pub(crate) fn delay(&mut self, pick: u8) {
+        let starting = self.table.iter().filter(|(_, row)| !row.running);
+        let Some(container) = choose(starting.map(|(id, _)| *id), pick) else {
+            return;
+        };
+        let error = if pick.is_multiple_of(2) {
+            CreationError::NoAvailableInvokers
+        } else {
+            CreationError::NoAvailableResources
+        };
+        self.tell(Input::CreationDelayed {
+            container,
+            error,
+            message: "not now".to_owned(),
+        });
+    }
+
     pub(crate) fn lose_leader(&mut self) {
         self.epoch = self.epoch.next();
-        self.queue = queue(self.epoch, self.revision, &self.settings, self.now);
+        self.queue = queue(
+            self.epoch,
+            self.revision,
+            self.instances,
+            &self.settings,
+            self.now,
+        );
         self.model = Model::default();
         self.asked.clear();
         self.fenced = false;
+        self.draining = false;
         self.throttled = false;
         for call in self.calls.values_mut() {
             call.submitted_here = false;

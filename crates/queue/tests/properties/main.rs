@@ -26,7 +26,7 @@ fn event() -> impl Strategy<Value = Event> {
         12 => Just(Event::Submit),
         4 => pick().prop_map(Event::Resubmit),
         6 => (1_u64..400).prop_map(Event::Advance),
-        1 => (1_000_u64..70_000).prop_map(Event::Advance),
+        1 => (1_000_u64..140_000).prop_map(Event::Advance),
         5 => pick().prop_map(Event::Grant),
         5 => pick().prop_map(Event::Place),
         6 => pick().prop_map(Event::Ready),
@@ -44,7 +44,11 @@ fn event() -> impl Strategy<Value = Event> {
         6 => pick().prop_map(Event::Confirm),
         1 => Just(Event::LoseLeader),
         1 => any::<bool>().prop_map(Event::Fence),
+        1 => any::<bool>().prop_map(Event::Drain),
         1 => Just(Event::Update),
+        1 => pick().prop_map(Event::Instances),
+        1 => pick().prop_map(Event::Mute),
+        1 => pick().prop_map(Event::Delay),
         1 => pick().prop_map(Event::Others),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whiskraft_types::{ActivationId, InvokerId};
+use whiskraft_types::{ActivationId, Instant, InvokerId};
 
 /// Where the model thinks an activation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,21 +17,31 @@ pub(crate) enum Stage {
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) stages: BTreeMap<ActivationId, Stage>,
-    /// Order of acceptance.
-    order: BTreeMap<ActivationId, usize>,
+    /// Order of the first acceptance, then of that by this leader.
+    order: BTreeMap<ActivationId, (Instant, usize)>,
+    seq: usize,
     /// Invokers that must register before held ones move.
     pub(crate) expected: BTreeSet<InvokerId>,
 }
 
 impl Model {
-    pub(crate) fn accepted(&mut self, id: ActivationId, attempt: u32) {
-        if self.stages.contains_key(&id) {
+    /// Taken, or known already; `at` is the moment of the first acceptance. One that only an invoker had told of gets
+    /// its place now.
+    pub(crate) fn accepted(&mut self, id: ActivationId, attempt: u32, at: Instant, is_first_here: bool) {
+        if let Some(stage) = self.stages.get(&id) {
+            if is_first_here
+                && *stage == Stage::InFlight
+                && let Some(place) = self.order.get_mut(&id)
+            {
+                place.0 = place.0.min(at);
+            }
             return;
         }
         let held = attempt > 1 && !self.expected.is_empty();
         self.stages
             .insert(id, if held { Stage::Held } else { Stage::Waiting });
-        self.order.insert(id, self.order.len());
+        self.order.insert(id, (at, self.seq));
+        self.seq += 1;
     }
 
     /// The activation went to a container; panics if it jumped the queue.
@@ -62,19 +72,20 @@ impl Model {
         }
     }
 
-    pub(crate) fn adopted(&mut self, id: ActivationId) {
+    pub(crate) fn adopted(&mut self, id: ActivationId, now: Instant) {
+        let is_new = !self.stages.contains_key(&id);
         let stage = self.stages.entry(id).or_insert(Stage::InFlight);
         if matches!(stage, Stage::Held | Stage::Waiting) {
             *stage = Stage::InFlight;
         }
-        let next = self.order.len();
-        self.order.entry(id).or_insert(next);
+        if is_new {
+            self.order.insert(id, (now, self.seq));
+            self.seq += 1;
+        }
     }
 
     pub(crate) fn done(&mut self, id: ActivationId) {
         self.stages.insert(id, Stage::Done);
-        let next = self.order.len();
-        self.order.entry(id).or_insert(next);
     }
 
     /// The invoker that had it is gone; an activation that nobody has told of stays unknown.

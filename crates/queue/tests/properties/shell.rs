@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use whiskraft_queue::{Input, Outcome, Output};
-use whiskraft_types::ActivationId;
+use whiskraft_types::{ActivationId, Instant};
 
 use crate::world::{Answer, LIMIT, World};
 
@@ -21,14 +21,21 @@ impl World {
         match output {
             Output::Accept { id, .. } => {
                 assert!(!self.fenced, "invariant 2: a fenced leader accepts nothing");
-                let attempt = self.calls[&id].attempt;
-                self.model.accepted(id, attempt);
+                assert!(
+                    !self.draining || self.model.stages.contains_key(&id),
+                    "invariant 8: a draining queue takes nothing new"
+                );
                 let call = self.calls.get_mut(&id).unwrap();
+                let at = *call.accepted_at.get_or_insert(self.now);
+                let earliest = self.now.since_origin().saturating_sub(self.settings.retention);
+                let at = at.max(Instant::from_origin(earliest));
+                let is_first_here = !call.submitted_here;
                 (call.submitted_here, call.lost_at) = (true, None);
+                self.model.accepted(id, call.attempt, at, is_first_here);
             }
             Output::Reject { id, rejection, .. } if rejection.is_retryable() => {
                 assert!(
-                    self.calls[&id].attempt > 1 || self.fenced,
+                    self.calls[&id].attempt > 1 || self.fenced || self.draining,
                     "a first attempt is told for good"
                 );
             }
@@ -41,6 +48,7 @@ impl World {
                 ..
             } => {
                 assert!(!self.fenced, "invariant 2: a fenced leader delivers nothing");
+                assert!(!self.draining, "invariant 8: a draining queue delivers nothing");
                 assert_eq!(payload, id.to_string());
                 assert_eq!(
                     self.table[&container].revision, self.revision,
@@ -65,6 +73,7 @@ impl World {
             }
             Output::Reserve { count } => {
                 assert!(!self.fenced, "invariant 2: a fenced leader asks for nothing");
+                assert!(!self.draining, "invariant 8: a draining queue asks for nothing");
                 let counts = self.counts();
                 let asked: u32 = self.asked.iter().sum();
                 let sum = counts.running + counts.in_progress + asked + count;
@@ -77,7 +86,7 @@ impl World {
             Output::SetThrottle(throttled) => self.throttled = throttled,
             Output::RemoveContainer { container } => self.end_container(container),
             Output::RemoveQueue => self.removed = true,
-            Output::WithdrawAck { .. } | Output::Starved => {}
+            Output::WithdrawAck { .. } | Output::Starved | Output::Silent { .. } => {}
         }
     }
 
@@ -119,7 +128,8 @@ impl World {
             && self.table.is_empty()
             && self.asked.is_empty()
             && counts.running + counts.in_progress < LIMIT
-            && !self.fenced;
+            && !self.fenced
+            && !self.draining;
         self.stuck_since = is_stuck.then(|| self.stuck_since.unwrap_or(self.now));
     }
 }

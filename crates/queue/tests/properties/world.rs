@@ -1,6 +1,6 @@
 //! The world around one queue, moved by random events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,11 @@ pub(crate) enum Event {
     Confirm(u8),
     LoseLeader,
     Fence(bool),
+    Drain(bool),
     Update,
+    Instances(u8),
+    Mute(u8),
+    Delay(u8),
     Others(u8),
 }
 
@@ -51,6 +55,8 @@ pub(crate) struct Call {
     pub(crate) confirmed: bool,
     /// Whether the present leader has seen it submitted.
     pub(crate) submitted_here: bool,
+    /// When the first leader accepted it.
+    pub(crate) accepted_at: Option<Instant>,
     /// When the last leader that had accepted it was lost.
     pub(crate) lost_at: Option<Instant>,
 }
@@ -82,6 +88,11 @@ pub(crate) struct World {
     pub(crate) others: u32,
     pub(crate) asked: VecDeque<u32>,
     pub(crate) fenced: bool,
+    pub(crate) draining: bool,
+    /// Activations of which their invokers say nothing ever again.
+    pub(crate) mute: BTreeSet<ActivationId>,
+    /// Most containers of the action.
+    pub(crate) instances: Option<u32>,
     pub(crate) throttled: bool,
     pub(crate) removed: bool,
     /// Since when work waits although the queue could ask for a container and has none.
@@ -96,9 +107,20 @@ pub(crate) struct World {
     pub(crate) seq: u64,
 }
 
+fn profile(revision: Revision, instances: Option<u32>) -> ActionProfile {
+    ActionProfile {
+        revision,
+        concurrency: 1,
+        instances,
+        blackbox: false,
+        timeout: Duration::from_secs(60),
+    }
+}
+
 pub(crate) fn queue(
     epoch: Epoch,
     revision: Revision,
+    instances: Option<u32>,
     settings: &Arc<QueueSettings>,
     now: Instant,
 ) -> MemoryQueue<String, String> {
@@ -106,12 +128,7 @@ pub(crate) fn queue(
         namespace: "guest".parse().unwrap(),
         action: "guest/hello".parse().unwrap(),
     };
-    let action = ActionProfile {
-        revision,
-        concurrency: 1,
-        instances: None,
-        blackbox: false,
-    };
+    let action = profile(revision, instances);
     MemoryQueue::new(key, epoch, action, Arc::clone(settings), now)
 }
 
@@ -136,7 +153,7 @@ impl World {
         };
         Self {
             now: Instant::ORIGIN,
-            queue: queue(Epoch(1), Revision(1), &settings, Instant::ORIGIN),
+            queue: queue(Epoch(1), Revision(1), None, &settings, Instant::ORIGIN),
             settings,
             model: Model::default(),
             calls: BTreeMap::new(),
@@ -146,6 +163,9 @@ impl World {
             others: 0,
             asked: VecDeque::new(),
             fenced: false,
+            draining: false,
+            mute: BTreeSet::new(),
+            instances: None,
             throttled: false,
             removed: false,
             stuck_since: None,
@@ -163,6 +183,7 @@ impl World {
         let in_progress = self.table.len() as u32 - running;
         NamespaceCounts {
             limit: LIMIT,
+            limit_over: LIMIT,
             running: running + self.others,
             in_progress,
         }
@@ -206,7 +227,7 @@ impl World {
             Event::Complete(pick) => {
                 choose(self.running(true), pick)
                     .into_iter()
-                    .for_each(|at| self.complete(at, pick % 2 == 0));
+                    .for_each(|at| self.complete(at, pick % 2 == 0, pick / 2));
             }
             Event::Refuse(pick) => choose(self.running(false), pick)
                 .into_iter()
@@ -235,15 +256,22 @@ impl World {
             }
             Event::Update => {
                 self.revision = self.revision.next();
-                let revision = self.revision;
-                let action = ActionProfile {
-                    revision,
-                    concurrency: 1,
-                    instances: None,
-                    blackbox: false,
-                };
-                self.tell(Input::Action(action));
+                self.tell(Input::Action(profile(self.revision, self.instances)));
             }
+            Event::Instances(pick) => {
+                self.instances = Some(u32::from(pick) % LIMIT + 1).filter(|limit| *limit < LIMIT);
+                self.tell(Input::Action(profile(self.revision, self.instances)));
+            }
+            Event::Drain(draining) => {
+                self.draining = draining;
+                self.tell(Input::Draining(draining));
+            }
+            Event::Mute(pick) => {
+                let here = self.invokers.values().flat_map(|invoker| invoker.running.keys());
+                let chosen = choose(here.copied(), pick);
+                self.mute.extend(chosen);
+            }
+            Event::Delay(pick) => self.delay(pick),
             Event::Others(pick) => {
                 let room = LIMIT.saturating_sub(self.table.len() as u32);
                 self.others = u32::from(pick).min(room);
@@ -271,10 +299,14 @@ impl World {
         }
         call.attempt += 1;
         let attempt = call.attempt;
+        let waited = call
+            .accepted_at
+            .map_or(Duration::ZERO, |at| self.now.saturating_since(at));
         self.tell(Input::Submit {
             controller: CONTROLLER,
             id,
             attempt,
+            waited,
             payload: id.to_string(),
         });
     }

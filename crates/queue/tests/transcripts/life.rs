@@ -127,3 +127,47 @@ fn what_was_started_is_not_given_back() {
          refused a1 c1 -> failed a1 to k1 whisk: The invoker gave the activation back after its start.",
     );
 }
+
+#[test]
+fn draining_queue_takes_and_gives_nothing_new_and_goes_on_if_it_stays() {
+    check(
+        "have c1
+         credit c1 -> nothing
+         submit a1 -> accepted a1, deliver a1 to c1
+         submit a2 -> accepted a2
+         drain -> nothing
+         state Draining
+         submit a3 -> rejected a3 draining
+         submit a3 attempt 2 -> rejected a3 draining
+         submit a2 attempt 2 -> accepted a2
+         completed a1 c1 +1 -> done a1 to k1
+         submit a1 attempt 2 -> accepted a1, done a1 to k1
+         wait 30s -> nothing
+         undrain -> deliver a2 to c1
+         submit a3 -> accepted a3
+         state Running",
+    );
+}
+
+#[test]
+fn retention_ends_while_draining_too() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         drain
+         wait 59999ms -> nothing
+         wait 1ms -> failed a1 to k1 whisk: Activation processing is not initiated for 60000 ms",
+    );
+}
+
+#[test]
+fn idle_queue_that_drains_is_not_removed_meanwhile() {
+    check(
+        "started-up
+         drain
+         wait 3600s -> nothing
+         undrain
+         wait 1ms -> remove queue
+         state Removed",
+    );
+}

@@ -5,9 +5,12 @@
     reason = "a helper of a test that cannot go on fails the test"
 )]
 
+mod ages;
 mod faults;
 mod ledger;
 mod life;
+mod policies;
+mod reasons;
 mod rig;
 mod scaling;
 mod throttle;

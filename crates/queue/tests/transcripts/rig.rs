@@ -1,6 +1,7 @@
 //! The one helper of the transcripts. A line is `input` or `input -> outputs`; without an arrow nothing is expected
 //! and nothing forbidden. Activations are `a1`, controllers `k1`, containers `c1`; a container of two digits sits on
-//! the invoker of its first digit (`c21` on `i2`), others on `i1`. `\,` is a comma inside a text.
+//! the invoker of its first digit (`c21` on `i2`), others on `i1`. `\,` is a comma inside a text. `why x` asserts the
+//! reason for which the oldest waits, `state x` the state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,25 @@ use whiskraft_types::{
 
 /// Runs a transcript on a new queue; panics with the line that went another way.
 pub(crate) fn check(transcript: &str) {
-    let mut rig = Rig::default();
+    // Longer than other waits, so that transcripts about these need not speak of it.
+    let settings = QueueSettings {
+        result_grace: Duration::from_secs(60),
+        ..QueueSettings::default()
+    };
+    check_with(settings, transcript);
+}
+
+/// The same with other settings.
+pub(crate) fn check_with(settings: QueueSettings, transcript: &str) {
+    let mut rig = Rig::new(settings);
     for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (input, expected) = match line.split_once("->") {
             Some((input, expected)) => (input.trim(), Some(expected.trim())),
             None => (line, None),
         };
         rig.run(input, line);
-        let said: Vec<String> = rig.out.drain(..).map(|output| show(&output)).collect();
+        let shows_age = rig.shows_age;
+        let said: Vec<String> = rig.out.drain(..).map(|output| show(&output, shows_age)).collect();
         if let Some(expected) = expected {
             assert_eq!(said, split(expected), "\nat: {line}\nin:\n{transcript}");
         }
@@ -32,20 +44,18 @@ pub(crate) fn check(transcript: &str) {
 
 struct Rig {
     settings: QueueSettings,
+    /// Whether deliveries say how long they waited.
+    shows_age: bool,
     queue: Option<MemoryQueue<String, String>>,
     now: Instant,
     out: Vec<Output<String, String>>,
 }
 
-impl Default for Rig {
-    fn default() -> Self {
-        // Longer than other waits, so that transcripts about these need not speak of it.
-        let settings = QueueSettings {
-            result_grace: Duration::from_secs(60),
-            ..QueueSettings::default()
-        };
+impl Rig {
+    fn new(settings: QueueSettings) -> Self {
         Self {
             settings,
+            shows_age: false,
             queue: None,
             now: Instant::ORIGIN,
             out: Vec::new(),
@@ -61,7 +71,7 @@ impl Rig {
                 namespace: "guest".parse().unwrap(),
                 action: "guest/hello".parse().unwrap(),
             };
-            MemoryQueue::new(key, Epoch(1), profile(1, false), Arc::new(settings), now)
+            MemoryQueue::new(key, Epoch(1), profile(1, &[]), Arc::new(settings), now)
         })
     }
 
@@ -84,6 +94,14 @@ impl Rig {
             ("submit", [ids, rest @ ..]) => self.submit(ids, rest),
             ("credit", [id, rest @ ..]) => self.credit(id, rest),
             ("completed", [id, at, rest @ ..]) => self.complete(id, at, rest),
+            ("delayed", _) => self.delayed(rest),
+            ("why", [reason]) => self.why(reason, line),
+            ("state", [state]) => assert_eq!(format!("{:?}", self.queue().view().state), *state, "{line}"),
+            ("old", [count]) => assert_eq!(self.queue().view().old.to_string(), *count, "{line}"),
+            ("average", [millis]) => {
+                assert_eq!(format!("{:?}", self.queue().average_ms()), *millis, "{line}");
+            }
+            ("show", ["ages"]) => self.shows_age = true,
             ("takeover", words) => self.takeover(words),
             ("register", _) => self.register(rest),
             ("creation-failed", _) => self.creation_failed(rest),
@@ -111,6 +129,7 @@ impl Rig {
     fn set(&mut self, name: &str, value: usize) {
         match name {
             "len-max" => self.settings.len_max = u32::try_from(value).unwrap(),
+            "starved-wait" => self.settings.starved_wait = Duration::from_millis(value as u64),
             "results-max" => self.settings.results_max = value,
             "dedup-max" => self.settings.dedup_max = value,
             "unconfirmed-max" => self.settings.unconfirmed_max = value,
@@ -135,6 +154,7 @@ impl Rig {
                 controller: controller(value("from").unwrap_or("k1")),
                 id: activation(&format!("a{id}")),
                 attempt: value("attempt").map_or(1, |attempt| attempt.parse().unwrap()),
+                waited: value("waited").map_or(Duration::ZERO, duration),
                 payload: value("payload").unwrap_or_default().to_owned(),
             });
         }
@@ -226,25 +246,33 @@ impl Rig {
     }
 
     fn creation_failed(&mut self, text: &str) {
-        let (what, message) = text.split_once(": ").unwrap();
-        let (id, error) = what.split_once(' ').unwrap();
-        let error = match error {
-            "resources" => CreationError::NoAvailableResources,
-            "image" => CreationError::BlackBox,
-            other => panic!("no error {other:?}"),
-        };
+        let (container, error, message) = creation_error(text);
         self.tell(Input::CreationFailed {
-            container: container(id),
+            container,
             error,
-            message: message.to_owned(),
+            message,
         });
+    }
+
+    fn delayed(&mut self, text: &str) {
+        let (container, error, message) = creation_error(text);
+        self.tell(Input::CreationDelayed {
+            container,
+            error,
+            message,
+        });
+    }
+
+    fn why(&mut self, reason: &str, line: &str) {
+        let wait = self.queue().view().wait;
+        let found = wait.as_ref().map_or("none", |wait| wait.reason.name());
+        assert_eq!(found, reason, "\nat: {line}: {wait:?}");
+        assert!(wait.is_none_or(|wait| !wait.detail.is_empty()), "{line}");
     }
 
     /// Lets time pass and ticks at every deadline on the way.
     fn wait(&mut self, time: &str, words: &[&str]) {
-        let digits = time.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let count: u64 = digits.parse().unwrap();
-        let until = self.now + Duration::from_millis(if time.ends_with("ms") { count } else { count * 1000 });
+        let until = self.now + duration(time);
         // More ticks than any transcript needs: a queue that keeps asking for the same moment is caught here.
         for _ in 0..10_000 {
             match self.queue().next_deadline().filter(|at| *at <= until) {
@@ -303,8 +331,12 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
         ("removed", [id]) => Input::ContainerRemoved {
             container: container(id),
         },
-        ("action", [revision, rest @ ..]) => Input::Action(profile(number(revision), rest == ["blackbox"])),
+        ("action", [revision, rest @ ..]) => Input::Action(profile(number(revision), rest)),
+        ("sampled", [time]) => Input::Sampled(duration(time)),
         ("room", []) => Input::NamespaceFull(false),
+        ("full", []) => Input::NamespaceFull(true),
+        ("drain", []) => Input::Draining(true),
+        ("undrain", []) => Input::Draining(false),
         ("fence", []) => Input::Fence(true),
         ("unfence", []) => Input::Fence(false),
         ("removal-failed", []) => Input::RemovalFailed,
@@ -312,13 +344,43 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
     })
 }
 
-fn profile(revision: u64, blackbox: bool) -> ActionProfile {
+fn profile(revision: u64, words: &[&str]) -> ActionProfile {
+    let value = |name| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
     ActionProfile {
         revision: Revision(revision),
-        concurrency: 1,
-        instances: None,
-        blackbox,
+        concurrency: value("concurrency").map_or(1, |count| count.parse().unwrap()),
+        instances: value("instances").map(|count| count.parse().unwrap()),
+        blackbox: words.contains(&"blackbox"),
+        timeout: value("timeout").map_or(Duration::from_secs(60), duration),
     }
+}
+
+/// `100ms` or `2s`.
+fn duration(text: &str) -> Duration {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let count: u64 = digits.parse().unwrap();
+    if text.ends_with("ms") {
+        Duration::from_millis(count)
+    } else {
+        Duration::from_secs(count)
+    }
+}
+
+/// `c1 resources: no room`
+fn creation_error(text: &str) -> (ContainerId, CreationError, String) {
+    let (what, message) = text.split_once(": ").unwrap();
+    let (id, error) = what.split_once(' ').unwrap();
+    let error = match error {
+        "invokers" => CreationError::NoAvailableInvokers,
+        "resources" => CreationError::NoAvailableResources,
+        "pool" => CreationError::ResourceNotEnough,
+        "start" => CreationError::Whisk,
+        "image" => CreationError::BlackBox,
+        "fetch" => CreationError::Fetch,
+        "limit" => CreationError::InvalidLimit,
+        other => panic!("no error {other:?}"),
+    };
+    (container(id), error, message.to_owned())
 }
 
 fn counts(words: &[&str]) -> NamespaceCounts {
@@ -330,8 +392,9 @@ fn counts(words: &[&str]) -> NamespaceCounts {
     };
     NamespaceCounts {
         limit: value("limit").unwrap_or(10),
+        limit_over: value("over").or(value("limit")).unwrap_or(10),
         running: value("running").unwrap_or(0),
-        in_progress: 0,
+        in_progress: value("starting").unwrap_or(0),
     }
 }
 
@@ -367,7 +430,7 @@ fn show_id(id: ActivationId) -> String {
     format!("a{}", u128::from_be_bytes(*id.as_bytes()))
 }
 
-fn show(output: &Output<String, String>) -> String {
+fn show(output: &Output<String, String>, shows_age: bool) -> String {
     let controller_name = |controller: &ControllerId| format!("k{}", u128::from_be_bytes(controller.0));
     match output {
         Output::Accept { id, .. } => format!("accepted {}", show_id(*id)),
@@ -378,11 +441,17 @@ fn show(output: &Output<String, String>) -> String {
             invoker,
             container,
             id,
+            waited,
             ..
         } => {
             let name = format!("c{}", container.seq);
             assert_eq!(*invoker, invoker_of(&name), "delivered to the wrong invoker");
-            format!("deliver {} to {name}", show_id(*id))
+            let age = if shows_age {
+                format!(" after {}ms", waited.as_millis())
+            } else {
+                String::new()
+            };
+            format!("deliver {} to {name}{age}", show_id(*id))
         }
         Output::Complete {
             controller,
@@ -413,6 +482,7 @@ fn show(output: &Output<String, String>) -> String {
         Output::SetThrottle(true) => "throttle on".to_owned(),
         Output::SetThrottle(false) => "throttle off".to_owned(),
         Output::Starved => "starved".to_owned(),
+        Output::Silent { container, .. } => format!("silent c{}", container.seq),
         Output::RemoveContainer { container } => format!("remove c{}", container.seq),
         Output::RemoveQueue => "remove queue".to_owned(),
     }
@@ -432,6 +502,7 @@ fn show_rejection(rejection: &Rejection) -> &'static str {
         Rejection::Conflict => "conflict",
         Rejection::Unavailable { .. } => "unavailable",
         Rejection::Invalid { .. } => "invalid",
+        Rejection::Draining => "draining",
         other => panic!("a queue does not say {other}"),
     }
 }

@@ -48,7 +48,8 @@ fn full_namespace_leaves_a_moment_then_fails_and_refuses() {
         "started-up
          submit a1 -> accepted a1
          tick limit 2 running 2 -> starved
-         wait 900ms limit 2 running 2 -> nothing
+         state NamespaceThrottled
+         wait 700ms limit 2 running 2 -> nothing
          submit a2 -> accepted a2
          wait 100ms limit 2 running 2 -> failed a1 to k1 developer: Too many concurrent requests in flight.,\
           failed a2 to k1 developer: Too many concurrent requests in flight.
@@ -56,7 +57,7 @@ fn full_namespace_leaves_a_moment_then_fails_and_refuses() {
          submit a4 attempt 2 -> rejected a4 unavailable
          room
          submit a3 -> accepted a3
-         tick limit 2 running 1 -> reserve 1",
+         wait 100ms limit 2 running 1 -> reserve 1",
     );
 }
 
@@ -66,10 +67,81 @@ fn a_namespace_nobody_looked_at_for_a_while_gets_another_look() {
         "started-up
          submit a1 -> accepted a1
          tick limit 2 running 2 -> starved
-         wait 1s limit 2 running 2 -> failed a1 to k1 developer: Too many concurrent requests in flight.
+         wait 800ms limit 2 running 2 -> failed a1 to k1 developer: Too many concurrent requests in flight.
          wait 1s limit 2 running 2 -> nothing
          submit a2 -> accepted a2
+         wait 100ms limit 2 running 1 -> reserve 1",
+    );
+}
+
+#[test]
+fn starvation_counts_from_the_last_time_that_there_was_room() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick limit 2 running 2 -> starved
+         wait 600ms limit 2 running 2 -> nothing
+         room
+         full
+         wait 700ms limit 2 running 2 -> starved
+         wait 200ms limit 2 running 2 -> failed a1 to k1 developer: Too many concurrent requests in flight.",
+    );
+}
+
+#[test]
+fn longest_waiting_asks_first_when_a_full_namespace_has_room() {
+    let asks_after = |waited: &str, at: &str, before: &str| {
+        check(&format!(
+            "started-up
+             wait 60s
+             full
+             submit a1 waited {waited} -> accepted a1
+             room
+             wait {before} limit 2 running 1 -> nothing
+             wait {at} limit 2 running 1 -> reserve 1"
+        ));
+    };
+    asks_after("0ms", "1ms", "99ms");
+    asks_after("2s", "1ms", "49ms");
+    asks_after("3s", "1ms", "24ms");
+    check(
+        "started-up
+         wait 60s
+         full
+         submit a1 waited 4s
+         room
          tick limit 2 running 1 -> reserve 1",
+    );
+}
+
+#[test]
+fn queue_with_containers_leaves_the_room_to_others_first() {
+    check(
+        "have c1
+         running c1
+         wait 60s
+         full
+         submit a1..a2 waited 10s
+         tick limit 2 running 2
+         room
+         wait 99ms limit 3 running 2 -> nothing
+         wait 1ms limit 3 running 2 -> reserve 1",
+    );
+}
+
+#[test]
+fn queue_without_containers_may_use_the_excess_of_its_namespace() {
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick limit 2 over 3 running 2 -> reserve 1
+         granted 1 c1
+         wait 100ms limit 2 over 3 running 2 starting 1 -> nothing",
+    );
+    check(
+        "started-up
+         submit a1 -> accepted a1
+         tick limit 2 over 3 running 3 -> starved",
     );
 }
 

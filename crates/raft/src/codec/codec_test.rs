@@ -102,6 +102,7 @@ const fn place(command: &Command) -> usize {
         Command::PutBlobChunk(_) => 16,
         Command::SweepBlobs { .. } => 17,
         Command::SetDraining { .. } => 18,
+        Command::MoveQueues { .. } => 19,
     }
 }
 
@@ -180,7 +181,12 @@ fn commands() -> Vec<Command> {
         },
         Command::PutNamespace {
             name: "guest".parse().unwrap(),
-            limits: NamespaceLimits { containers: 30 },
+            limits: NamespaceLimits {
+                containers: 30,
+                over_provision_percent: 150,
+                invocations_per_minute: Some(600),
+                weight: 300,
+            },
         },
         Command::DeleteNamespace {
             name: "guest".parse().unwrap(),
@@ -197,6 +203,10 @@ fn commands() -> Vec<Command> {
         Command::SetDraining {
             id: SchedulerId(1),
             draining: true,
+        },
+        Command::MoveQueues {
+            session: SessionId(5),
+            queues: vec![(key(), Epoch(4))],
         },
     ]
 }
@@ -267,7 +277,7 @@ fn bytes_of_commands_do_not_change() {
     places.dedup();
     assert_eq!(
         places,
-        (0..=18).collect::<Vec<_>>(),
+        (0..=19).collect::<Vec<_>>(),
         "every variant, in the order of the format"
     );
     for (command, text) in commands.iter().zip(&golden) {

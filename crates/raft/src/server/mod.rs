@@ -15,13 +15,13 @@ use futures::stream::{BoxStream, StreamExt};
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
-use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_server::{Peer, PeerServer};
+use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
 use crate::core::Core;
 use crate::fatal::Fatal;
 use crate::identity::Identity;
-use crate::peers::{CONNECTION_WINDOW, MESSAGE_LEN_MAX, Peers, STREAM_WINDOW};
+use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
 use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
 use crate::wire;

@@ -15,6 +15,7 @@ use openraft::BasicNode;
 use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
+pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
 use crate::core::Core;

@@ -24,9 +24,9 @@ const REPLICATION_LAG: u64 = 10_000_000;
 /// Log entries in one deletion: each leaves a range tombstone.
 const PURGE_BATCH: u64 = 1000;
 /// Directory of the engine.
-const STORE_DIR: &str = "store";
+pub(crate) const STORE_DIR: &str = "store";
 /// Directory of snapshots.
-const SNAPSHOTS_DIR: &str = "snapshots";
+pub(crate) const SNAPSHOTS_DIR: &str = "snapshots";
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

@@ -20,9 +20,9 @@ use crate::codec;
 use crate::types::{self, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
 
 /// Entries in one read for replication; a message holds that many at most.
-const READ_ENTRIES_MAX: usize = 1000;
+pub(super) const READ_ENTRIES_MAX: usize = 1000;
 /// Bytes in one read for replication; one entry is read however long it is.
-const READ_BYTES_MAX: usize = 1 << 20;
+pub(super) const READ_BYTES_MAX: usize = 1 << 20;
 /// Length of the CRC32C behind each entry.
 const CHECKSUM_LEN: usize = 4;
 
@@ -64,25 +64,7 @@ impl LogStore {
     }
 
     fn read(&self, from: u64, to: u64, entries_max: usize, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        if from >= to {
-            return Ok(entries);
-        }
-        let (first, end) = (keys::log(self.group, from), keys::log(self.group, to));
-        self.engine.scan(Table::Log, &first, &end, |key, value| {
-            if !entries.is_empty() && bytes + value.len() > bytes_max {
-                return Ok(Scan::Stop);
-            }
-            entries.push(decode_stored(key, value)?);
-            bytes += value.len();
-            Ok(if entries.len() >= entries_max {
-                Scan::Stop
-            } else {
-                Scan::Continue
-            })
-        })?;
-        Ok(entries)
+        read_entries(&self.engine, self.group, (from, to), entries_max, bytes_max)
     }
 
     /// Reads page by page, so that a node that is far behind does not take its whole log into memory at once.
@@ -103,6 +85,35 @@ impl LogStore {
     }
 }
 
+/// Entries from an index (inclusive) to another (exclusive); at least one, if there is one.
+pub(super) fn read_entries(
+    engine: &Engine,
+    group: u32,
+    (from, to): (u64, u64),
+    entries_max: usize,
+    bytes_max: usize,
+) -> io::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    if from >= to {
+        return Ok(entries);
+    }
+    let (first, end) = (keys::log(group, from), keys::log(group, to));
+    engine.scan(Table::Log, &first, &end, |key, value| {
+        if !entries.is_empty() && bytes + value.len() > bytes_max {
+            return Ok(Scan::Stop);
+        }
+        entries.push(decode_stored(key, value)?);
+        bytes += value.len();
+        Ok(if entries.len() >= entries_max {
+            Scan::Stop
+        } else {
+            Scan::Continue
+        })
+    })?;
+    Ok(entries)
+}
+
 fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(64);
     bytes.extend(entry.log_id.leader_id.term.to_le_bytes());
@@ -112,7 +123,7 @@ fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
+pub(super) fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
     let damaged = |what: &str| {
         let index = keys::log_index(key).unwrap_or_default();
         io::Error::new(

@@ -40,6 +40,14 @@ impl SnapshotDir {
         })
     }
 
+    /// A directory of a node that is stopped: nothing in it is changed.
+    pub(crate) fn read_only(dir: &Path) -> Self {
+        Self {
+            dir: dir.into(),
+            temporaries: Arc::default(),
+        }
+    }
+
     /// A name for a file that is being written.
     pub(crate) fn temporary(&self) -> PathBuf {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);

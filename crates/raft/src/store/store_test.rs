@@ -223,7 +223,7 @@ fn put_namespace(index: u64) -> Entry {
         index,
         Command::PutNamespace {
             name,
-            limits: NamespaceLimits { containers: 5 },
+            limits: NamespaceLimits::containers(5),
         },
     )
 }

@@ -193,7 +193,7 @@ pub fn namespace(name: &str) -> NamespaceName {
 pub fn put_namespace(name: &str, containers: u32) -> Command {
     Command::PutNamespace {
         name: namespace(name),
-        limits: NamespaceLimits { containers },
+        limits: NamespaceLimits::containers(containers),
     }
 }
 

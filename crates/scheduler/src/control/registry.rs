@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use whiskraft_proto::v1;
-use whiskraft_types::{InvokerId, SessionId};
+use whiskraft_types::{ContainerId, InvokerId, SessionId};
 
 use crate::context::StreamId;
 
@@ -98,6 +98,19 @@ impl ControlStreams {
                 .try_send(command)
                 .map_err(|_| NotConnected(invoker))
         })
+    }
+
+    /// Tells an invoker to end a container: at once, or after what runs in it. Whether that left.
+    pub(crate) fn remove(&self, invoker: InvokerId, container: ContainerId, now: bool) -> bool {
+        let command = v1::RemoveContainer {
+            container: Some(container.into()),
+            now,
+        };
+        let sent = self.send(invoker, ControlCommand::Remove(command));
+        if let Err(error) = &sent {
+            tracing::debug!(%container, %error, "removal not sent");
+        }
+        sent.is_ok()
     }
 
     /// The members have changed: every stream passes the new list on. One that is full hears of it by its next

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use whiskraft_proto::v1::{self, container_report::Change};
 use whiskraft_raft::KeepaliveError;
-use whiskraft_state::{ContainerChange, InvokerReport};
+use whiskraft_state::{Command, ContainerChange, InvokerReport};
 use whiskraft_types::{ByteSize, ContainerId, CreationError};
 
 use crate::context::{Context, StreamId};
@@ -42,6 +42,10 @@ enum Done {
     },
     Report {
         seq: u64,
+    },
+    /// Whether the session that the invoker gives up has ended.
+    Left {
+        closed: bool,
     },
 }
 
@@ -177,6 +181,9 @@ impl ControlStream {
                 self.next.report_acks.push(seq);
                 self.pending = true;
             }
+            Done::Left { closed: true } => self.expire(),
+            // No answer: the session ends with its time.
+            Done::Left { closed: false } => {}
         }
     }
 
@@ -202,6 +209,27 @@ impl ControlStream {
         for report in frame.reports {
             self.on_report(report).await;
         }
+        if frame.leaving.is_some() {
+            self.on_leaving();
+        }
+    }
+
+    /// Ends the session of an invoker that has drained. Its last reports need not be applied before: what they are
+    /// about hangs on the session.
+    fn on_leaving(&mut self) {
+        let (node, Peer { invoker, session }) = (self.parts.context.node.clone(), self.peer);
+        self.under_way.push(Box::pin(async move {
+            match node.propose(Command::CloseSession { session }).await {
+                Ok(_) => {
+                    tracing::info!(%invoker, %session, "invoker left");
+                    Done::Left { closed: true }
+                }
+                Err(error) => {
+                    tracing::warn!(%invoker, %session, %error, "session of an invoker that leaves not closed");
+                    Done::Left { closed: false }
+                }
+            }
+        }));
     }
 
     async fn on_report(&mut self, report: v1::ContainerReport) {

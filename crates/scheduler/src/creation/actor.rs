@@ -5,23 +5,30 @@
 //! Invariant: a job ends in exactly one of: the container pulls, the queue hears `CreationFailed` and the slot is given
 //! back, or the table has lost the container by itself.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
-use whiskraft_proto::v1;
-use whiskraft_queue::{Backoff, CreationJob, CreationSettings, CreationStep};
-use whiskraft_state::{ContainerChange, ContainerState, GrantedContainer};
-use whiskraft_types::{ContainerId, CreationError, Instant, InvokerId};
+use whiskraft_queue::{Backoff, CreationJob, CreationSettings, CreationStep, FairShares, Observation};
+use whiskraft_state::{ContainerChange, GrantedContainer};
+use whiskraft_types::{
+    ContainerId, CreationError, CreationErrorClass, Instant, InvokerId, NamespaceName, QueueKey,
+};
 
 use crate::context::Context;
-use crate::control::registry::{ControlCommand, ControlStreams};
+use crate::control::registry::ControlStreams;
 use crate::creation::handle::{Message, Wish};
+use crate::creation::in_progress::InProgress;
 use crate::creation::job::{Job, Jobs};
 use crate::creation::place::{self, Placer};
 use crate::creation::reserve::{Numbers, Reserved, WISHES_MAX, reserve};
+use crate::creation::shares::Reclaiming;
+use crate::creation::suspects::{Suspects, SuspectsView};
 use crate::creation::sweep::Sweep;
+use crate::creation::waiting::Waiting;
+use crate::creation::warnings::Warnings;
 use crate::message::Request;
+use crate::profiles::Profiles;
 use crate::shard::ShardsHandle;
 use crate::updates::UpdatesHandle;
 
@@ -35,12 +42,15 @@ pub(crate) struct CreationParts {
     pub(crate) shards: ShardsHandle,
     pub(crate) streams: ControlStreams,
     pub(crate) updates: UpdatesHandle,
+    pub(crate) in_progress: InProgress,
+    pub(crate) suspects: SuspectsView,
+    pub(crate) profiles: Profiles,
     /// For the choice among equal invokers.
     pub(crate) seed: u64,
 }
 
 /// Something the log has answered.
-enum Done {
+pub(super) enum Done {
     Reserved(Reserved),
     Placed(ContainerId, InvokerId),
 }
@@ -49,17 +59,27 @@ type DoneFuture = futures::future::BoxFuture<'static, Done>;
 
 /// The actor.
 pub(crate) struct CreationActor {
-    parts: CreationParts,
-    settings: CreationSettings,
-    jobs: Jobs,
-    placer: Placer,
+    pub(super) parts: CreationParts,
+    pub(super) settings: CreationSettings,
+    pub(super) jobs: Jobs,
+    pub(super) placer: Placer,
+    pub(super) suspects: Suspects,
+    /// What waits for memory, when it was and will be looked at, and who has got some last.
+    pub(super) waiting: Waiting,
+    pub(super) looked_at: Instant,
+    pub(super) look_at: Option<Instant>,
+    pub(super) turn: Option<NamespaceName>,
+    /// Shares of the last look; none while memory was not short.
+    pub(super) last_shares: Option<FairShares>,
+    pub(super) reclaiming: Reclaiming,
     numbers: Numbers,
     wishes: Vec<Wish>,
     reserving: bool,
-    under_way: FuturesUnordered<DoneFuture>,
+    pub(super) under_way: FuturesUnordered<DoneFuture>,
     sweep: Sweep,
+    warnings: Warnings,
     /// The moment of this turn.
-    now: Instant,
+    pub(super) now: Instant,
 }
 
 impl CreationActor {
@@ -71,13 +91,21 @@ impl CreationActor {
         };
         let settings = CreationSettings {
             timeout: config.deadline,
+            blackbox_multiple: config.blackbox_multiple,
             backoff,
-            ..CreationSettings::default()
         };
         let now = parts.context.clock.now();
         Self {
             placer: Placer::new(config, parts.seed),
             sweep: Sweep::new(now),
+            suspects: Suspects::new(parts.suspects.clone()),
+            waiting: Waiting::default(),
+            looked_at: now,
+            look_at: None,
+            turn: None,
+            last_shares: None,
+            reclaiming: Reclaiming::default(),
+            warnings: Warnings::default(),
             parts,
             settings,
             jobs: Jobs::default(),
@@ -91,16 +119,16 @@ impl CreationActor {
 
     /// Runs until the process stops.
     pub(crate) async fn run(mut self) {
-        let context = self.parts.context.clone();
+        let (context, in_progress) = (self.parts.context.clone(), self.parts.in_progress.clone());
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         loop {
-            let wake = self
-                .jobs
-                .next_wake()
-                .into_iter()
-                .chain([self.sweep.next()])
-                .min()
-                .unwrap_or(self.now);
+            let wakes = [
+                self.jobs.next_wake(),
+                self.next_look(),
+                self.suspects.next_change(self.now),
+                Some(self.sweep.next()),
+            ];
+            let wake = wakes.into_iter().flatten().min().unwrap_or(self.now);
             tokio::select! {
                 biased;
                 () = context.stopping() => return,
@@ -108,6 +136,7 @@ impl CreationActor {
                     self.begin();
                     self.on_wake().await;
                 }
+                () = in_progress.memory_freed(), if !self.waiting.is_empty() => self.look_soon(),
                 Some(done) = self.under_way.next() => {
                     self.begin();
                     self.on_done(done).await;
@@ -134,8 +163,14 @@ impl CreationActor {
         match message {
             Message::Wish(wish) => self.wishes.push(wish),
             Message::Succeeded(container) => {
-                self.placer.settle(container);
-                self.jobs.remove(container);
+                if let Some(invoker) = self.forget(container).and_then(|job| job.target) {
+                    self.suspects.observe(self.now, invoker, Observation::Created);
+                }
+            }
+            Message::Observed(observed) => {
+                for (invoker, observation) in observed {
+                    self.suspects.observe(self.now, invoker, observation);
+                }
             }
             Message::Failed {
                 container,
@@ -152,6 +187,10 @@ impl CreationActor {
                     .is_some_and(|job| job.is_with(peer.invoker))
                     && peer.has(&self.parts.context, container);
                 if is_current {
+                    if self.is_its_fault(peer.invoker, error) {
+                        self.suspects
+                            .observe(self.now, peer.invoker, Observation::CreationFailed);
+                    }
                     self.on_failure(container, Some(peer.invoker), error, message)
                         .await;
                 }
@@ -159,14 +198,39 @@ impl CreationActor {
             Message::Gone(containers) => containers
                 .into_iter()
                 .for_each(|container| self.on_gone(container)),
+            Message::Released(queues) => self.on_released(queues.into_iter().collect()).await,
         }
+    }
+
+    /// Not if the action is to blame, nor if somebody else may have taken the memory that it has not.
+    fn is_its_fault(&self, invoker: InvokerId, error: CreationError) -> bool {
+        let may_be_taken = || !place::has_room(&self.parts.context, invoker);
+        error.class() == CreationErrorClass::Whisk
+            && !(error == CreationError::ResourceNotEnough && may_be_taken())
     }
 
     /// The table has lost the container: with its invoker's session, or by another scheduler's word.
     fn on_gone(&mut self, container: ContainerId) {
-        self.placer.settle(container);
-        if let Some(job) = self.jobs.remove(container) {
+        if let Some(job) = self.forget(container) {
             self.call_off(&job);
+        }
+    }
+
+    /// The job is over, here at least.
+    fn forget(&mut self, container: ContainerId) -> Option<Job> {
+        self.placer.settle(container);
+        self.waiting.remove(container);
+        self.jobs.remove(container)
+    }
+
+    /// Other schedulers lead these queues now. What no invoker has been told of gives its slot back; the rest is theirs:
+    /// it pulls from them, or they miss it.
+    async fn on_released(&mut self, queues: BTreeSet<QueueKey>) {
+        for container in self.jobs.of(&queues) {
+            let unsent = self.forget(container).filter(|job| !job.sent);
+            if unsent.is_some() {
+                self.parts.updates.push(container, ContainerChange::Removed).await;
+            }
         }
     }
 
@@ -214,6 +278,13 @@ impl CreationActor {
             };
             // The queue first: it has to know its containers before it can hear of their failure.
             self.parts.shards.send_to(&wish.key, request).await;
+            if !self.is_led(&wish) {
+                // It moved on meanwhile: its new leader asks for its own.
+                for GrantedContainer { container, .. } in containers {
+                    self.parts.updates.push(container, ContainerChange::Removed).await;
+                }
+                continue;
+            }
             for GrantedContainer { container, resume } in containers {
                 let job = CreationJob::new(container, self.now, wish.blackbox, &self.settings);
                 self.jobs.insert(Job::new(job, wish.clone(), resume));
@@ -223,83 +294,7 @@ impl CreationActor {
         self.place(granted).await;
     }
 
-    /// Chooses invokers for a batch; every choice lowers what the next one finds.
-    async fn place(&mut self, containers: Vec<ContainerId>) {
-        if containers.is_empty() {
-            return;
-        }
-        let mut candidates = self.placer.candidates(&self.parts.context, &self.parts.streams);
-        for container in containers {
-            let Some(job) = self.jobs.get_mut(container) else {
-                continue;
-            };
-            (job.sent, job.target) = (false, None);
-            let (context, wish) = (&self.parts.context, &job.wish);
-            let resume_on = job.resume.map(|(_, invoker)| invoker);
-            let chosen = match (resume_on, place::action(context, wish)) {
-                (_, Err(failure)) => Err(failure),
-                (Some(invoker), Ok(_)) => Ok(invoker),
-                (None, Ok(action)) => {
-                    let request = place::request(context, wish, &action, job.job.failed());
-                    let placed = self
-                        .placer
-                        .place(container, wish.memory, &request, &mut candidates);
-                    placed.map_err(|error| (error, no_invoker(error, &request.kind)))
-                }
-            };
-            match chosen {
-                Ok(invoker) => {
-                    job.target = Some(invoker);
-                    let applied = self
-                        .parts
-                        .updates
-                        .apply(container, ContainerChange::Placed { invoker }, None)
-                        .await;
-                    self.under_way.push(Box::pin(async move {
-                        let _ = applied.await;
-                        Done::Placed(container, invoker)
-                    }));
-                }
-                Err((error, message)) => self.on_failure(container, None, error, message).await,
-            }
-        }
-    }
-
-    /// The table shows where the container goes, if the invoker lives: now the invoker may be told.
-    async fn on_placed(&mut self, container: ContainerId, invoker: InvokerId) {
-        self.placer.settle(container);
-        let Some(job) = self
-            .jobs
-            .get_mut(container)
-            .filter(|job| job.target == Some(invoker))
-        else {
-            return;
-        };
-        let is_there = self.parts.context.node.read(|state| {
-            let row = state
-                .container(container)
-                .filter(|row| row.state == ContainerState::InProgress);
-            row.is_some_and(|row| row.invoker.is_some_and(|(on, _)| on == invoker))
-        });
-        let sent = match place::action(&self.parts.context, &job.wish) {
-            Err((error, message)) => Err((error, message)),
-            Ok(_) if !is_there => Err((CreationError::Unknown, format!("invoker {invoker} was lost"))),
-            Ok(action) => {
-                let create = create_container(&self.parts.context, job, action, self.now);
-                let sent = self
-                    .parts
-                    .streams
-                    .send(invoker, ControlCommand::Create(Box::new(create)));
-                sent.map_err(|error| (CreationError::Unknown, error.to_string()))
-            }
-        };
-        match sent {
-            Ok(()) => job.sent = true,
-            Err((error, message)) => self.on_failure(container, Some(invoker), error, message).await,
-        }
-    }
-
-    async fn on_failure(
+    pub(super) async fn on_failure(
         &mut self,
         container: ContainerId,
         invoker: Option<InvokerId>,
@@ -307,19 +302,32 @@ impl CreationActor {
         message: String,
     ) {
         self.placer.settle(container);
+        self.waiting.remove(container);
         let Some(job) = self.jobs.get_mut(container) else {
             return;
         };
         // A second attempt starts from nothing, wherever it is.
-        (job.resume, job.target, job.sent) = (None, None, false);
+        (job.resume, job.target, job.sent, job.request) = (None, None, false, None);
         match job.job.on_error(self.now, invoker, error) {
             CreationStep::Retry { after } if self.is_wanted(container) => {
                 tracing::debug!(%container, ?invoker, ?error, ?after, message, "creation failed, tries again");
                 self.jobs.wake_at(container, self.now + after);
             }
-            CreationStep::Retry { .. } => self.give_up(container, error, message).await,
+            CreationStep::Wait if self.is_wanted(container) && self.waits(container) => {
+                tracing::debug!(%container, ?invoker, message, "creation was refused for want of memory, waits for it");
+                self.look_soon();
+            }
+            CreationStep::Retry { .. } | CreationStep::Wait => self.give_up(container, error, message).await,
             CreationStep::Failed(error) => self.give_up(container, error, message).await,
         }
+    }
+
+    /// Puts a creation on the list of those that wait for memory; false if there is no room.
+    fn waits(&mut self, container: ContainerId) -> bool {
+        let Some(job) = self.jobs.get_mut(container) else {
+            return false;
+        };
+        self.waiting.push(&job.wish.key.namespace, container)
     }
 
     /// Whether the slot is still there, and its queue led by us in the job's epoch.
@@ -327,19 +335,28 @@ impl CreationActor {
         let Some(job) = self.jobs.get_mut(container) else {
             return false;
         };
-        let (key, epoch) = (&job.wish.key, job.wish.epoch);
-        self.parts.context.node.read(|state| {
-            state.container(container).is_some() && state.queue(key).is_some_and(|queue| queue.epoch == epoch)
+        let wish = job.wish.clone();
+        let node = &self.parts.context.node;
+        self.is_led(&wish) && node.read(|state| state.container(container).is_some())
+    }
+
+    /// Whether the queue is in the epoch in which it wished.
+    fn is_led(&self, wish: &Wish) -> bool {
+        let node = &self.parts.context.node;
+        node.read(|state| {
+            state
+                .queue(&wish.key)
+                .is_some_and(|queue| queue.epoch == wish.epoch)
         })
     }
 
     /// Gives the slot back and tells the queue.
     async fn give_up(&mut self, container: ContainerId, error: CreationError, message: String) {
-        self.placer.settle(container);
-        let Some(job) = self.jobs.remove(container) else {
+        let Some(job) = self.forget(container) else {
             return;
         };
-        tracing::warn!(%container, queue = %job.wish.key, ?error, message, "container not created");
+        self.warnings
+            .not_created(self.now, &job.wish.key, error, &message);
         self.call_off(&job);
         self.parts.updates.push(container, ContainerChange::Removed).await;
         let key = job.wish.key;
@@ -360,7 +377,7 @@ impl CreationActor {
     /// Tells the invoker that may still be at it to stop.
     fn call_off(&self, job: &Job) {
         if let Some(invoker) = job.target.filter(|_| job.sent) {
-            remove_now(&self.parts.streams, invoker, job.job.container());
+            self.parts.streams.remove(invoker, job.job.container(), true);
         }
     }
 
@@ -370,59 +387,39 @@ impl CreationActor {
             let Some(job) = self.jobs.get_mut(container) else {
                 continue;
             };
-            if job.job.is_overdue(self.now) {
+            if !job.job.is_overdue(self.now) {
+                if !self.waiting.contains(container) {
+                    again.push(container);
+                }
+            } else if self.waiting.contains(container) {
+                let message = "no memory came free in time".to_owned();
+                self.give_up(container, CreationError::NoAvailableResources, message)
+                    .await;
+            } else {
                 let action = job.wish.key.action.clone();
                 let waited = self.settings.timeout(job.wish.blackbox);
                 let message =
                     format!("[{action}] timeout waiting for the ack of {container} after {waited:?}");
                 self.give_up(container, CreationError::Timeout, message).await;
-            } else {
-                again.push(container);
             }
         }
         self.place(again).await;
-        for (container, invoker) in
-            self.sweep
-                .run(&self.parts.context, &self.jobs, self.settings.timeout, self.now)
-        {
+        if self.next_look().is_some_and(|at| at <= self.now) {
+            self.serve_waiting().await;
+        }
+        self.suspects.refresh(self.now);
+        self.sweep().await;
+    }
+
+    /// Gives back slots that nobody will use.
+    async fn sweep(&mut self) {
+        let abandoned = self.sweep.run(&self.parts, &self.jobs, &self.settings, self.now);
+        for (container, invoker) in abandoned {
             tracing::info!(%container, "slot of an abandoned creation given back");
             if let Some(invoker) = invoker {
-                remove_now(&self.parts.streams, invoker, container);
+                self.parts.streams.remove(invoker, container, true);
             }
             self.parts.updates.push(container, ContainerChange::Removed).await;
         }
-    }
-}
-
-fn remove_now(streams: &ControlStreams, invoker: InvokerId, container: ContainerId) {
-    let command = v1::RemoveContainer {
-        container: Some(container.into()),
-        now: true,
-    };
-    if let Err(error) = streams.send(invoker, ControlCommand::Remove(command)) {
-        tracing::debug!(%container, %error, "removal not sent");
-    }
-}
-
-fn create_container(context: &Context, job: &Job, action: v1::Action, now: Instant) -> v1::CreateContainer {
-    let left: Duration = job.job.deadline().saturating_since(now);
-    v1::CreateContainer {
-        container: Some(job.job.container().into()),
-        key: Some((&job.wish.key).into()),
-        epoch: job.wish.epoch.0,
-        leader: context.node.id().0,
-        revision: job.wish.revision.0,
-        action: Some(action),
-        resume: job.resume.map(|(old, _)| old.into()),
-        deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-    }
-}
-
-fn no_invoker(error: CreationError, kind: &str) -> String {
-    match error {
-        CreationError::NoAvailableResources => {
-            format!("no invoker has the memory or resources for this {kind} action")
-        }
-        _ => format!("no healthy invoker can run {kind} actions"),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whiskraft_queue::CreationJob;
-use whiskraft_types::{ContainerId, Instant, InvokerId};
+use whiskraft_queue::{CreationJob, PlacementRequest};
+use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey};
 
 use crate::creation::handle::Wish;
 
@@ -20,6 +20,8 @@ pub(crate) struct Job {
     pub(crate) target: Option<InvokerId>,
     /// Whether its creation was sent there.
     pub(crate) sent: bool,
+    /// What placement needs to know, until an invoker has failed.
+    pub(crate) request: Option<PlacementRequest>,
     wake: Instant,
 }
 
@@ -37,6 +39,7 @@ impl Job {
             resume,
             target: None,
             sent: false,
+            request: None,
             wake,
         }
     }
@@ -59,8 +62,21 @@ impl Jobs {
         self.jobs.get_mut(&container)
     }
 
+    /// Whether a container is ours and no invoker has it in hand, whatever place the table shows from an earlier try.
+    pub(crate) fn has_no_place(&self, container: ContainerId) -> bool {
+        let job = self.jobs.get(&container);
+        job.is_some_and(|job| job.target.is_none())
+    }
+
     pub(crate) fn contains(&self, container: ContainerId) -> bool {
         self.jobs.contains_key(&container)
+    }
+
+    /// Containers of these queues.
+    pub(crate) fn of(&self, queues: &BTreeSet<QueueKey>) -> Vec<ContainerId> {
+        let jobs = self.jobs.iter();
+        let of_them = jobs.filter(|(_, job)| queues.contains(&job.wish.key));
+        of_them.map(|(container, _)| *container).collect()
     }
 
     pub(crate) fn remove(&mut self, container: ContainerId) -> Option<Job> {

@@ -3,13 +3,21 @@
 
 mod actor;
 mod handle;
+mod in_progress;
 mod job;
 mod place;
+mod placing;
 mod reserve;
+mod sending;
+mod shares;
+mod suspects;
 mod sweep;
+mod waiting;
+mod warnings;
 
 pub(crate) use actor::{CreationActor, CreationParts};
 pub(crate) use handle::{CreationHandle, Wish};
+pub(crate) use in_progress::InProgress;
 
 /// Whether containers of a kind come from an image of the user that must be pulled first.
 pub(crate) fn is_blackbox(kind: &str) -> bool {

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_queue::{
-    BuiltInPlacement, Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random,
+    Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random, Shortage, Suspicion,
 };
 use whiskraft_state::{ContainerState, DocumentKey, State};
-use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId, Revision};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, Revision};
 
 use crate::config::CreationConfig;
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::handle::Wish;
 use crate::creation::is_blackbox;
+use crate::creation::job::{Job, Jobs};
 
 /// Annotation that names the resources an action needs, as a JSON list of tags.
 const TAGS: &str = "invoker-resources";
@@ -40,24 +41,30 @@ impl Placer {
             memory_min: config.memory_min,
         };
         Self {
-            placement: Box::new(BuiltInPlacement { settings }),
+            placement: config.placement.placement(settings),
             random: Random::seeded(seed),
             memory_min: config.memory_min,
             promised: BTreeMap::new(),
         }
     }
 
-    /// The invokers of one batch: live, healthy and connected here.
-    pub(crate) fn candidates(&self, context: &Context, streams: &ControlStreams) -> Candidates {
+    /// The invokers of one batch: all that have a session. What came back from one holds nothing there.
+    pub(crate) fn candidates(
+        &self,
+        (context, streams): (&Context, &ControlStreams),
+        suspects: &BTreeMap<InvokerId, Suspicion>,
+        jobs: &Jobs,
+    ) -> Candidates {
         let all: Vec<_> = context.node.read(|state| {
-            let rows = state.invokers().filter(|(_, row)| row.healthy);
-            rows.map(|(id, row)| (id, row.session, candidate(state, id, row)))
+            let rows = state.invokers();
+            rows.map(|(id, row)| (row.session, candidate(state, id, row, jobs)))
                 .collect()
         });
-        let connected = all
-            .into_iter()
-            .filter(|(id, session, _)| streams.is_connected(*id, *session));
-        let mut candidates = Candidates::new(connected.map(|(_, _, candidate)| candidate));
+        let mut candidates = Candidates::new(all.into_iter().map(|(session, mut candidate)| {
+            candidate.usable &= streams.is_connected(candidate.invoker, session);
+            candidate.suspect = suspects.contains_key(&candidate.invoker);
+            candidate
+        }));
         for (invoker, memory) in self.promised.values() {
             candidates.debit(*invoker, *memory, self.memory_min);
         }
@@ -67,17 +74,41 @@ impl Placer {
     /// Chooses an invoker and remembers the promise.
     ///
     /// # Errors
-    /// Why nobody can take it.
+    /// What there is too little of.
     pub(crate) fn place(
         &mut self,
         container: ContainerId,
-        memory: ByteSize,
         request: &PlacementRequest,
         candidates: &mut Candidates,
-    ) -> Result<InvokerId, CreationError> {
+    ) -> Result<InvokerId, Shortage> {
         let invoker = self.placement.place(request, candidates, &mut self.random)?;
-        self.promised.insert(container, (invoker, memory));
+        self.promised.insert(container, (invoker, request.memory));
         Ok(invoker)
+    }
+
+    /// Whether a container would find a place among candidates; it is debited there and promised nowhere.
+    pub(crate) fn plan(&mut self, request: &PlacementRequest, planned: &mut Candidates) -> bool {
+        self.placement.place(request, planned, &mut self.random).is_ok()
+    }
+
+    /// Whether a container could go to an invoker if that were empty and all others full.
+    pub(crate) fn could_place(
+        &mut self,
+        request: &PlacementRequest,
+        candidates: &Candidates,
+        invoker: InvokerId,
+    ) -> bool {
+        let mut only = Candidates::new(candidates.iter().cloned().map(|mut candidate| {
+            let is_it = candidate.invoker == invoker;
+            candidate.free = if is_it { candidate.total } else { ByteSize::ZERO };
+            candidate
+        }));
+        self.plan(request, &mut only)
+    }
+
+    /// Why a container gets no place, for people.
+    pub(crate) fn explain(&self, request: &PlacementRequest, candidates: &Candidates) -> String {
+        self.placement.explain(request, candidates)
     }
 
     /// The table shows the container now, or it will not come.
@@ -86,20 +117,38 @@ impl Placer {
     }
 }
 
-fn candidate(state: &State, id: InvokerId, row: &whiskraft_state::InvokerRecord) -> Candidate {
+fn candidate(state: &State, id: InvokerId, row: &whiskraft_state::InvokerRecord, jobs: &Jobs) -> Candidate {
     // What the table promises counts at once, whoever promised it; what is being removed only the invoker knows.
     let holds = state
         .containers_on(id)
-        .filter(|(_, row)| row.state != ContainerState::Warm);
+        .filter(|(id, row)| row.state != ContainerState::Warm && !jobs.has_no_place(*id));
     let promised = holds.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
     Candidate {
         invoker: id,
+        usable: row.healthy,
+        suspect: false,
+        total: row.profile.memory,
         free: row.profile.memory.saturating_sub(promised.max(row.busy)),
         tags: row.profile.tags.clone(),
         dedicated: row.profile.dedicated.clone(),
         kinds: row.profile.kinds.clone(),
         zone: row.profile.zone.clone(),
     }
+}
+
+/// Whether an invoker has room for all that the tables promise on it: then no other creation has taken the memory of one
+/// that it refuses.
+pub(crate) fn has_room(context: &Context, invoker: InvokerId) -> bool {
+    context.node.read(|state| {
+        let Some(row) = state.invoker(invoker) else {
+            return false;
+        };
+        let holds = state
+            .containers_on(invoker)
+            .filter(|(_, row)| row.state != ContainerState::Warm);
+        let promised = holds.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
+        promised.max(row.busy) <= row.profile.memory
+    })
 }
 
 /// The action that a container runs.
@@ -135,8 +184,28 @@ pub(crate) fn action(context: &Context, wish: &Wish) -> Result<v1::Action, (Crea
     })
 }
 
-/// What placement needs to know of a container.
+/// What placement needs to know of a container. Kept with the job while it waits: the document does not change under
+/// one revision.
+///
+/// # Errors
+/// The error to report, and its text.
 pub(crate) fn request(
+    context: &Context,
+    now: Instant,
+    job: &mut Job,
+) -> Result<PlacementRequest, (CreationError, String)> {
+    if let Some(request) = &mut job.request {
+        request.refused = job.job.refused(now).collect();
+        return Ok(request.clone());
+    }
+    let action = action(context, &job.wish)?;
+    let mut request = request_for(context, &job.wish, &action, job.job.failed());
+    request.refused = job.job.refused(now).collect();
+    job.request = Some(request.clone());
+    Ok(request)
+}
+
+fn request_for(
     context: &Context,
     wish: &Wish,
     action: &v1::Action,
@@ -162,5 +231,6 @@ pub(crate) fn request(
         blackbox: is_blackbox(&action.kind),
         zones,
         failed: failed.to_vec(),
+        refused: Vec::new(),
     }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn reserve(
 ) -> Reserved {
     let command = Command::ReserveSlots { session, requests };
     let grants = loop {
-        match context.node.propose(command.clone()).await {
+        match context.propose(command.clone()).await {
             Ok((revision, Response::Grants(grants))) => {
                 // Placement reads the local table; it has to see these.
                 let _ = context.node.wait_applied(revision).await;

@@ -106,7 +106,7 @@ impl Blobs {
             };
             // Both: the pause bounds the rate on a fast log, the answer bounds what is in flight on a slow one.
             let (proposed, ()) = tokio::join!(
-                self.context.node.propose(Command::PutBlobChunk(chunk)),
+                self.context.propose(Command::PutBlobChunk(chunk)),
                 tokio::time::sleep(pause),
             );
             match proposed.map_err(|error| wire::propose_error(&error))? {

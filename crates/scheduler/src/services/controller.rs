@@ -8,11 +8,11 @@ use whiskraft_proto::v1::{self, controller_server::Controller};
 use whiskraft_proto::{activation_id, identity, required};
 use whiskraft_queue::{ActivationState, ControllerId};
 use whiskraft_state::{Command, EnsureQueue, Leadership, Response as Answer};
-use whiskraft_types::{QueueKey, Rejection};
+use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection};
 
 use crate::context::Context;
 use crate::control::hello::check_cluster;
-use crate::message::{Found, Request as ShardRequest};
+use crate::message::{Found, Record, Request as ShardRequest};
 use crate::shard::ShardsHandle;
 use crate::submit::SubmitStream;
 use crate::wire;
@@ -44,7 +44,6 @@ impl ControllerService {
         let command = Command::EnsureQueue(EnsureQueue { key: key.clone() });
         let (revision, answer) = self
             .context
-            .node
             .propose(command)
             .await
             .map_err(|error| wire::propose_error(&error))?;
@@ -174,18 +173,30 @@ impl Controller for ControllerService {
             }));
         };
         let id = activation_id(&request.id).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let (state, record) = match state {
-            ActivationState::Waiting => (State::Waiting, None),
-            ActivationState::Delivered(_) => (State::Delivered, None),
-            ActivationState::Started(_) => (State::Started, None),
-            ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome))),
-        };
-        Ok(Response::new(v1::FindActivationResponse {
-            state: state.into(),
-            record: record.map(|record| std::sync::Arc::unwrap_or_clone(record).into()),
-            key: Some((&key).into()),
-            epoch: epoch.0,
-        }))
+        Ok(Response::new(found_response(id, &key, epoch, state)))
+    }
+}
+
+/// What a queue knows of an activation, as callers read it.
+pub(crate) fn found_response(
+    id: ActivationId,
+    key: &QueueKey,
+    epoch: Epoch,
+    state: ActivationState<Record>,
+) -> v1::FindActivationResponse {
+    use v1::find_activation_response::State;
+
+    let (state, record) = match state {
+        ActivationState::Waiting => (State::Waiting, None),
+        ActivationState::Delivered(_) => (State::Delivered, None),
+        ActivationState::Started(_) => (State::Started, None),
+        ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome))),
+    };
+    v1::FindActivationResponse {
+        state: state.into(),
+        record: record.map(|record| std::sync::Arc::unwrap_or_clone(record).into()),
+        key: Some(key.into()),
+        epoch: epoch.0,
     }
 }
 

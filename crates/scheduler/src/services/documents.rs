@@ -91,7 +91,6 @@ impl DocumentsService {
         self.context.available().await?;
         let (revision, answer) = self
             .context
-            .node
             .propose(command)
             .await
             .map_err(|error| wire::propose_error(&error))?;
@@ -167,15 +166,17 @@ impl DocumentsService {
             .name
             .parse()
             .map_err(|error| invalid(format!("name: {error}")))?;
+        let defaults = NamespaceLimits::default();
         let limits = NamespaceLimits {
             containers: request.containers,
+            over_provision_percent: request
+                .over_provision_percent
+                .unwrap_or(defaults.over_provision_percent),
+            invocations_per_minute: request.invocations_per_minute,
+            weight: request.weight.unwrap_or(defaults.weight),
         };
         self.context.available().await?;
-        let proposed = self
-            .context
-            .node
-            .propose(Command::PutNamespace { name, limits })
-            .await;
+        let proposed = self.context.propose(Command::PutNamespace { name, limits }).await;
         match proposed.map_err(|error| wire::propose_error(&error))? {
             (_, Answer::Refused(refusal)) => Err(wire::refusal(refusal)),
             (revision, _) => {

@@ -1,6 +1,7 @@
 //! The gRPC services of the client listener.
 
 mod action;
+mod activation;
 mod blobs;
 mod controller;
 mod documents;
@@ -8,6 +9,7 @@ mod invoker;
 mod operator;
 mod watch;
 
+pub(crate) use activation::ActivationService;
 pub(crate) use controller::ControllerService;
 pub(crate) use documents::DocumentsService;
 pub(crate) use invoker::InvokerService;

@@ -60,7 +60,9 @@ impl Watch for WatchService {
             frames,
         };
         let after = LogRevision(request.after);
+        let counted = self.context.metrics.watcher();
         tokio::spawn(async move {
+            let _counted = counted;
             tokio::select! {
                 () = context.stopping() => {}
                 _ended = watcher.run(after) => {}

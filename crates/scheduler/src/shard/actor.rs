@@ -8,22 +8,30 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use whiskraft_queue::{Input, NamespaceCounts, Output, QueueSettings};
-use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId};
+use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId, WaitReason};
 
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
 use crate::message::{Payload, Record, Request};
+use crate::metrics::ShardMeter;
 use crate::neighbours::NeighboursHandle;
+use crate::profiles::Profiles;
 use crate::proposals::ProposalsHandle;
+use crate::rate::RateHandle;
+use crate::shard::count::Creations;
 use crate::shard::handle::ShardsHandle;
+use crate::shard::led::Led;
 use crate::shard::local::{LocalQueues, Slot};
 use crate::shard::mirror::Mirror;
 use crate::shard::outbox::Outbox;
 use crate::shard::parked::Parked;
-use crate::shard::reclaim::Reclaims;
+use crate::shard::reclaim::{Reclaims, Told};
+use crate::shard::sightings::Sightings;
+use crate::shard::surplus::Surplus;
 use crate::shard::tables::TableChanges;
+use crate::shard::unary::Unary;
 
 /// Requests handled per turn: the age of the turn's clock stays well below the lease's margin.
 const REQUESTS_PER_TURN: usize = 64;
@@ -41,11 +49,14 @@ pub(crate) struct ShardParts {
     pub(crate) shards: ShardsHandle,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) changes: mpsc::Receiver<TableChanges>,
+    pub(crate) meter: ShardMeter,
     pub(crate) creation: CreationHandle,
     pub(crate) proposals: ProposalsHandle,
     pub(crate) neighbours: NeighboursHandle,
+    pub(crate) rates: RateHandle,
     pub(crate) streams: ControlStreams,
     pub(crate) settings: Arc<QueueSettings>,
+    pub(crate) profiles: Profiles,
 }
 
 /// One shard.
@@ -53,13 +64,14 @@ pub(crate) struct Shard {
     pub(crate) parts: ShardParts,
     pub(crate) queues: LocalQueues,
     pub(crate) mirror: Mirror,
+    pub(crate) led: Led,
     pub(crate) outbox: Outbox,
     pub(crate) parked: Parked,
     /// Whether more may be parked; not while what waited is answered for good.
     pub(crate) parking: bool,
     /// Namespaces that use all their slots.
     pub(crate) full: BTreeSet<NamespaceName>,
-    /// Whether the leaderships that the tables name now follow earlier ones.
+    /// Whether the leadership that the tables name now follows an earlier one.
     pub(crate) follows: bool,
     /// Sessions of this very process.
     pub(crate) own: Arc<BTreeSet<SessionId>>,
@@ -73,6 +85,15 @@ pub(crate) struct Shard {
     /// The moment of this turn.
     pub(crate) now: Instant,
     pub(crate) reclaims: Reclaims,
+    pub(crate) creations: Creations,
+    /// Whether queues tick in this turn: what they fail then, they fail for its age.
+    pub(crate) is_ticking: bool,
+    /// Why activations of the queue that ticks have waited too long, once one has.
+    pub(crate) kept_by: Option<WaitReason>,
+    pub(crate) surplus: Surplus,
+    pub(crate) told: Told,
+    pub(crate) sightings: Sightings,
+    pub(crate) unary: Unary,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
 }
@@ -85,6 +106,7 @@ impl Shard {
             parts,
             queues: LocalQueues::default(),
             mirror: Mirror::default(),
+            led: Led::default(),
             outbox: Outbox::default(),
             parked: Parked::default(),
             parking: true,
@@ -97,6 +119,13 @@ impl Shard {
             dropped: None,
             now,
             reclaims: Reclaims::default(),
+            creations: Creations::default(),
+            is_ticking: false,
+            kept_by: None,
+            surplus: Surplus::default(),
+            told: Told::default(),
+            sightings: Sightings::default(),
+            unary: Unary::default(),
             outputs: Vec::new(),
             fence,
         }
@@ -113,7 +142,10 @@ impl Shard {
             let deadlines = [
                 self.queues.next_deadline(),
                 self.reclaims.next(),
+                self.surplus.next(),
+                self.sightings.next(),
                 self.parked.overdue_at(),
+                self.unary.next_deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
@@ -132,7 +164,9 @@ impl Shard {
                 // Deadlines before requests: a channel that is never empty must not starve them.
                 () = sleep_until(&context, deadline) => {
                     self.begin();
+                    self.is_ticking = true;
                     self.tick();
+                    self.is_ticking = false;
                 }
                 count = self.parts.requests.recv_many(&mut requests, REQUESTS_PER_TURN) => {
                     if count == 0 {
@@ -143,6 +177,8 @@ impl Shard {
                 }
             }
             self.end();
+            let length = context.clock.now().saturating_since(self.now);
+            self.parts.meter.turn(length);
         }
     }
 
@@ -178,7 +214,10 @@ impl Shard {
 
     fn tick(&mut self) {
         self.settle_parked();
+        self.end_holds();
         self.reclaim();
+        self.shrink();
+        self.report_sightings();
         for _ in 0..TICKS_PER_TURN {
             let Some(slot) = self.queues.pop_due(self.now) else {
                 return;
@@ -187,6 +226,7 @@ impl Shard {
                 continue;
             };
             let counts = self.namespace_counts(&local.key.namespace);
+            self.kept_by = None;
             self.step(slot, Input::Tick(counts));
         }
     }
@@ -194,9 +234,10 @@ impl Shard {
     fn namespace_counts(&self, namespace: &NamespaceName) -> NamespaceCounts {
         self.parts.context.node.read(|state| {
             let counts = state.namespace_counts(namespace);
-            let limit = state.namespace_limits(namespace).containers;
+            let limits = state.namespace_limits(namespace);
             NamespaceCounts {
-                limit,
+                limit: limits.containers,
+                limit_over: limits.containers_over(),
                 running: counts.running,
                 in_progress: counts.in_progress,
             }

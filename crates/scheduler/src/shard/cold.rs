@@ -1,8 +1,6 @@
 //! Everything a shard is asked that is not on the way of an activation: streams that open and close, answers to
 //! reservations, status, look-ups.
 
-use tokio::sync::oneshot;
-use whiskraft_proto::v1;
 use whiskraft_queue::Input;
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
@@ -10,10 +8,7 @@ use crate::context::StreamId;
 use crate::control::hello::Peer;
 use crate::message::{Found, PullItem, Request, StreamEnd};
 use crate::shard::actor::Shard;
-use crate::shard::local::{LocalQueue, Slot};
-
-/// Queues in one shard's answer to a status request; the longest first.
-const STATUS_QUEUES_MAX: usize = 1000;
+use crate::shard::local::Slot;
 
 impl Shard {
     pub(crate) fn on_request(&mut self, request: Request) {
@@ -51,6 +46,11 @@ impl Shard {
                 containers,
                 revision,
             } => {
+                let granted = containers.len() as u64;
+                self.parts
+                    .meter
+                    .reserved(granted, u64::from(asked).saturating_sub(granted));
+                self.creations.begin(self.now, &containers);
                 if let Some(slot) = self.in_epoch(&key, epoch) {
                     self.step(
                         slot,
@@ -68,6 +68,8 @@ impl Shard {
                 error,
                 message,
             } => {
+                self.parts.meter.not_created(error);
+                self.creations.end(container);
                 if let Some(slot) = self.queues.slot(&key) {
                     self.step(
                         slot,
@@ -79,12 +81,41 @@ impl Shard {
                     );
                 }
             }
+            Request::CreationDelayed {
+                key,
+                container,
+                error,
+                message,
+            } => {
+                if let Some(slot) = self.queues.slot(&key) {
+                    let delayed = Input::CreationDelayed {
+                        container,
+                        error,
+                        message,
+                    };
+                    self.step(slot, delayed);
+                }
+            }
             Request::RemovalFailed { key, epoch } => {
                 if let Some(slot) = self.in_epoch(&key, epoch) {
                     self.step(slot, Input::RemovalFailed);
                 }
             }
-            Request::Reclaim { starved } => self.on_reclaim(starved),
+            Request::Reclaim { starved, unserved } => self.on_reclaim(starved, unserved),
+            Request::Release {
+                session,
+                count,
+                answer,
+            } => {
+                let _ = answer.send(self.release(session, count));
+            }
+            Request::Keep { key, epoch } => {
+                if let Some(slot) = self.in_epoch(&key, epoch) {
+                    self.keep(slot);
+                }
+            }
+            Request::Unary(request) => self.on_unary(request),
+            Request::RateSettled { namespace } => self.on_rate_settled(&namespace),
             Request::Find {
                 id,
                 namespace,
@@ -97,7 +128,8 @@ impl Shard {
                     .find_map(|slot| self.find(slot, id));
                 let _ = answer.send(found);
             }
-            Request::Status { answer } => self.on_status(answer),
+            Request::Walk { walk, answer } => drop(answer.send(self.walk(walk))),
+            Request::Barrier { answer } => drop(answer.send(())),
         }
     }
 
@@ -140,45 +172,5 @@ impl Shard {
             epoch: local.epoch,
             state,
         })
-    }
-
-    fn on_status(&self, answer: oneshot::Sender<Vec<v1::QueueStatus>>) {
-        let mut queues: Vec<_> = self.queues.iter().map(|local| self.status_of(local)).collect();
-        queues.sort_by_key(|queue| std::cmp::Reverse(queue.waiting));
-        queues.truncate(STATUS_QUEUES_MAX);
-        let _ = answer.send(queues);
-    }
-
-    fn status_of(&self, local: &LocalQueue) -> v1::QueueStatus {
-        let view = local.queue.view();
-        let delivered = local.queue.delivered_len();
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let oldest = view
-            .oldest
-            .map_or(0, |oldest| self.now.saturating_since(oldest).as_millis());
-        let warm = self
-            .parts
-            .context
-            .node
-            .read(|state| state.queue_counts(&local.key).warm);
-        v1::QueueStatus {
-            queue: Some(v1::QueueInfo {
-                key: Some((&local.key).into()),
-                leader: self.parts.context.node.id().0,
-                epoch: local.epoch.0,
-                revision: local.profile.revision.0,
-                removed: false,
-            }),
-            state: format!("{:?}", view.state),
-            waiting: view.waiting as u64,
-            delivered: delivered as u64,
-            started: view.in_flight.saturating_sub(delivered) as u64,
-            held_back: view.held as u64,
-            containers_in_progress: count(view.in_progress),
-            containers_running: count(view.running),
-            containers_warm: warm,
-            duration_avg_ms: view.average_ms,
-            oldest_ms: u64::try_from(oldest).unwrap_or(u64::MAX),
-        }
     }
 }

@@ -58,6 +58,13 @@ impl ShardsHandle {
         self.send(self.of(key), request).await;
     }
 
+    /// Sends to the shard of a queue if that has room; for requests that may get lost.
+    pub(crate) fn try_send_to(&self, key: &QueueKey, request: Request) {
+        if let Some(shard) = self.shards.get(self.of(key)) {
+            let _ = shard.requests.try_send(request);
+        }
+    }
+
     /// Sends to every shard.
     pub(crate) async fn send_all(&self, mut request: impl FnMut() -> Request) {
         for shard in 0..self.len() {

@@ -11,6 +11,7 @@ use crate::message::{PullInput, PullItem, PullKind, ResultItem, Submission};
 use crate::shard::actor::Shard;
 use crate::shard::local::Slot;
 use crate::shard::parked::ParkedItem;
+use crate::shard::rate::Charge;
 
 /// Where something that names a queue and an epoch belongs.
 enum Route {
@@ -79,20 +80,7 @@ impl Shard {
             return self.reject(controller, submission, fenced());
         }
         match self.route(&submission.key, submission.epoch) {
-            Route::Here(slot) => {
-                let Submission {
-                    id, attempt, payload, ..
-                } = submission;
-                self.step(
-                    slot,
-                    Input::Submit {
-                        controller,
-                        id,
-                        attempt,
-                        payload,
-                    },
-                );
-            }
+            Route::Here(slot) => self.submit(slot, controller, submission),
             Route::Stale(_, epoch) => {
                 let leader = Some(self.parts.context.node.id());
                 self.reject(
@@ -102,18 +90,45 @@ impl Shard {
                 );
             }
             Route::Soon => {
-                let key = submission.key.clone();
-                let item = ParkedItem::Submission(controller, submission);
-                if let Err(ParkedItem::Submission(_, submission)) = self.parked.push(self.now, &key, item) {
-                    let reason = "too many activations wait for a change of leaders".to_owned();
-                    self.reject(controller, submission, Rejection::Unavailable { reason });
-                }
+                let full = "too many activations wait for a change of leaders";
+                self.park(controller, submission, full);
             }
             Route::Refused(rejection) => self.reject(controller, submission, rejection),
         }
     }
 
-    fn reject(&mut self, controller: ControllerId, submission: Submission, rejection: Rejection) {
+    fn submit(&mut self, slot: Slot, controller: ControllerId, submission: Submission) {
+        let is_paid = match self.charge(slot, &submission) {
+            Charge::Free => false,
+            Charge::Paid => true,
+            Charge::Later => {
+                let full = "too many activations wait for the rate limit of their namespace";
+                return self.park(controller, submission, full);
+            }
+            Charge::Refused(rejection) => return self.reject(controller, submission, rejection),
+        };
+        let Submission {
+            id,
+            attempt,
+            waited,
+            payload,
+            ..
+        } = submission;
+        let input = Input::Submit {
+            controller,
+            id,
+            attempt,
+            waited,
+            payload,
+        };
+        self.step(slot, input);
+        if is_paid {
+            self.refund(slot, id);
+        }
+    }
+
+    pub(crate) fn reject(&mut self, controller: ControllerId, submission: Submission, rejection: Rejection) {
+        self.parts.meter.rejected(&rejection);
         self.outbox
             .result(controller, ResultItem::Rejected(submission.id, rejection));
     }
@@ -148,6 +163,13 @@ impl Shard {
     }
 
     fn on_pull_kind(&mut self, slot: Slot, invoker: InvokerId, kind: PullKind) {
+        if let PullKind::Completed {
+            duration: Some(duration),
+            ..
+        } = &kind
+        {
+            self.note_run(slot, invoker, *duration);
+        }
         let strangers = self.strangers(slot, &kind);
         let input = match kind {
             PullKind::Credit {

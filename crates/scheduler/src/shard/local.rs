@@ -3,11 +3,13 @@
 //! Invariant: every index entry names an occupied slot; [`LocalQueues::remove`] takes all of them along.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use whiskraft_queue::{ActionProfile, MemoryQueue};
 use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
 
 use crate::message::{Payload, Record};
+use crate::rate::Stock;
 
 /// Place of a queue in its shard; reused after the queue is gone.
 pub(crate) type Slot = usize;
@@ -26,11 +28,20 @@ pub(crate) struct LocalQueue {
     pub(crate) places: BTreeMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
     pub(crate) asked: BTreeSet<InvokerId>,
+    /// Whether it is on its way to another scheduler.
+    pub(crate) is_moving: bool,
+    /// Tokens of its namespace, if that has a rate limit.
+    pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
     invokers: BTreeSet<InvokerId>,
 }
 
 impl LocalQueue {
+    /// Invokers that it has dealings with.
+    pub(crate) fn invokers(&self) -> impl Iterator<Item = InvokerId> {
+        self.invokers.iter().copied()
+    }
+
     pub(crate) fn new(
         key: QueueKey,
         session: SessionId,
@@ -47,6 +58,8 @@ impl LocalQueue {
             queue,
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
+            is_moving: false,
+            rate: None,
             deadline: None,
             invokers: BTreeSet::new(),
         }
@@ -169,6 +182,11 @@ impl LocalQueues {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LocalQueue> {
         self.slots.iter().flatten()
+    }
+
+    /// Places for queues, occupied or not; slots are below this.
+    pub(crate) fn places_len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Queues that have dealings with an invoker.

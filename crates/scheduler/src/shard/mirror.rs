@@ -16,6 +16,8 @@ struct Row {
     invoker: Option<(InvokerId, SessionId)>,
     known: KnownContainer,
     warm: bool,
+    /// Since when it runs, as far as this shard knows.
+    running_since: Option<Instant>,
 }
 
 /// The copy.
@@ -24,6 +26,8 @@ pub(crate) struct Mirror {
     rows: BTreeMap<QueueKey, BTreeMap<ContainerId, Row>>,
     /// Invokers whose session ended while they held a container of the queue, and when.
     lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
+    /// Invokers that live and had a container of the queue until then: they may keep a result of it.
+    recent: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
 }
 
 /// What a new leadership has to know.
@@ -36,19 +40,25 @@ pub(crate) struct Inheritance {
 
 impl Mirror {
     /// A container is new or changed.
-    pub(crate) fn put(&mut self, id: ContainerId, record: &ContainerRecord) {
+    pub(crate) fn put(&mut self, now: Instant, id: ContainerId, record: &ContainerRecord) {
         let known = KnownContainer {
             container: id,
             invoker: record.invoker.map(|(invoker, _)| invoker),
             revision: record.revision,
             running: record.state == ContainerState::Running,
         };
+        let rows = self.rows.entry(record.key.clone()).or_default();
+        let before = rows.get(&id).and_then(|row| row.running_since);
         let row = Row {
             invoker: record.invoker,
             known,
             warm: record.state == ContainerState::Warm,
+            running_since: known.running.then(|| before.unwrap_or(now)),
         };
-        self.rows.entry(record.key.clone()).or_default().insert(id, row);
+        rows.insert(id, row);
+        if let Some((invoker, _)) = record.invoker.filter(|_| row.warm && before.is_some()) {
+            note(&mut self.recent, now, &record.key, invoker);
+        }
     }
 
     /// A container is gone; `ended` are the sessions that ended in the same apply.
@@ -65,8 +75,26 @@ impl Mirror {
                 self.rows.remove(&record.key);
             }
         }
-        if let Some((invoker, _)) = record.invoker.filter(|(_, session)| ended.contains(session)) {
-            self.lose(now, &record.key, invoker);
+        match record.invoker {
+            Some((invoker, session)) if ended.contains(&session) => self.lose(now, &record.key, invoker),
+            Some((invoker, _)) => note(&mut self.recent, now, &record.key, invoker),
+            None => {}
+        }
+    }
+
+    /// An invoker's session has ended: what it kept of queues is lost.
+    pub(crate) fn invoker_gone(&mut self, now: Instant, invoker: InvokerId) {
+        let mut left = Vec::new();
+        self.recent.retain(|key, recent| {
+            let before = recent.len();
+            recent.retain(|(other, _)| *other != invoker);
+            if recent.len() < before {
+                left.push(key.clone());
+            }
+            !recent.is_empty()
+        });
+        for key in left {
+            self.lose(now, &key, invoker);
         }
     }
 
@@ -76,9 +104,7 @@ impl Mirror {
     }
 
     fn lose(&mut self, now: Instant, key: &QueueKey, invoker: InvokerId) {
-        let lost = self.lost.entry(key.clone()).or_default();
-        lost.retain(|(other, _)| *other != invoker);
-        lost.push((invoker, now));
+        note(&mut self.lost, now, key, invoker);
     }
 
     /// Starts anew from other rows; what has vanished meanwhile and whose invoker's session lives no more counts as
@@ -92,6 +118,10 @@ impl Mirror {
                 .filter_map(|(_, row)| row.invoker.filter(|(_, session)| !is_live(*session)))
                 .map(|(invoker, _)| invoker)
                 .collect();
+            for (id, row) in new.rows.get_mut(key).into_iter().flatten() {
+                let before = rows.get(id).and_then(|row| row.running_since);
+                row.running_since = row.running_since.map(|since| before.unwrap_or(since));
+            }
             for invoker in gone {
                 new.lose(now, key, invoker);
             }
@@ -99,22 +129,25 @@ impl Mirror {
         for (key, lost) in std::mem::take(&mut self.lost) {
             new.lost.entry(key).or_default().extend(lost);
         }
+        new.recent = std::mem::take(&mut self.recent);
         *self = new;
     }
 
-    /// Forgets losses older than `keep`.
-    pub(crate) fn prune(&mut self, now: Instant, keep: Duration) {
-        self.lost.retain(|_, lost| {
-            lost.retain(|(_, at)| now.saturating_since(*at) < keep);
-            !lost.is_empty()
-        });
+    /// Forgets losses older than `keep`, and containers that went longer than `recent` ago.
+    pub(crate) fn prune(&mut self, now: Instant, keep: Duration, recent: Duration) {
+        forget(&mut self.lost, now, keep);
+        forget(&mut self.recent, now, recent);
     }
 
     /// What a leadership that starts now inherits.
     pub(crate) fn inheritance(&self, key: &QueueKey) -> Inheritance {
         let rows = self.rows.get(key);
         let rows = || rows.into_iter().flat_map(BTreeMap::values);
-        let expected: BTreeSet<InvokerId> = rows().filter_map(|row| Some(row.invoker?.0)).collect();
+        let recent = self.recent.get(key).into_iter().flatten();
+        let expected: BTreeSet<InvokerId> = rows()
+            .filter_map(|row| Some(row.invoker?.0))
+            .chain(recent.map(|(invoker, _)| *invoker))
+            .collect();
         let containers = rows().filter(|row| !row.warm).map(|row| row.known).collect();
         let lost = self
             .lost
@@ -139,12 +172,37 @@ impl Mirror {
             .map(|(key, _)| key)
     }
 
+    /// Since when a container of a queue runs.
+    pub(crate) fn running_since(&self, key: &QueueKey, id: ContainerId) -> Option<Instant> {
+        self.rows.get(key)?.get(&id)?.running_since
+    }
+
+    /// When the last container of a queue went, if that is not long ago.
+    pub(crate) fn left_at(&self, key: &QueueKey) -> Option<Instant> {
+        self.recent.get(key)?.iter().map(|(_, at)| *at).max()
+    }
+
     /// Containers of a queue that run, with their invokers.
     pub(crate) fn running(&self, key: &QueueKey) -> impl Iterator<Item = (ContainerId, InvokerId)> {
         let rows = self.rows.get(key).into_iter().flatten();
         rows.filter(|(_, row)| row.known.running)
             .filter_map(|(id, row)| Some((*id, row.invoker?.0)))
     }
+}
+
+type Noted = BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>;
+
+fn note(noted: &mut Noted, now: Instant, key: &QueueKey, invoker: InvokerId) {
+    let invokers = noted.entry(key.clone()).or_default();
+    invokers.retain(|(other, _)| *other != invoker);
+    invokers.push((invoker, now));
+}
+
+fn forget(noted: &mut Noted, now: Instant, keep: Duration) {
+    noted.retain(|_, invokers| {
+        invokers.retain(|(_, at)| now.saturating_since(*at) < keep);
+        !invokers.is_empty()
+    });
 }
 
 #[cfg(test)]
@@ -188,9 +246,9 @@ mod tests {
             record(8, ContainerState::Warm),
             record(9, ContainerState::Running),
         );
-        mirror.put(container(1), &running);
-        mirror.put(container(2), &warm);
-        mirror.put(container(3), &lost);
+        mirror.put(at(0), container(1), &running);
+        mirror.put(at(0), container(2), &warm);
+        mirror.put(at(0), container(3), &lost);
         mirror.remove(at(1), container(3), &lost, &BTreeSet::from([SessionId(109)]));
         let inherited = mirror.inheritance(&running.key);
         assert_eq!(inherited.expected, [InvokerId(7), InvokerId(8)]);
@@ -200,27 +258,55 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_ended_by_itself_loses_nobody_and_losses_are_forgotten() {
+    fn a_container_that_ended_by_itself_loses_nobody_but_its_invoker_is_asked_for_a_while() {
         let mut mirror = Mirror::default();
         let row = record(7, ContainerState::Running);
-        mirror.put(container(1), &row);
+        mirror.put(at(0), container(1), &row);
         assert!(mirror.knows(&row.key, container(1)) && !mirror.knows(&row.key, container(2)));
         mirror.remove(at(1), container(1), &row, &BTreeSet::new());
         assert!(!mirror.knows(&row.key, container(1)));
+        let inherited = mirror.inheritance(&row.key);
+        assert_eq!(
+            (inherited.expected, inherited.lost),
+            (vec![InvokerId(7)], Vec::new())
+        );
+        mirror.prune(at(10), Duration::from_secs(5), Duration::from_secs(9));
         assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
-        mirror.put(container(2), &row);
+    }
+
+    #[test]
+    fn losses_are_forgotten() {
+        let mut mirror = Mirror::default();
+        let row = record(7, ContainerState::Running);
+        mirror.put(at(0), container(2), &row);
         mirror.remove(at(1), container(2), &row, &BTreeSet::from([SessionId(107)]));
-        mirror.prune(at(5), Duration::from_secs(5));
+        mirror.prune(at(5), Duration::from_secs(5), Duration::from_secs(5));
         assert_eq!(mirror.inheritance(&row.key).lost, [InvokerId(7)]);
-        mirror.prune(at(6), Duration::from_secs(5));
+        mirror.prune(at(6), Duration::from_secs(5), Duration::from_secs(5));
         assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
+    }
+
+    #[test]
+    fn an_invoker_that_is_lost_takes_the_results_of_containers_along_that_went_before() {
+        let mut mirror = Mirror::default();
+        let row = record(7, ContainerState::Running);
+        mirror.put(at(0), container(1), &row);
+        mirror.remove(at(1), container(1), &row, &BTreeSet::new());
+        mirror.invoker_gone(at(2), InvokerId(8));
+        assert_eq!(mirror.inheritance(&row.key).expected, [InvokerId(7)]);
+        mirror.invoker_gone(at(2), InvokerId(7));
+        let inherited = mirror.inheritance(&row.key);
+        assert_eq!(
+            (inherited.expected, inherited.lost),
+            (Vec::new(), vec![InvokerId(7)])
+        );
     }
 
     #[test]
     fn what_vanished_unseen_with_its_session_counts_as_lost() {
         let mut mirror = Mirror::default();
-        mirror.put(container(1), &record(7, ContainerState::Running));
-        mirror.put(container(2), &record(8, ContainerState::Running));
+        mirror.put(at(0), container(1), &record(7, ContainerState::Running));
+        mirror.put(at(0), container(2), &record(8, ContainerState::Running));
         mirror.replace(at(1), Mirror::default(), |session| session == SessionId(108));
         let inherited = mirror.inheritance(&record(7, ContainerState::Running).key);
         assert_eq!(

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use whiskraft_proto::v1;
 use whiskraft_queue::{Input, Outcome};
 use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId};
 
 use crate::clock::unix_ms;
-use crate::control::registry::ControlCommand;
 use crate::creation::Wish;
-use crate::message::{PullItem, Record, Request, ResultItem};
+use crate::message::{PullItem, Record, ResultItem};
 use crate::proposals::Proposal;
 use crate::shard::actor::{QueueOutput, Shard};
 use crate::shard::local::Slot;
@@ -22,6 +20,7 @@ impl Shard {
         };
         match output {
             QueueOutput::Accept { controller, id } => {
+                self.parts.meter.accepted();
                 self.outbox.result(controller, ResultItem::Accepted(id))
             }
             QueueOutput::Reject {
@@ -29,6 +28,7 @@ impl Shard {
                 id,
                 rejection,
             } => {
+                self.parts.meter.rejected(&rejection);
                 self.outbox
                     .result(controller, ResultItem::Rejected(id, rejection));
             }
@@ -41,6 +41,15 @@ impl Shard {
                 payload,
             } => {
                 let epoch = local.epoch;
+                self.parts.meter.delivered(waited);
+                let payload = if self.unary.is_idle() {
+                    payload
+                } else {
+                    match self.deliver_unary(slot, container, id, payload) {
+                        Ok(()) => return,
+                        Err(payload) => payload,
+                    }
+                };
                 let item = PullItem::Deliver {
                     id,
                     container,
@@ -57,15 +66,22 @@ impl Shard {
                 outcome,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
+                if self.is_ticking && matches!(outcome, Outcome::Failure { .. }) {
+                    self.count_dropped(slot);
+                }
                 let record = record_of(id, outcome);
+                self.parts.meter.completed(record.status);
                 self.outbox
                     .result(controller, ResultItem::Completed { key, epoch, record });
             }
             QueueOutput::AcknowledgeInvoker { invoker, id } => {
+                self.unary.acknowledge(id);
                 self.outbox.pull(invoker, PullItem::CompletedAck(id));
             }
             QueueOutput::WithdrawAck { container } => {
-                if let Some(invoker) = local.places.get(&container) {
+                if !self.unary.is_quiet
+                    && let Some(invoker) = local.places.get(&container)
+                {
                     self.outbox.pull(*invoker, PullItem::WithdrawAck(container));
                 }
             }
@@ -78,13 +94,8 @@ impl Shard {
                 };
                 self.parts.proposals.push(proposal);
             }
-            QueueOutput::Starved => {
-                let starved = local.key.clone();
-                self.parts.neighbours.ask(starved.clone());
-                self.parts.shards.try_send_all(|| Request::Reclaim {
-                    starved: starved.clone(),
-                });
-            }
+            QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
+            QueueOutput::Starved => self.on_starved(slot),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
             QueueOutput::RemoveQueue => {
                 let proposal = Proposal::RemoveQueue {
@@ -111,8 +122,8 @@ impl Shard {
             blackbox: local.profile.blackbox,
             count,
         };
-        if !self.parts.creation.reserve(wish) {
-            // No room for the wish: the queue asks again at its next decision.
+        // Without room for the wish, or while others come first, the queue asks again at its next decision.
+        if self.must_yield(&wish.key) || !self.parts.creation.reserve(wish) {
             let revision = local.profile.revision;
             self.followups.push((
                 slot,
@@ -130,13 +141,8 @@ impl Shard {
             .queues
             .get(slot)
             .and_then(|local| local.places.get(&container).copied());
-        let Some(invoker) = place else { return };
-        let command = v1::RemoveContainer {
-            container: Some(container.into()),
-            now: false,
-        };
-        if let Err(error) = self.parts.streams.send(invoker, ControlCommand::Remove(command)) {
-            tracing::debug!(%container, %error, "removal not sent");
+        if let Some(invoker) = place {
+            self.parts.streams.remove(invoker, container, false);
         }
     }
 }

@@ -1,87 +1,327 @@
-//! Makes room in a full namespace: an idle container of one queue goes, so that another queue which has work and not
-//! one container gets a slot. Chained calls would otherwise wait for each other for ever.
+//! Makes room in a full namespace, so that a queue which has work and not one container gets a slot. Chained calls would
+//! otherwise wait for each other for ever, and few of many actions would keep all slots.
 //!
-//! A queue says once that it starves. Containers that idle a moment later count as well, so the wish is kept for a
-//! while and looked at again.
+//! The shard of a queue that starves says so, again and again while it does, to all shards here and to the schedulers
+//! that lead other queues of the namespace. Whoever leads an idle container ends it; if that does not help, containers
+//! at work end after their current activation, chosen by all in the same way from the tables (`rotation.rs`).
+//! Who gets a slot that comes free is a matter of turns: the queue that was without one the longest comes first, the
+//! others hold their wishes back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use whiskraft_proto::v1;
-use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey};
+use whiskraft_state::{ContainerState, State};
+use whiskraft_types::{ContainerId, Instant, InvokerId, NamespaceName, QueueKey};
 
-use crate::control::registry::ControlCommand;
+use crate::message::Request;
 use crate::shard::actor::Shard;
+use crate::shard::local::Slot;
+use crate::shard::rotation::{Held, victims};
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(25);
-/// Time after which a wish is dropped: somewhat longer than a starved queue keeps its activations.
-const WISH_AGE_MAX: Duration = Duration::from_millis(1500);
+/// Time after which a queue says again that it starves.
+const REPEAT: Duration = Duration::from_millis(200);
+/// Time after which a queue that has not said so again does not starve any more.
+const WISH_AGE_MAX: Duration = Duration::from_millis(500);
+/// Time that idle containers have to make room before one at work has to.
+const IDLE_FIRST: Duration = Duration::from_millis(100);
+/// Time that a container serves its queue before it has to go for another one.
+const TENURE_MIN: Duration = Duration::from_millis(500);
+/// Unserved time of a queue whose last container nobody remembers: longer than that of any other.
+const UNSERVED_LONG: Duration = Duration::from_secs(60);
+/// Time after which a container that should have gone is told again: the command may have been lost.
+const TOLD_AGE_MAX: Duration = Duration::from_secs(5);
+/// Starving queues that one shard knows of; one more has to say so again later.
+const WISHES_MAX: usize = 4096;
 
-/// Queues that starve, led by this shard or another one.
+/// A queue that starves, here or elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    heard_first: Instant,
+    heard_last: Instant,
+    /// Milliseconds since the clock's origin, below zero if before it: when it last had a container.
+    served_at: i128,
+}
+
+/// Queues that starve.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaims {
-    until: BTreeMap<QueueKey, Instant>,
+    wishes: BTreeMap<NamespaceName, BTreeMap<QueueKey, Wish>>,
+    /// Those led by this shard, and since when they starve.
+    own: BTreeMap<QueueKey, Instant>,
     next: Option<Instant>,
+    repeat: Option<Instant>,
 }
 
 impl Reclaims {
     /// When to look again.
-    pub(crate) const fn next(&self) -> Option<Instant> {
-        self.next
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.next.into_iter().chain(self.repeat).min()
+    }
+
+    fn note(&mut self, now: Instant, starved: QueueKey, unserved: Duration) {
+        let len: usize = self.wishes.values().map(BTreeMap::len).sum();
+        let queues = self.wishes.entry(starved.namespace.clone()).or_default();
+        if len >= WISHES_MAX && !queues.contains_key(&starved) {
+            return;
+        }
+        let served_at = millis(now.since_origin()) - millis(unserved);
+        let wish = queues.entry(starved).or_insert(Wish {
+            heard_first: now,
+            heard_last: now,
+            served_at,
+        });
+        (wish.heard_last, wish.served_at) = (now, served_at);
+        self.next.get_or_insert(now);
+    }
+
+    /// How many queues of a namespace were without a container for longer than this one.
+    fn ahead_of(&self, key: &QueueKey) -> usize {
+        let Some(queues) = self.wishes.get(&key.namespace) else {
+            return 0;
+        };
+        match queues.get(key) {
+            None => queues.len(),
+            Some(own) => {
+                let earlier =
+                    |(other, wish): &(&QueueKey, &Wish)| (wish.served_at, *other) < (own.served_at, key);
+                queues.iter().filter(earlier).count()
+            }
+        }
+    }
+}
+
+/// Containers that this shard has told to go.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    at: BTreeMap<ContainerId, Instant>,
+}
+
+impl Told {
+    pub(crate) fn contains(&self, container: ContainerId) -> bool {
+        self.at.contains_key(&container)
+    }
+
+    /// Forgets those that are gone, and those that have to be told again.
+    pub(crate) fn prune(&mut self, now: Instant, is_there: impl Fn(ContainerId) -> bool) {
+        self.at
+            .retain(|id, at| now.saturating_since(*at) < TOLD_AGE_MAX && is_there(*id));
     }
 }
 
 impl Shard {
-    pub(crate) fn on_reclaim(&mut self, starved: QueueKey) {
-        self.reclaims.until.insert(starved, self.now + WISH_AGE_MAX);
-        self.reclaims.next = Some(self.now);
+    /// A queue led here has work, no container, and no room in its namespace.
+    pub(crate) fn on_starved(&mut self, slot: Slot) {
+        if let Some(local) = self.queues.get(slot) {
+            self.reclaims.own.entry(local.key.clone()).or_insert(self.now);
+            let key = local.key.clone();
+            self.cry(key);
+            self.reclaims.repeat.get_or_insert(self.now + REPEAT);
+        }
     }
 
-    /// Looks for idle containers, if it is time to.
+    /// A queue starves, led by this shard or another one; `unserved` is its time without a container.
+    pub(crate) fn on_reclaim(&mut self, starved: QueueKey, unserved: Duration) {
+        self.reclaims.note(self.now, starved, unserved);
+    }
+
+    /// Whether slots that are free, or come free, are for other queues of the namespace first.
+    pub(crate) fn must_yield(&self, key: &QueueKey) -> bool {
+        let ahead = self.reclaims.ahead_of(key);
+        if ahead == 0 {
+            return false;
+        }
+        let free = self.parts.context.node.read(|state| {
+            let max = state.namespace_limits(&key.namespace).containers_over();
+            max.saturating_sub(state.namespace_counts(&key.namespace).slots())
+        });
+        usize::try_from(free).is_ok_and(|free| ahead >= free)
+    }
+
+    /// Looks for room, and says again what still starves, if it is time to.
     pub(crate) fn reclaim(&mut self) {
+        if self.reclaims.repeat.is_some_and(|repeat| repeat <= self.now) {
+            self.repeat();
+        }
         if self.reclaims.next.is_none_or(|next| next > self.now) {
             return;
         }
-        let mut until = std::mem::take(&mut self.reclaims.until);
-        until.retain(|starved, until| {
-            *until > self.now && self.is_starving(starved) && !self.make_room(starved)
+        let node = self.parts.context.node.clone();
+        self.told
+            .prune(self.now, |id| node.read(|state| state.container(id).is_some()));
+        let mut wishes = std::mem::take(&mut self.reclaims.wishes);
+        wishes.retain(|namespace, queues| {
+            let now = self.now;
+            node.read(|state| {
+                queues.retain(|key, wish| {
+                    now.saturating_since(wish.heard_last) < WISH_AGE_MAX
+                        && state.queue_counts(key).slots() == 0
+                });
+            });
+            if !queues.is_empty() && node.read(|state| state.is_namespace_throttled(namespace)) {
+                self.make_room(namespace, queues);
+            }
+            !queues.is_empty()
         });
-        self.reclaims.next = (!until.is_empty()).then(|| self.now + PAUSE);
-        self.reclaims.until = until;
+        self.reclaims.next = (!wishes.is_empty()).then(|| self.now + PAUSE);
+        self.reclaims.wishes = wishes;
     }
 
-    /// Whether the namespace is still full and the queue still without a container.
-    fn is_starving(&self, starved: &QueueKey) -> bool {
-        self.parts.context.node.read(|state| {
-            state.is_namespace_throttled(&starved.namespace) && state.queue_counts(starved).slots() == 0
-        })
+    /// Says again which queues led here starve.
+    fn repeat(&mut self) {
+        let own: Vec<QueueKey> = self.reclaims.own.keys().cloned().collect();
+        for key in own {
+            if self.is_starving(&key) {
+                self.cry(key);
+            } else {
+                self.reclaims.own.remove(&key);
+            }
+        }
+        self.reclaims.repeat = (!self.reclaims.own.is_empty()).then(|| self.now + REPEAT);
     }
 
-    /// Ends one idle container; whether there was one.
-    fn make_room(&self, starved: &QueueKey) -> bool {
-        let Some((container, invoker)) = self.idle_container(starved) else {
-            return false;
+    fn cry(&self, starved: QueueKey) {
+        let unserved = match (self.mirror.left_at(&starved), self.reclaims.own.get(&starved)) {
+            (Some(at), _) => self.now.saturating_since(at),
+            (None, Some(since)) => UNSERVED_LONG + self.now.saturating_since(*since),
+            (None, None) => UNSERVED_LONG,
         };
-        tracing::debug!(%starved, %container, "idle container makes room");
-        let command = v1::RemoveContainer {
-            container: Some(container.into()),
-            now: false,
-        };
-        self.parts
-            .streams
-            .send(invoker, ControlCommand::Remove(command))
-            .is_ok()
+        self.parts.neighbours.ask(starved.clone(), unserved);
+        self.parts.shards.try_send_all(|| Request::Reclaim {
+            starved: starved.clone(),
+            unserved,
+        });
     }
 
-    fn idle_container(&self, starved: &QueueKey) -> Option<(ContainerId, InvokerId)> {
-        let slots = self.queues.in_namespace(&starved.namespace).into_iter();
-        let idle = slots.filter_map(|slot| self.queues.get(slot)).find(|local| {
+    /// Whether a queue led here has work, no container, and no room in its namespace.
+    fn is_starving(&self, key: &QueueKey) -> bool {
+        let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
+        let waits = local.is_some_and(|local| local.queue.waiting_len() > 0);
+        waits
+            && self.parts.context.node.read(|state| {
+                state.is_namespace_throttled(&key.namespace) && state.queue_counts(key).slots() == 0
+            })
+    }
+
+    /// Ends containers led by this shard for queues that starve: idle ones first, then, for those that starve longer,
+    /// ones at work.
+    fn make_room(&mut self, namespace: &NamespaceName, starving: &BTreeMap<QueueKey, Wish>) {
+        for (container, invoker) in self.idle(namespace, starving) {
+            self.end_container(container, invoker, "idle container makes room");
+        }
+        let is_patient = |wish: &&Wish| self.now.saturating_since(wish.heard_first) >= IDLE_FIRST;
+        let wanted = starving.values().filter(is_patient).count();
+        if wanted == 0 {
+            return;
+        }
+        for (container, key, invoker) in self.chosen(namespace, wanted) {
+            let has_served = self
+                .mirror
+                .running_since(&key, container)
+                .is_some_and(|since| self.now.saturating_since(since) >= TENURE_MIN);
+            if has_served && self.queues.slot(&key).is_some() && !self.told.contains(container) {
+                self.end_container(container, invoker, "container at work makes room");
+            }
+        }
+    }
+
+    /// Tells a container to end after what runs in it, and remembers that.
+    pub(crate) fn end_container(&mut self, container: ContainerId, invoker: InvokerId, why: &'static str) {
+        if self.parts.streams.remove(invoker, container, false) {
+            tracing::debug!(%container, why, "container told to end");
+            self.told.at.insert(container, self.now);
+        }
+    }
+
+    /// One idle container for each queue that starves, as far as there are some here.
+    fn idle(
+        &self,
+        namespace: &NamespaceName,
+        starving: &BTreeMap<QueueKey, Wish>,
+    ) -> Vec<(ContainerId, InvokerId)> {
+        let slots = self.queues.in_namespace(namespace).into_iter();
+        let idle = slots.filter_map(|slot| self.queues.get(slot)).filter(|local| {
             let view = local.queue.view();
-            local.key != *starved && view.waiting == 0 && view.credits > 0
+            view.waiting == 0 && view.credits > 0 && !starving.contains_key(&local.key)
         });
-        // The queue knows how many of its containers idle, not the shard which; the invoker lets what runs finish, so
-        // a wrong guess costs time and nothing else.
-        self.mirror.running(&idle?.key).last()
+        // The queue knows how many of its containers idle, not the shard which; the invoker lets what runs finish, so a
+        // wrong guess costs time and nothing else.
+        let last = idle.filter_map(|local| self.mirror.running(&local.key).last());
+        let (told, new): (Vec<_>, Vec<_>) = last.partition(|(container, _)| self.told.contains(*container));
+        let left = starving.len().saturating_sub(told.len());
+        new.into_iter().take(left).collect()
+    }
+
+    /// The containers of a namespace that have to make room for `wanted` queues, wherever they are led. One that was
+    /// told to go here for another reason counts.
+    fn chosen(&self, namespace: &NamespaceName, wanted: usize) -> Vec<(ContainerId, QueueKey, InvokerId)> {
+        let held = self.parts.context.node.read(|state| {
+            let over = state.namespace_limits(namespace).containers_over();
+            // While it has more than it may, what comes free is for nobody.
+            (state.namespace_counts(namespace).slots() <= over).then(|| held(state, namespace))
+        });
+        let held = held.unwrap_or_default();
+        let mut chosen = victims(&held, wanted);
+        let others = held
+            .iter()
+            .filter(|held| self.told.contains(held.container) && !chosen.contains(&held.container));
+        chosen.truncate(wanted.saturating_sub(others.count()));
+        let rows = held.into_iter().filter(|held| chosen.contains(&held.container));
+        rows.filter_map(|held| Some((held.container, held.key, held.invoker?)))
+            .collect()
+    }
+}
+
+/// What holds the slots of a namespace.
+fn held(state: &State, namespace: &NamespaceName) -> Vec<Held> {
+    let rows = state.containers_in(namespace);
+    rows.filter(|(_, row)| row.state != ContainerState::Warm)
+        .map(|(container, row)| Held {
+            container,
+            key: row.key.clone(),
+            since: row.since,
+            invoker: row
+                .invoker
+                .filter(|_| row.state == ContainerState::Running)
+                .map(|(invoker, _)| invoker),
+        })
+        .collect()
+}
+
+fn millis(duration: Duration) -> i128 {
+    i128::try_from(duration.as_millis()).unwrap_or(i128::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(action: &str) -> QueueKey {
+        QueueKey {
+            namespace: "guest".parse().unwrap(),
+            action: action.parse().unwrap(),
+        }
+    }
+
+    fn at(secs: u64) -> Instant {
+        Instant::from_origin(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn who_was_without_a_container_the_longest_comes_first() {
+        let mut reclaims = Reclaims::default();
+        let (long, short, sated) = (key("guest/long"), key("guest/short"), key("guest/sated"));
+        assert_eq!(reclaims.ahead_of(&sated), 0);
+        reclaims.note(at(1), long.clone(), Duration::from_secs(9));
+        reclaims.note(at(2), short.clone(), Duration::from_secs(3));
+        assert_eq!(reclaims.ahead_of(&long), 0);
+        assert_eq!(reclaims.ahead_of(&short), 1);
+        assert_eq!(reclaims.ahead_of(&sated), 2);
+        let elsewhere = QueueKey {
+            namespace: "other".parse().unwrap(),
+            ..sated
+        };
+        assert_eq!(reclaims.ahead_of(&elsewhere), 0);
     }
 }

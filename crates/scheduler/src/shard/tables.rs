@@ -6,8 +6,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use whiskraft_proto::Message;
-use whiskraft_proto::v1;
 use whiskraft_queue::{ActionProfile, ActivationState, Input, MemoryQueue, Outcome};
 use whiskraft_raft::Batch;
 use whiskraft_state::{ContainerRecord, ContainerState, DocumentKey, Event, QueueRecord, State};
@@ -18,16 +16,20 @@ use whiskraft_types::{
 
 use crate::fence::FenceView;
 use crate::message::ResultItem;
+use crate::metrics::LeadershipEvent;
 use crate::shard::actor::Shard;
 use crate::shard::handle::shard_of;
 use crate::shard::local::{LocalQueue, Slot};
-use crate::shard::mirror::Mirror;
 use crate::shard::outputs::record_of;
 use crate::shard::parked::ParkedItem;
 
 /// Lost invokers are remembered for so many TTLs (8 s by default): longer than a leader that died with them can stay
 /// undetected.
 const LOST_TTLS: u32 = 4;
+
+/// Invokers whose container of a queue has gone are remembered for so many result graces (30 s by default): as long as
+/// they may keep a result of it through a failover and another change of leader.
+const RECENT_GRACES: u32 = 3;
 
 /// What the follower passes on.
 #[derive(Debug, Clone)]
@@ -65,11 +67,13 @@ impl Shard {
                 self.reset(&state);
             }
         }
-        let keep = self.parts.context.config.session.ttl * LOST_TTLS;
-        self.mirror.prune(self.now, keep);
+        let config = &self.parts.context.config;
+        let keep = config.session.ttl * LOST_TTLS;
+        self.mirror
+            .prune(self.now, keep, config.queue.result_grace * RECENT_GRACES);
     }
 
-    fn is_mine(&self, key: &QueueKey) -> bool {
+    pub(crate) fn is_mine(&self, key: &QueueKey) -> bool {
         shard_of(key, self.parts.shards.len()) == self.parts.index
     }
 
@@ -77,13 +81,9 @@ impl Shard {
         for session in ended {
             self.outbox.cut_session(*session);
         }
-        // Only what happens to sessions passes a leadership on; ensuring a queue begins one.
-        self.follows = batch
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::Session(..)));
         for event in &batch.events {
             if let Event::Invoker(invoker, None) = event {
+                self.mirror.invoker_gone(self.now, *invoker);
                 self.on_invoker_gone(*invoker);
             }
         }
@@ -95,6 +95,11 @@ impl Shard {
                     self.on_container(*id, record, *removed, ended);
                 }
                 Event::NamespaceThrottle(namespace, full) => self.on_namespace(namespace, *full),
+                Event::Namespace(namespace, row) => {
+                    self.note_limit(namespace);
+                    let per_minute = row.as_ref().and_then(|row| row.limits.invocations_per_minute);
+                    self.on_limits(namespace, per_minute);
+                }
                 _ => {}
             }
         }
@@ -102,6 +107,8 @@ impl Shard {
             if let Event::Queue(key, record) = event
                 && self.is_mine(key)
             {
+                // One that was led before, by whomever, may have left work behind; ensuring a new one begins from nothing.
+                self.follows = self.led.note(key, record.is_some());
                 self.on_leadership(key, record.as_ref());
             }
         }
@@ -121,13 +128,13 @@ impl Shard {
         }
     }
 
-    fn on_invoker_gone(&mut self, invoker: InvokerId) {
+    pub(crate) fn on_invoker_gone(&mut self, invoker: InvokerId) {
         for slot in self.queues.unlink(invoker) {
             self.step(slot, Input::InvokerGone { invoker });
         }
     }
 
-    fn on_container(
+    pub(crate) fn on_container(
         &mut self,
         id: ContainerId,
         record: &ContainerRecord,
@@ -135,9 +142,13 @@ impl Shard {
         ended: &BTreeSet<SessionId>,
     ) {
         if removed {
+            self.creations.end(id);
             self.mirror.remove(self.now, id, record, ended);
         } else {
-            self.mirror.put(id, record);
+            if record.state == ContainerState::Running {
+                self.count_running(id);
+            }
+            self.mirror.put(self.now, id, record);
         }
         let Some(slot) = self.queues.slot(&record.key) else {
             return;
@@ -146,6 +157,7 @@ impl Shard {
             if let Some(local) = self.queues.get_mut(slot) {
                 local.places.remove(&id);
             }
+            self.end_fetches(id);
             return self.step(slot, Input::ContainerRemoved { container: id });
         }
         let Some((invoker, _)) = record.invoker else {
@@ -166,7 +178,7 @@ impl Shard {
         self.step(slot, input);
     }
 
-    fn on_leadership(&mut self, key: &QueueKey, record: Option<&QueueRecord>) {
+    pub(crate) fn on_leadership(&mut self, key: &QueueKey, record: Option<&QueueRecord>) {
         let me = self.parts.context.node.id();
         let ended = self.dropped.max(self.parts.context.fence.view().ended);
         let mine = record.and_then(|record| {
@@ -208,6 +220,7 @@ impl Shard {
         let slot = self
             .queues
             .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+        self.refresh_rate(slot);
         let inherited = self.mirror.inheritance(key);
         tracing::info!(queue = %key, epoch = %record.epoch, invokers = inherited.expected.len(), "leadership taken");
         for known in &inherited.containers {
@@ -218,7 +231,13 @@ impl Shard {
         for invoker in &inherited.expected {
             self.queues.link(slot, *invoker);
         }
-        if self.follows || inherited != Default::default() {
+        let follows = self.follows || inherited != Default::default();
+        self.parts.meter.leadership(if follows {
+            LeadershipEvent::Taken
+        } else {
+            LeadershipEvent::Created
+        });
+        if follows {
             let expected = inherited.expected.clone();
             self.step(
                 slot,
@@ -238,6 +257,7 @@ impl Shard {
         for invoker in inherited.expected {
             self.ask_to_register(slot, invoker);
         }
+        self.note_limit(&key.namespace);
     }
 
     /// A leadership ends: whoever waits here hears where to go.
@@ -246,6 +266,10 @@ impl Shard {
             return;
         };
         tracing::info!(queue = %local.key, epoch = %local.epoch, "leadership given up");
+        self.parts.meter.leadership(match record {
+            Some(_) => LeadershipEvent::Moved,
+            None => LeadershipEvent::Removed,
+        });
         let rejection = record.map_or(Rejection::NoQueue, |record| {
             let leader = record.leader.map(|(id, _)| id);
             Rejection::NotLeader(NotLeader {
@@ -253,6 +277,7 @@ impl Shard {
                 epoch: record.epoch,
             })
         });
+        self.unary.give_up(&local.key);
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
             let is_orphan = record.is_none()
@@ -325,96 +350,15 @@ impl Shard {
             .as_ref()
             .and_then(|key| node.read(|state| state.document(key)?.limits.clone()));
         let limits: ActionLimits = limits.unwrap_or_default();
-        let body = document.and_then(|key| node.document(&key).ok().flatten());
-        let blackbox = body
-            .and_then(|(_, body)| v1::Action::decode(body).ok())
-            .is_some_and(|action| crate::creation::is_blackbox(&action.kind));
+        let blackbox = self.parts.profiles.is_blackbox(node, &key.action, revision);
         let profile = ActionProfile {
             revision,
             concurrency: limits.concurrency.max(1),
             instances: limits.instances,
             blackbox,
+            timeout: limits.timeout,
         };
         (profile, limits.memory)
-    }
-
-    /// Starts anew from the tables as they are.
-    fn reset(&mut self, state: &State) {
-        self.follows = true;
-        // A session newer than these tables is not ended but unknown.
-        let newest = state.revision();
-        let cut = self
-            .outbox
-            .cut_ended(|session| session.0 <= newest.0 && state.session(session).is_none());
-        cut.into_iter().for_each(|invoker| self.disconnect(invoker));
-        let mut mirror = Mirror::default();
-        for (id, record) in state.containers().filter(|(_, record)| self.is_mine(&record.key)) {
-            mirror.put(id, record);
-        }
-        self.mirror
-            .replace(self.now, mirror, |session| state.session(session).is_some());
-        let full: BTreeSet<_> = state
-            .snapshot_of(whiskraft_state::TableKind::Throttles)
-            .filter_map(|event| match event {
-                Event::NamespaceThrottle(namespace, true) => Some(namespace),
-                _ => None,
-            })
-            .collect();
-        self.full = full;
-        let mut keys: BTreeSet<QueueKey> = self.queues.iter().map(|local| local.key.clone()).collect();
-        keys.extend(
-            self.own
-                .iter()
-                .flat_map(|session| state.queues_of(*session))
-                .map(|(key, _)| key.clone()),
-        );
-        keys.retain(|key| self.is_mine(key));
-        for key in &keys {
-            self.on_leadership(key, state.queue(key));
-        }
-        for slot in self.queues.slots() {
-            self.reset_queue(slot, state);
-        }
-        let parked = self.parked.take_all();
-        self.replay(parked);
-    }
-
-    /// Tells a queue that lived through the gap what it may have missed.
-    fn reset_queue(&mut self, slot: Slot, state: &State) {
-        let Some(local) = self.queues.get(slot) else {
-            return;
-        };
-        let key = local.key.clone();
-        let places: Vec<_> = local
-            .places
-            .iter()
-            .map(|(container, invoker)| (*container, *invoker))
-            .collect();
-        let gone: BTreeSet<InvokerId> = places
-            .iter()
-            .map(|(_, invoker)| *invoker)
-            .filter(|invoker| state.invoker(*invoker).is_none())
-            .collect();
-        for invoker in gone {
-            self.step(slot, Input::InvokerGone { invoker });
-        }
-        for (container, _) in places
-            .into_iter()
-            .filter(|(id, _)| state.container(*id).is_none())
-        {
-            if let Some(local) = self.queues.get_mut(slot) {
-                local.places.remove(&container);
-            }
-            self.step(slot, Input::ContainerRemoved { container });
-        }
-        let rows: Vec<_> = state
-            .containers_of(&key)
-            .map(|(id, record)| (id, record.clone()))
-            .collect();
-        for (id, record) in rows {
-            self.on_container(id, &record, false, &BTreeSet::new());
-        }
-        self.step(slot, Input::NamespaceFull(self.full.contains(&key.namespace)));
     }
 }
 

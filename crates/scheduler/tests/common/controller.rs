@@ -77,6 +77,23 @@ impl Controller {
             .unwrap();
     }
 
+    /// Offers many new activations in one frame.
+    pub async fn offer(&self, leadership: &v1::QueueLeadership, ids: std::ops::Range<u32>) {
+        let submission = |number: u32| v1::Submission {
+            id: [[0; 12].as_slice(), &number.to_be_bytes()].concat().into(),
+            key: leadership.key.clone(),
+            epoch: leadership.epoch,
+            attempt: 1,
+            payload: "{}".into(),
+            ..Default::default()
+        };
+        let frame = v1::SubmitFrame {
+            submissions: ids.map(submission).collect(),
+            ..Default::default()
+        };
+        self.frames.send(frame).await.unwrap();
+    }
+
     pub async fn confirm(&self, number: u8) {
         let received = vec![id(number).to_vec().into()];
         self.frames

@@ -344,6 +344,7 @@ impl Invoker {
     /// Runs an activation: its result is its payload.
     pub async fn complete(&self, scheduler: u64, key: &v1::QueueKey, deliver: &v1::Deliver, credits: u32) {
         let completed = v1::Completed {
+            run_us: 1000,
             container: deliver.container,
             key: Some(key.clone()),
             epoch: deliver.epoch,

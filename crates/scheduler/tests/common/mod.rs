@@ -223,6 +223,7 @@ impl Cluster {
         let request = v1::PutNamespaceRequest {
             name: name.to_owned(),
             containers,
+            ..Default::default()
         };
         let mut client = DocumentsClient::new(self.channel(self.any()).await);
         let outcome = client.put_namespace(request).await.unwrap().into_inner().outcome;

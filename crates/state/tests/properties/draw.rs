@@ -59,7 +59,7 @@ pub(crate) fn opening() -> Vec<Command> {
     let actions = (0..2).map(|name| put_document(name, None, vec![], None));
     let limits = [Command::PutNamespace {
         name: namespace(0),
-        limits: NamespaceLimits { containers: 4 },
+        limits: NamespaceLimits::containers(4),
     }];
     members
         .chain(schedulers)
@@ -107,7 +107,8 @@ impl Draw {
             21..22 => Command::CloseSession {
                 session: self.session(state),
             },
-            22..36 => Command::EnsureQueue(EnsureQueue { key: queue(a, b) }),
+            22..34 => Command::EnsureQueue(EnsureQueue { key: queue(a, b) }),
+            34..36 => self.move_queues(state),
             36..39 => Command::RemoveQueue {
                 key: queue(a, b),
                 epoch: self.epoch(state),
@@ -135,9 +136,7 @@ impl Draw {
             },
             87..90 => Command::PutNamespace {
                 name: namespace(a),
-                limits: NamespaceLimits {
-                    containers: u32::from(b % 8),
-                },
+                limits: self.limits(),
             },
             90..91 => Command::DeleteNamespace { name: namespace(a) },
             91..94 => self.put_document(state),
@@ -149,6 +148,32 @@ impl Draw {
             _ => Command::SweepBlobs {
                 before: LogRevision(state.revision().0.saturating_sub(u64::from(a % 16))),
             },
+        }
+    }
+
+    /// Every queue of a session, some of them in an older epoch, and one that it may not lead.
+    fn move_queues(self, state: &State) -> Command {
+        let session = self.session(state);
+        let led = state.queues_of(session).map(|(key, row)| (key, row.epoch.0));
+        let other = queue(self.b, self.c);
+        let stray = state.queue(&other).map(|row| (&other, row.epoch.0));
+        let late = |nth: usize| u64::from(nth % 4 == usize::from(self.c % 4));
+        let queues = led.chain(stray).enumerate();
+        Command::MoveQueues {
+            session,
+            queues: queues
+                .map(|(nth, (key, epoch))| (key.clone(), Epoch(epoch.saturating_sub(late(nth)))))
+                .collect(),
+        }
+    }
+
+    fn limits(self) -> NamespaceLimits {
+        let wild = |usual, edge| if self.is_wild() { edge } else { usual };
+        NamespaceLimits {
+            containers: u32::from(self.b % 8),
+            over_provision_percent: wild(100 + 25 * u32::from(self.c % 5), 99 + 902 * u32::from(self.c % 2)),
+            invocations_per_minute: self.c.is_multiple_of(3).then_some(u32::from(self.c)),
+            weight: wild(1 + u32::from(self.a), 10_001 * u32::from(self.a % 2)),
         }
     }
 

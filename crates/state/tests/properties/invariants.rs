@@ -52,13 +52,30 @@ fn slots_by<K: Ord>(state: &State, by: impl Fn(&QueueKey) -> K) -> BTreeMap<K, u
     slots
 }
 
+/// Queues of a namespace that had nothing and have exactly one slot now.
+fn queues_with_a_first_container(before: &State, after: &State, name: &NamespaceName) -> u32 {
+    let was = slots_by(before, QueueKey::clone);
+    let is = slots_by(after, QueueKey::clone);
+    let is_first =
+        |(key, slots): &(&QueueKey, &u32)| key.namespace == *name && **slots == 1 && !was.contains_key(*key);
+    is.iter().filter(is_first).count() as u32
+}
+
 fn invariant_slots_grow_only_within_limits(before: &State, after: &State) {
     let was = slots_by(before, |key| key.namespace.clone());
     for (name, is) in slots_by(after, |key| key.namespace.clone()) {
-        let limit = after.namespace_limits(&name).containers;
+        let (limits, was) = (
+            after.namespace_limits(&name),
+            was.get(&name).copied().unwrap_or(0),
+        );
         assert!(
-            is <= limit.max(was.get(&name).copied().unwrap_or(0)),
-            "namespace {name} has {is} slots of {limit}"
+            is <= limits.containers_over().max(was),
+            "namespace {name} has {is} slots of {limits:?}"
+        );
+        let first = queues_with_a_first_container(before, after, &name);
+        assert!(
+            is <= limits.containers.max(was) + first,
+            "namespace {name} has {is} slots of {limits:?}, {first} of them first ones"
         );
     }
     let was = slots_by(before, QueueKey::clone);
@@ -208,6 +225,9 @@ fn recount(state: &State, is_counted: impl Fn(&QueueKey) -> bool) -> Counts {
             ContainerState::Running => counts.running += 1,
             ContainerState::Warm => counts.warm += 1,
         }
+        if holds_slot(row.state) {
+            counts.memory = counts.memory.saturating_add(row.memory);
+        }
     }
     counts
 }
@@ -274,7 +294,7 @@ fn invariant_ranges_equal_scans(after: &State) {
 fn invariant_throttle_follows_from_counts(after: &State) {
     for name in names(after) {
         let slots = recount(after, |key| key.namespace == *name).slots();
-        let is_full = slots >= after.namespace_limits(name).containers;
+        let is_full = slots >= after.namespace_limits(name).containers_over();
         assert_eq!(
             after.is_namespace_throttled(name),
             is_full,

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use whiskraft_state::{Applied, Command, Effect, Event, Grant, Refusal, Response, State};
-use whiskraft_types::LogRevision;
+use whiskraft_types::{LogRevision, QueueKey};
 
 /// Commands of one run at most, after those that bring the cluster to life.
 const LEN_MAX: usize = 120;
@@ -162,11 +162,20 @@ fn happenings(before: &State, applied: &Applied) -> Vec<&'static str> {
         Response::Refused(Refusal::NotFound) => "not found",
         Response::Refused(Refusal::Invalid { .. }) => "invalid",
     };
+    let ends_a_session = applied
+        .events
+        .iter()
+        .any(|event| matches!(event, Event::Session(_, None)));
+    let is_full = |key: &QueueKey| {
+        let limit = before.namespace_limits(&key.namespace).containers;
+        before.namespace_counts(&key.namespace).slots() >= limit
+    };
     let event = |event: &Event| match event {
         Event::Queue(key, Some(row)) => match before.queue(key).map(|old| old.leader) {
             Some(None) => Some("orphan adopted"),
             Some(old) if old != row.leader && row.leader.is_none() => Some("orphan"),
-            Some(old) if old != row.leader => Some("leader changed"),
+            Some(old) if old != row.leader && ends_a_session => Some("leader changed"),
+            Some(old) if old != row.leader => Some("moved"),
             Some(_) | None => None,
         },
         Event::Container {
@@ -174,6 +183,12 @@ fn happenings(before: &State, applied: &Applied) -> Vec<&'static str> {
             removed: false,
             ..
         } if record.resumes.is_some() => Some("resumed"),
+        Event::Container {
+            record,
+            before: None,
+            removed: false,
+            ..
+        } if is_full(&record.key) => Some("excess"),
         Event::Container {
             record,
             removed: true,
@@ -229,6 +244,8 @@ fn draws_reach_what_is_hard_to_reach() {
         "orphan",
         "orphan adopted",
         "leader changed",
+        "moved",
+        "excess",
         "resumed",
         "unplaced gone",
         "throttled",

@@ -11,8 +11,8 @@ use whiskraft_state::{
     PutDocument, QueueRecord, Refusal, Response, SessionOwner, SessionRecord, State,
 };
 use whiskraft_types::{
-    ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceName, QueueKey, Revision, SchedulerId,
-    SessionId,
+    ByteSize, ContainerId, Epoch, InvokerId, LogRevision, NamespaceLimits, NamespaceName, QueueKey, Revision,
+    SchedulerId, SessionId,
 };
 
 /// What a command should be answered.
@@ -117,6 +117,7 @@ impl Model {
                 self.in_epoch(key, *epoch)?;
                 self.queues.remove(key);
             }
+            Command::MoveQueues { session, queues } => return self.move_queues(*session, queues, state),
             Command::SetActionThrottle {
                 key,
                 epoch,
@@ -141,6 +142,9 @@ impl Model {
                 }
             }
             Command::PutNamespace { name, limits } => {
+                if !are_sound(limits) {
+                    return Err(Refused::Invalid);
+                }
                 self.namespaces.insert(
                     name.clone(),
                     NamespaceRecord {
@@ -308,6 +312,25 @@ impl Model {
         }))
     }
 
+    fn move_queues(&mut self, from: SessionId, queues: &[(QueueKey, Epoch)], state: &State) -> Answer {
+        let mut others = self.candidates();
+        others.retain(|(_, session)| *session != from);
+        if others.is_empty() {
+            return Err(Refused::Exactly(Refusal::NoScheduler));
+        }
+        for (key, epoch) in queues {
+            let moving = self
+                .queues
+                .get_mut(key)
+                .filter(|row| (row.epoch, row.leader.map(|(_, session)| session)) == (*epoch, Some(from)));
+            if let Some(row) = moving {
+                row.leader = choice(&others, key, state);
+                (row.epoch, row.throttled) = (Epoch(self.revision), false);
+            }
+        }
+        Ok(Response::Done)
+    }
+
     fn in_epoch(&mut self, key: &QueueKey, epoch: Epoch) -> Result<&mut QueueRecord, Refused> {
         let current = self.queues.get(key).map(|row| row.epoch).unwrap_or_default();
         let stale = Refused::Exactly(Refusal::StaleEpoch { current });
@@ -415,6 +438,12 @@ impl Model {
                 .and_modify(|row| row.touched = LogRevision(self.revision));
         }
     }
+}
+
+fn are_sound(limits: &NamespaceLimits) -> bool {
+    (1..=10_000).contains(&limits.weight)
+        && (100..=1000).contains(&limits.over_provision_percent)
+        && limits.invocations_per_minute != Some(0)
 }
 
 /// The leader that the state chose, if it was free to; nobody without candidates.

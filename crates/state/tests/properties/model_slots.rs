@@ -3,7 +3,7 @@
 use whiskraft_state::{
     ContainerRecord, ContainerState, DocumentKey, Grant, GrantedContainer, QueueRecord, Response, SlotRequest,
 };
-use whiskraft_types::{ContainerId, LogRevision, SessionId};
+use whiskraft_types::{ContainerId, LogRevision, NamespaceLimits, SessionId};
 
 use crate::model::{Answer, Model, Refused};
 
@@ -55,10 +55,14 @@ impl Model {
     /// Takes one slot if every limit allows it, a paused container first.
     fn reserve_slot(&mut self, id: ContainerId, request: &SlotRequest) -> Option<()> {
         let key = &request.key;
-        let in_namespace = self
-            .namespaces
-            .get(&key.namespace)
-            .map_or(30, |row| row.limits.containers);
+        let (in_namespace, over) = self.namespaces.get(&key.namespace).map_or((30, 30), |row| {
+            let NamespaceLimits {
+                containers,
+                over_provision_percent,
+                ..
+            } = row.limits;
+            (containers, (containers * over_provision_percent).div_ceil(100))
+        });
         let document = &self.documents[&DocumentKey::action(&key.action).unwrap()];
         let in_action = [request.instances, document.limits.as_ref().unwrap().instances];
         let holds = |row: &ContainerRecord| row.state != ContainerState::Warm;
@@ -71,7 +75,8 @@ impl Model {
             .values()
             .filter(|row| holds(row) && row.key == *key)
             .count() as u32;
-        let has_room = (of_namespace.count() as u32) < in_namespace
+        let of_namespace = of_namespace.count() as u32;
+        let has_room = (of_namespace < in_namespace || (of_queue == 0 && of_namespace < over))
             && in_action.into_iter().flatten().all(|limit| of_queue < limit);
         if !has_room {
             return None;

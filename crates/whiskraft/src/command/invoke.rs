@@ -14,6 +14,7 @@ use whiskraft_client::{
 use whiskraft_types::{ActionName, ActivationStatus, Rejection};
 
 use super::activation::record_json;
+use super::notice::{Obstacle, with_notice};
 use super::{action_failure, connect};
 use crate::arguments::{pairs, parse_pair, payload};
 use crate::cli::ClientArgs;
@@ -30,7 +31,7 @@ Examples:
   whiskraft invoke hello -p name=Ada              # the action guest/hello; prints its result
   whiskraft invoke examples/hello.py -p name=Ada  # stores the file as guest/hello if it changed, then runs it
   whiskraft invoke /whisk.system/echo --param-file - < arguments.json
-  whiskraft invoke hello --no-wait                # prints the activation id; see `whiskraft activation get`
+  whiskraft invoke hello --no-wait                # prints the activation id; see `whiskraft activation get` and `explain`
   Many invocations with a report (and --json for scripts); {i} is the number of the invocation, {id} its id:
   whiskraft invoke hello --repeat 2000 --concurrency 16 -p 'name=Ada {i}' --expect 'greeting=Hello, Ada {i}!'
   whiskraft invoke hello --repeat 6000 --rate 200 --concurrency 64 --records runs.ndjson";
@@ -108,19 +109,22 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
     if let Some(repeat) = args.run.repeat {
         return run_many(&client, args, config, action, repeat, payload).await;
     }
+    // Known beforehand, so that it can be asked for while it waits.
+    let id = Client::draw_id();
     let options = InvokeOptions {
         deadline: args.timeout,
+        id: Some(id),
         ..InvokeOptions::default()
     };
     if args.no_wait {
         let invocation = client.submit(&config.namespace, &action, payload, options).await;
-        output::line(invocation.map_err(invoke_failure)?.id());
+        output::line(invocation.map_err(|error| invoke_failure(error, None))?.id());
         return Ok(());
     }
-    let record = client
-        .invoke(&config.namespace, &action, payload, options)
+    let call = client.invoke(&config.namespace, &action, payload, options);
+    let record = with_notice(&client, &config.namespace, id, call)
         .await
-        .map_err(invoke_failure)?;
+        .map_err(|(error, obstacle)| invoke_failure(error, obstacle))?;
     show(&record, args.json)
 }
 
@@ -244,13 +248,14 @@ fn create(path: &Path) -> Result<File, Failure> {
     })
 }
 
-fn invoke_failure(error: InvokeError) -> Failure {
+/// The failure of an invocation; `obstacle` is what kept it from running.
+fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
     let exit = match &error {
         InvokeError::Payload(_) => Exit::Usage,
         InvokeError::NotAccepted { .. } => Exit::Unreachable,
         _ => Exit::Failed,
     };
-    let advice = match &error {
+    let mut advice = match &error {
         InvokeError::Rejected {
             rejection: Rejection::NoAction { action },
             ..
@@ -258,10 +263,13 @@ fn invoke_failure(error: InvokeError) -> Failure {
             "list what there is with `whiskraft action list`, or store it: whiskraft action put {action} FILE"
         )),
         InvokeError::Deadline { id, .. } => Some(format!(
-            "it goes on; ask for it with `whiskraft activation get {id}`, or raise --timeout"
+            "it goes on; ask for it with `whiskraft activation get {id}`, see `whiskraft explain {id}`, or raise --timeout"
         )),
         _ => None,
     };
+    if let Some(Obstacle { text, .. }) = obstacle {
+        advice = Some(advice.map_or_else(|| text.clone(), |advice| format!("{text}\n{advice}")));
+    }
     let failure = Failure::new(exit, "the activation did not end with a result").caused_by(error);
     match advice {
         Some(advice) => failure.advise(advice),

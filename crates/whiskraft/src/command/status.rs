@@ -3,26 +3,20 @@
 //! Any scheduler knows the members, invokers and containers; how many activations wait in a queue is known to its
 //! leader only. So every member is asked, and the answers are put together.
 
-use std::time::Duration;
-
 use clap::Args;
 use whiskraft_client::Client;
 
+use super::look::{LookArgs, look_again};
 use super::{call_failure, connect};
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::output;
-use crate::signals::Signals;
-use crate::units::parse_duration;
 
 mod overview;
 mod tables;
 
 use overview::Overview;
-
-/// Clears a terminal and puts the cursor at its top.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Shown below the help of this command.
 pub(crate) const EXAMPLES: &str = "\
@@ -35,15 +29,8 @@ Examples:
 /// Arguments of `whiskraft status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Show it again and again
-    #[arg(long, short = 'w')]
-    watch: bool,
-    /// Time between two looks
-    #[arg(long, value_name = "TIME", default_value = "1s", requires = "watch", value_parser = parse_duration)]
-    interval: Duration,
+    #[command(flatten)]
+    look: LookArgs,
     #[command(flatten)]
     pub(crate) client: ClientArgs,
 }
@@ -54,29 +41,15 @@ pub(crate) struct StatusArgs {
 /// If no scheduler answers.
 pub(crate) async fn run(args: StatusArgs, config: &Config) -> Result<(), Failure> {
     let client = connect(config).await?;
-    if !args.watch {
-        return show(&look(&client).await?, args.json);
-    }
-    let mut signals = Signals::install()?;
-    loop {
-        tokio::select! {
-            overview = look(&client) => match overview {
-                Ok(overview) => {
-                    if !args.json {
-                        output::bytes(CLEAR.as_bytes());
-                    }
-                    show(&overview, args.json)?;
-                }
-                // A cluster that is electing a leader answers again soon; keep watching.
-                Err(failure) => eprintln!("{failure}"),
-            },
-            _ = signals.next() => return Ok(()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(args.interval) => {}
-            _ = signals.next() => return Ok(()),
-        }
-    }
+    look_again(&args.look, async || {
+        let overview = look(&client).await?;
+        Ok(if args.look.json {
+            output::json_text(&serde_json::to_value(&overview).expect("the overview is plain data"))
+        } else {
+            tables::render(&overview)
+        })
+    })
+    .await
 }
 
 /// Asks every scheduler; one answer is enough for a view of the cluster.
@@ -88,13 +61,4 @@ async fn look(client: &Client) -> Result<Overview, Failure> {
         .into_iter()
         .filter_map(|(_, answer)| answer.ok());
     Ok(Overview::new(first, answers.collect()))
-}
-
-fn show(overview: &Overview, json: bool) -> Result<(), Failure> {
-    if json {
-        output::json(&serde_json::to_value(overview).expect("the overview is plain data"));
-    } else {
-        output::line(tables::render(overview));
-    }
-    Ok(())
 }

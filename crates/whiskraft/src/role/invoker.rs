@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use whiskraft_invoker::backend::Backend;
+use whiskraft_invoker::backend::faults::FaultyBackend;
 use whiskraft_invoker::backend::process::ProcessBackend;
 use whiskraft_invoker::backend::simulated::SimulatedBackend;
 use whiskraft_invoker::{Invoker, StartError, StopReason};
@@ -47,6 +48,9 @@ pub(crate) struct InvokerArgs {
     /// What actions may require of their host
     #[arg(long, value_name = "TAG,…", value_delimiter = ',')]
     tags: Option<Vec<String>>,
+    /// Where to serve /metrics, /healthz and /ping over HTTP [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
 }
 
 impl InvokerArgs {
@@ -60,6 +64,7 @@ impl InvokerArgs {
         flags.set("backend.process.root", self.work_dir.as_ref());
         flags.set("invoker.zone", self.zone.as_ref());
         flags.set("invoker.tags", self.tags.as_ref());
+        flags.set("invoker.metrics-listen", self.metrics_listen.as_ref());
         flags
     }
 }
@@ -105,7 +110,7 @@ pub(crate) async fn start(config: Config) -> Result<Invoker, Failure> {
     Invoker::start(invoker, backend).await.map_err(|error| {
         let exit = match error {
             StartError::Setting { .. } => Exit::Usage,
-            StartError::Session(_) => Exit::Refused,
+            StartError::Session(_) | StartError::Listen { .. } => Exit::Refused,
         };
         Failure::new(exit, "the invoker did not start").caused_by(error)
     })
@@ -130,7 +135,10 @@ async fn make_backend(
     memory: ByteSize,
 ) -> Result<Arc<dyn Backend>, Failure> {
     match section.kind {
-        BackendKind::Simulated => Ok(SimulatedBackend::new((&section.simulated).into(), Some(memory))),
+        BackendKind::Simulated => {
+            let backend = SimulatedBackend::new((&section.simulated).into(), Some(memory));
+            Ok(FaultyBackend::wrap(backend, (&section.simulated).into()))
+        }
         BackendKind::Process => match ProcessBackend::start(id, section.process.clone()).await {
             Ok(backend) => Ok(backend),
             Err(error) => Err(

@@ -149,3 +149,22 @@ async fn paused_and_removed_containers_run_nothing() {
         (vec!["two".to_owned()], Vec::new())
     );
 }
+
+#[tokio::test]
+async fn arguments_choose_the_length_of_the_run() {
+    let backend = SimulatedBackend::new(
+        Behaviour {
+            run: LONG,
+            ..Behaviour::default()
+        },
+        None,
+    );
+    let instance = backend.create(spec(1)).await.unwrap();
+    let request = RunRequest {
+        payload: Bytes::from_static(b"{\"sleep_ms\": 0.3}"),
+        ..run("one", LONG)
+    };
+    let ended = ended(backend.run(instance, request).await);
+    assert!(ended.took >= Duration::from_micros(300));
+    assert_eq!(ended.status, ActivationStatus::Success);
+}

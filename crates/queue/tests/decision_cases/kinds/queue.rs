@@ -43,6 +43,7 @@ impl Rig {
             concurrency: 1,
             instances: None,
             blackbox: false,
+            timeout: Duration::from_secs(60),
         };
         let queue = MemoryQueue::new(key, Epoch(1), action, Arc::new(settings), Instant::ORIGIN);
         Self {
@@ -71,6 +72,7 @@ impl Rig {
             controller: ControllerId([1; 16]),
             id,
             attempt: 1,
+            waited: Duration::ZERO,
             payload: (),
         });
     }
@@ -96,6 +98,7 @@ impl Rig {
     fn tick(&mut self) {
         self.tell(Input::Tick(NamespaceCounts {
             limit: 10,
+            limit_over: 10,
             running: 0,
             in_progress: 0,
         }));

@@ -28,6 +28,11 @@ impl Engine {
         })
     }
 
+    /// An empty engine: no other process can have left anything.
+    pub(crate) fn open_read_only(dir: &Path, lock: DirLock) -> io::Result<Self> {
+        Self::open(dir, lock)
+    }
+
     /// Writes all or nothing; readable when it returns.
     #[expect(clippy::unnecessary_wraps, reason = "the signature of the engine on disk")]
     pub(crate) fn write(&self, writes: Vec<Write>) -> io::Result<()> {

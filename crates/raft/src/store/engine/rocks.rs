@@ -106,6 +106,15 @@ impl Engine {
         Ok(Self { db, _lock: lock })
     }
 
+    /// Opens the database of a node that is stopped, and changes nothing in it.
+    pub(crate) fn open_read_only(dir: &Path, lock: DirLock) -> io::Result<Self> {
+        let mut options = options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let db = DB::open_cf_descriptors_read_only(&options, dir, families(), false).map_err(failed)?;
+        Ok(Self { db, _lock: lock })
+    }
+
     fn family(&self, table: Table) -> io::Result<&ColumnFamily> {
         self.db.cf_handle(table.name()).ok_or_else(|| {
             io::Error::new(

@@ -6,6 +6,8 @@ use serde::Serialize;
 use whiskraft_client::{NodeStatus, QueueStatus, Status};
 use whiskraft_types::{QueueKey, SchedulerId};
 
+use super::super::shown::{Containers, Queue};
+
 /// The cluster as its members describe it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Overview {
@@ -13,12 +15,25 @@ pub(super) struct Overview {
     /// Raft leader by the newest term anybody reported.
     pub(super) leader: Option<u64>,
     pub(super) term: u64,
+    pub(super) quorum: Quorum,
     pub(super) nodes: Vec<Node>,
     pub(super) queues: Vec<Queue>,
     pub(super) queues_total: u64,
     pub(super) invokers: Vec<Invoker>,
     pub(super) containers: Containers,
     pub(super) sessions: u64,
+}
+
+/// Whether the schedulers that answered can decide anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Quorum {
+    /// A majority of the voters answered.
+    pub(super) answered: bool,
+    /// Voters that answered.
+    pub(super) voters_answered: usize,
+    pub(super) voters: usize,
+    /// Who has applied most of the log: the tables are as it knows them.
+    pub(super) tables_of: u64,
 }
 
 /// A scheduler; what it alone knows is `None` if it did not answer.
@@ -47,24 +62,6 @@ pub(super) struct Node {
     pub(super) version: String,
 }
 
-/// A queue; `state` is empty and the counts are zero if its leader did not answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Queue {
-    pub(super) namespace: String,
-    pub(super) action: String,
-    pub(super) leader: Option<u64>,
-    pub(super) epoch: u64,
-    pub(super) revision: u64,
-    pub(super) state: String,
-    pub(super) waiting: u64,
-    pub(super) delivered: u64,
-    pub(super) started: u64,
-    pub(super) held_back: u64,
-    pub(super) containers: Containers,
-    pub(super) duration_avg_ms: Option<f64>,
-    pub(super) oldest_ms: u64,
-}
-
 /// An invoker.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Invoker {
@@ -75,14 +72,6 @@ pub(super) struct Invoker {
     pub(super) memory_busy_bytes: u64,
     pub(super) zone: String,
     pub(super) tags: Vec<String>,
-}
-
-/// Containers by the part of their life they are in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Containers {
-    pub(super) in_progress: u64,
-    pub(super) running: u64,
-    pub(super) warm: u64,
 }
 
 impl Overview {
@@ -112,6 +101,7 @@ impl Overview {
             cluster: newest.cluster_id.clone(),
             leader: leader.map(|id| id.0),
             term,
+            quorum: Quorum::new(newest, &answers),
             nodes: newest
                 .nodes
                 .iter()
@@ -122,6 +112,22 @@ impl Overview {
             invokers: newest.invokers.iter().map(Invoker::new).collect(),
             containers,
             sessions: newest.sessions,
+        }
+    }
+}
+
+impl Quorum {
+    fn new(newest: &Status, answers: &BTreeMap<SchedulerId, Status>) -> Self {
+        let voters = newest.nodes.iter().filter(|node| node.voter);
+        let answered = voters
+            .clone()
+            .filter(|node| answers.contains_key(&node.member.scheduler));
+        let (voters, voters_answered) = (voters.count(), answered.count());
+        Self {
+            answered: voters_answered * 2 > voters,
+            voters_answered,
+            voters,
+            tables_of: newest.scheduler.0,
         }
     }
 }
@@ -183,30 +189,6 @@ impl Node {
     }
 }
 
-impl Queue {
-    fn new(status: &QueueStatus) -> Self {
-        Self {
-            namespace: status.queue.key.namespace.to_string(),
-            action: status.queue.key.action.to_string(),
-            leader: status.queue.leader.map(|id| id.0),
-            epoch: status.queue.epoch.0,
-            revision: status.queue.revision.0,
-            state: status.state.clone(),
-            waiting: status.waiting,
-            delivered: status.delivered,
-            started: status.started,
-            held_back: status.held_back,
-            containers: Containers {
-                in_progress: status.containers_in_progress.into(),
-                running: status.containers_running.into(),
-                warm: status.containers_warm.into(),
-            },
-            duration_avg_ms: status.duration_avg.map(|average| average.as_secs_f64() * 1000.0),
-            oldest_ms: u64::try_from(status.oldest.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
 impl Invoker {
     fn new(invoker: &whiskraft_client::watch::Invoker) -> Self {
         Self {
@@ -223,40 +205,12 @@ impl Invoker {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
-
     use whiskraft_client::RaftStatus;
     use whiskraft_client::watch::Member;
-    use whiskraft_types::{ByteSize, Epoch, InvokerId, Revision, SessionId};
+    use whiskraft_types::{ByteSize, InvokerId, SessionId};
 
+    use super::super::super::shown::tests::queue;
     use super::*;
-
-    fn queue(leader: u64, epoch: u64, waiting: u64) -> QueueStatus {
-        let key = QueueKey {
-            namespace: "guest".parse().unwrap(),
-            action: "guest/hello".parse().unwrap(),
-        };
-        let (leader, epoch) = (Some(SchedulerId(leader)), Epoch(epoch));
-        QueueStatus {
-            queue: whiskraft_client::watch::Queue {
-                key,
-                leader,
-                epoch,
-                revision: Revision(4),
-                removed: false,
-            },
-            state: String::new(),
-            waiting,
-            delivered: 0,
-            started: 0,
-            held_back: 0,
-            containers_in_progress: 0,
-            containers_running: 0,
-            containers_warm: 0,
-            duration_avg: Some(Duration::from_millis(3)),
-            oldest: Duration::ZERO,
-        }
-    }
 
     /// The answer of scheduler `id` of three, of which the third cannot be reached.
     pub(in super::super) fn status(id: u64, term: u64, leader: u64, queues: Vec<QueueStatus>) -> Status {
@@ -344,5 +298,13 @@ pub(super) mod tests {
             (node.id, node.answered, node.reachable, node.role),
             (3, false, false, None)
         );
+    }
+
+    #[test]
+    fn a_minority_is_told_from_a_quorum() {
+        let quorum = overview().quorum;
+        assert!(quorum.answered && (quorum.voters_answered, quorum.voters) == (2, 3));
+        let alone = Overview::new(status(1, 5, 2, vec![]), vec![]).quorum;
+        assert!(!alone.answered && alone.tables_of == 1);
     }
 }

@@ -2,7 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
-use super::overview::{Invoker, Node, Overview, Queue};
+use super::super::shown::Queue;
+use super::overview::{Invoker, Node, Overview};
 use crate::units::show_ms;
 
 /// Rows of a table shown at most; more do not fit a terminal, and `--json` has them.
@@ -17,14 +18,8 @@ pub(super) fn render(overview: &Overview) -> String {
         containers,
         ..
     } = overview;
-    let leader = overview
-        .leader
-        .map_or_else(|| "none".to_owned(), |id| id.to_string());
     let mut parts = vec![
-        format!(
-            "cluster {}   raft leader {leader}, term {}",
-            overview.cluster, overview.term
-        ),
+        header(overview),
         section(
             "SCHEDULER, ROLE, TERM, APPLIED, QUEUES, SESSION, CLIENT, PEER, ZONE, VERSION",
             nodes.iter().map(node_row).collect(),
@@ -39,7 +34,7 @@ pub(super) fn render(overview: &Overview) -> String {
     }
     if !queues.is_empty() {
         parts.push(section(
-            "QUEUE, LEADER, EPOCH, STATE, WAITING, DELIVERED, STARTED, CONTAINERS, AVERAGE",
+            "QUEUE, LEADER, EPOCH, STATE, WAITING, DELIVERED, STARTED, CONTAINERS, AVERAGE, WAITS FOR",
             queues.iter().map(queue_row).collect(),
         ));
     }
@@ -48,6 +43,27 @@ pub(super) fn render(overview: &Overview) -> String {
         overview.queues_total, containers.in_progress, containers.running, containers.warm, overview.sessions
     ));
     parts.join("\n")
+}
+
+/// What everything below depends on. Without a quorum the leader that somebody remembers leads nobody.
+fn header(overview: &Overview) -> String {
+    let Overview {
+        cluster,
+        quorum,
+        term,
+        ..
+    } = overview;
+    if !quorum.answered {
+        return format!(
+            "cluster {cluster}   NO QUORUM: {} of {} schedulers answered; nothing is accepted without a majority\n\
+             what follows is what scheduler {} knew last (term {term}), and may be old",
+            quorum.voters_answered, quorum.voters, quorum.tables_of
+        );
+    }
+    match overview.leader {
+        Some(leader) => format!("cluster {cluster}   raft leader {leader}, term {term}"),
+        None => format!("cluster {cluster}   no raft leader: one is being elected, term {term}"),
+    }
 }
 
 fn section(header: &str, rows: Vec<Vec<Cell>>) -> String {
@@ -73,15 +89,20 @@ fn text<T: ToString>(value: Option<T>) -> String {
 }
 
 fn node_row(node: &Node) -> Vec<Cell> {
-    let role = match (&node.role, node.reachable) {
-        (Some(role), _) if node.fenced == Some(true) => {
-            Cell::new(format!("{role}, fenced")).fg(Color::Yellow)
-        }
-        (Some(role), _) if node.draining => Cell::new(format!("{role}, draining")).fg(Color::Yellow),
-        (Some(role), _) => Cell::new(role).fg(Color::Green),
-        (None, true) => Cell::new("no answer").fg(Color::Yellow),
-        (None, false) => Cell::new("unreachable").fg(Color::Red),
+    let (mut role, color) = match (&node.role, node.reachable) {
+        (Some(role), _) => (role.clone(), Color::Green),
+        (None, true) => ("no answer".to_owned(), Color::Yellow),
+        (None, false) => ("unreachable".to_owned(), Color::Red),
     };
+    let is_fenced = node.fenced == Some(true);
+    if is_fenced {
+        role.push_str(", fenced");
+    }
+    if node.draining {
+        role.push_str(", draining");
+    }
+    let is_impaired = color == Color::Green && (is_fenced || node.draining);
+    let role = Cell::new(role).fg(if is_impaired { Color::Yellow } else { color });
     vec![
         Cell::new(node.id),
         role,
@@ -135,6 +156,7 @@ fn queue_row(queue: &Queue) -> Vec<Cell> {
         number(Some(queue.started)),
         Cell::new(counts).set_alignment(CellAlignment::Right),
         Cell::new(text(queue.duration_avg_ms.map(show_ms))).set_alignment(CellAlignment::Right),
+        Cell::new(text(queue.wait_reason)),
     ]
 }
 
@@ -159,6 +181,34 @@ mod tests {
         assert!(row("3 unreachable - -").contains("10.0.0.3:7400"));
         assert!(row("1 healthy").contains("1024 MiB 256 MiB"));
         assert!(row("guest/hello").starts_with("guest/hello 2 7 - 12"));
+    }
+
+    #[test]
+    fn without_a_quorum_the_header_says_so_and_names_no_leader() {
+        let mut overview = overview();
+        overview.quorum.answered = false;
+        overview.quorum.voters_answered = 1;
+        let text = render(&overview);
+        let mut lines = text.lines();
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .contains("NO QUORUM: 1 of 3 schedulers answered")
+        );
+        assert!(lines.next().unwrap().contains("may be old"));
+        assert!(!text.contains("raft leader"));
+    }
+
+    #[test]
+    fn a_draining_node_is_shown_as_such_even_if_it_does_not_answer() {
+        let mut overview = overview();
+        overview.nodes.iter_mut().for_each(|node| node.draining = true);
+        let text = render(&overview);
+        assert!(
+            text.contains("leader, draining") && text.contains("unreachable, draining"),
+            "{text}"
+        );
     }
 
     #[test]

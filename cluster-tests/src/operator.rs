@@ -1,0 +1,99 @@
+//! What an operator asks, over plain gRPC and through the command line of the binary under test.
+
+use std::process::{Command, Output};
+
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::controller_client::ControllerClient;
+use whiskraft_proto::v1::operator_client::OperatorClient;
+use whiskraft_types::QueueKey;
+
+use crate::cluster::Cluster;
+use crate::process::binary;
+
+impl Cluster {
+    /// Queues in which something waits, with the number of activations waiting in all of them, as the leaders say. A
+    /// scheduler that does not answer is left out.
+    pub async fn waiting(&self) -> (u64, Vec<v1::QueueStatus>) {
+        let (mut total, mut queues) = (0, Vec::new());
+        for endpoint in self.endpoints() {
+            let request = v1::QueuesRequest {
+                waiting_only: true,
+                ..Default::default()
+            };
+            let Ok(mut client) = OperatorClient::connect(format!("http://{endpoint}")).await else {
+                continue;
+            };
+            let Ok(answer) = client.queues(request).await else {
+                continue;
+            };
+            if let Ok(Some(answer)) = answer.into_inner().message().await {
+                total += answer.waiting_total;
+                queues.extend(answer.queues);
+            }
+        }
+        (total, queues)
+    }
+
+    /// Runs a command of the binary against this cluster and waits for its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn command(&self, words: &[&str]) -> Output {
+        let endpoints = self.endpoints().join(",");
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        let run = move || {
+            Command::new(binary())
+                .args(words)
+                .env("WHISKRAFT_ENDPOINTS", endpoints)
+                .output()
+        };
+        let output = tokio::task::spawn_blocking(run).await.expect("the task ends");
+        output.expect("the binary starts")
+    }
+
+    /// Replays the log in the data directory of a scheduler that was stopped, and gives what the check says.
+    ///
+    /// # Panics
+    /// When the check finds a violation, or a part of the log is gone.
+    pub async fn check_log(&mut self, id: u64) -> String {
+        self.stop_scheduler(id).await;
+        let dir = self.schedulers[&id].data_dir().display().to_string();
+        let output = self.command(&["log", &dir, "--check"]).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "the log of scheduler {id}: {text}\n{error}"
+        );
+        text.trim().to_owned()
+    }
+}
+
+/// Makes sure that queues exist, many at a time through each endpoint; gives the number that were refused.
+///
+/// # Panics
+/// When an endpoint takes no connection.
+pub async fn ensure_queues(endpoints: &[String], keys: Vec<QueueKey>) -> usize {
+    use futures::StreamExt as _;
+    use v1::ensure_queue_response::Outcome;
+
+    const AT_ONCE: usize = 256;
+    let mut clients = Vec::new();
+    for endpoint in endpoints {
+        let client = ControllerClient::connect(format!("http://{endpoint}")).await;
+        clients.push(client.expect("the scheduler takes connections"));
+    }
+    let calls = keys.into_iter().enumerate().map(|(n, key)| {
+        let mut client = clients[n % clients.len()].clone();
+        async move {
+            let request = v1::EnsureQueueRequest {
+                key: Some((&key).into()),
+            };
+            let answer = client.ensure_queue(request).await;
+            let outcome = answer.ok().and_then(|answer| answer.into_inner().outcome);
+            usize::from(!matches!(outcome, Some(Outcome::Leadership(_))))
+        }
+    });
+    let stream = futures::stream::iter(calls).buffer_unordered(AT_ONCE);
+    stream.fold(0, |sum, refused| async move { sum + refused }).await
+}

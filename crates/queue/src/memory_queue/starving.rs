@@ -1,0 +1,113 @@
+//! A full namespace: queues without a container wait for room, tell their callers in time, and do not all ask at once
+//! when there is room.
+//!
+//! Chained calls could wait for each other for ever (A holds every slot and waits for B), so a queue without a
+//! container says that it starves, which makes an idle container of the namespace go, and after `starved_wait` without
+//! any room it ends what waits with one text and refuses what comes with `Throttled`.
+
+use std::time::Duration;
+
+use whiskraft_types::{ActivationStatus, Instant};
+
+use super::MemoryQueue;
+use crate::{NamespaceCounts, Output};
+
+/// Text for activations that a full namespace leaves without a container, as OpenWhisk's.
+const TOO_MANY: &str = "Too many concurrent requests in flight.";
+/// Longest pause between the moment a full namespace has room and the first ask of a queue.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// Age from which a waiting activation needs no pause.
+const ROOM_AGE: Duration = Duration::from_secs(4);
+
+/// The namespace is full and the queue has no container.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Starved {
+    since: Instant,
+    checked_at: Instant,
+}
+
+impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+    pub(super) fn on_namespace_full(&mut self, now: Instant, is_full: bool) {
+        self.set_full(now, is_full);
+        if !is_full {
+            self.starved = None;
+            self.decide_soon(now);
+        }
+    }
+
+    /// What a tick shows of the namespace.
+    pub(super) fn note_counts(&mut self, now: Instant, counts: NamespaceCounts) {
+        self.counts = counts;
+        self.set_full(
+            now,
+            counts.running.saturating_add(counts.in_progress) >= counts.limit,
+        );
+    }
+
+    fn set_full(&mut self, now: Instant, is_full: bool) {
+        if is_full {
+            self.room_since = None;
+        } else if self.is_namespace_full {
+            self.starved = None;
+            self.room_since = Some(now);
+        }
+        self.is_namespace_full = is_full;
+    }
+
+    /// Since a namespace that was full has room, queues ask one after the other, over all schedulers: the longer the
+    /// oldest of a queue without a container waits, the sooner. `None` if the queue may ask.
+    pub(super) fn room_wait(&mut self, now: Instant) -> Option<Instant> {
+        let since = self.room_since?;
+        let counts = self.containers.counts();
+        let has_none = counts.running + counts.in_progress + self.reserving as usize == 0;
+        let age = match self.waiting.oldest().filter(|_| has_none) {
+            Some(oldest) => since.saturating_since(oldest),
+            None => Duration::ZERO,
+        };
+        // The pause falls by as much per second of age as it takes to reach zero at ROOM_AGE.
+        let fall = ROOM_PAUSE.mul_f64(age.as_secs_f64() / ROOM_AGE.as_secs_f64());
+        let at = since + ROOM_PAUSE.saturating_sub(fall);
+        if at > now {
+            return Some(at);
+        }
+        self.room_since = None;
+        None
+    }
+
+    /// The namespace is full and this queue has no container. It waits a moment for room, then tells the callers.
+    pub(super) fn starve(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+        if self.waiting.is_empty() && self.starved.is_none() {
+            return;
+        }
+        let wait = self.settings.starved_wait;
+        // What was not looked at for a while begins again: those who come now get their moment too.
+        let before = self
+            .starved
+            .filter(|starved| now.saturating_since(starved.checked_at) < wait);
+        let since = match before {
+            Some(starved) => starved.since,
+            None => {
+                out.push(Output::Starved);
+                now
+            }
+        };
+        self.starved = Some(Starved {
+            since,
+            checked_at: now,
+        });
+        if now.saturating_since(since) >= wait {
+            let ids = self.waiting.ids();
+            tracing::debug!(queue = %self.key, activations = ids.len(), "namespace is full; activations fail");
+            self.fail_all(now, ids, ActivationStatus::DeveloperError, TOO_MANY, out);
+        }
+    }
+
+    /// Whether new activations are refused because the namespace has no room for a first container. Forgotten when it
+    /// was not looked at for a while: then the next activation is taken and makes the queue look again.
+    pub(super) fn is_starved(&self, now: Instant) -> bool {
+        self.starved.is_some_and(|starved| {
+            let wait = self.settings.starved_wait;
+            now.saturating_since(starved.since) >= wait && now.saturating_since(starved.checked_at) < wait
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Containers on their way, of all schedulers, and since when this node knows of them. Kept by the follower, read by the
+//! creation actor: what waits for memory elsewhere, and what was abandoned.
+//!
+//! Control plane only: one short lock, never held across an await.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use whiskraft_state::{ContainerRecord, ContainerState, Event, State};
+use whiskraft_types::{ByteSize, ContainerId, Instant, InvokerId, NamespaceName, QueueKey, Revision};
+
+/// One of them.
+#[derive(Debug, Clone)]
+pub(crate) struct OnItsWay {
+    pub(crate) key: QueueKey,
+    pub(crate) revision: Revision,
+    pub(crate) invoker: Option<InvokerId>,
+    pub(crate) memory: ByteSize,
+    /// When this node heard of it.
+    pub(crate) since: Instant,
+}
+
+/// Namespaces whose last place is remembered, below 100 bytes each; beyond it all are forgotten, which costs each a turn.
+const SERVED_MAX: usize = 16_384;
+
+/// What a namespace waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) memory: ByteSize,
+    /// Since when it has waited without getting any.
+    pub(crate) since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    rows: BTreeMap<ContainerId, OnItsWay>,
+    /// When a container of a namespace last got its place.
+    served: BTreeMap<NamespaceName, Instant>,
+}
+
+/// All of them, and a bell for whoever waits for memory; a cheap copy.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InProgress {
+    table: Arc<Mutex<Table>>,
+    memory: Arc<Notify>,
+}
+
+impl InProgress {
+    /// Starts anew from the tables; what was known keeps its time.
+    pub(crate) fn reset(&self, now: Instant, state: &State) {
+        let new = state
+            .containers()
+            .filter(|(_, row)| row.state == ContainerState::InProgress);
+        self.with(|table| {
+            let before = std::mem::take(&mut table.rows);
+            table.rows.extend(new.map(|(id, row)| {
+                let since = before.get(&id).map_or(now, |known| known.since);
+                (id, on_its_way(row, since))
+            }));
+        });
+        self.memory.notify_one();
+    }
+
+    /// Notes the changes of one log entry, and rings if memory may have come free.
+    pub(crate) fn follow(&self, now: Instant, events: &[Event]) {
+        let mut may_be_free = false;
+        self.with(|table| {
+            for event in events {
+                match event {
+                    Event::Container {
+                        id, record, removed, ..
+                    } => {
+                        may_be_free |= *removed || record.state == ContainerState::Warm;
+                        if *removed || record.state != ContainerState::InProgress {
+                            table.rows.remove(id);
+                        } else {
+                            table.note(now, *id, record);
+                        }
+                    }
+                    Event::Invoker(_, Some(_)) => may_be_free = true,
+                    _ => {}
+                }
+            }
+        });
+        if may_be_free {
+            // Rings that nobody has answered yet are one.
+            self.memory.notify_one();
+        }
+    }
+
+    /// Waits until memory may have come free since the last time.
+    pub(crate) async fn memory_freed(&self) {
+        self.memory.notified().await;
+    }
+
+    /// What namespaces wait for: what is younger than `age_max` and counts.
+    pub(crate) fn wanted(
+        &self,
+        now: Instant,
+        age_max: Duration,
+        counts: impl Fn(ContainerId, &OnItsWay) -> bool,
+    ) -> BTreeMap<NamespaceName, Demand> {
+        let mut wanted = BTreeMap::<NamespaceName, Demand>::new();
+        self.with(|table| {
+            for (id, row) in &table.rows {
+                if now.saturating_since(row.since) < age_max && counts(*id, row) {
+                    let nothing = Demand {
+                        memory: ByteSize::ZERO,
+                        since: row.since,
+                    };
+                    let demand = wanted.entry(row.key.namespace.clone()).or_insert(nothing);
+                    demand.memory = demand.memory.saturating_add(row.memory);
+                    demand.since = demand.since.min(row.since);
+                }
+            }
+            for (namespace, demand) in &mut wanted {
+                let served = table.served.get(namespace).copied();
+                demand.since = served.map_or(demand.since, |served| served.max(demand.since));
+            }
+        });
+        wanted
+    }
+
+    /// Whether something that is not among `own` has no place.
+    pub(crate) fn waits_elsewhere(
+        &self,
+        now: Instant,
+        age_max: Duration,
+        is_own: impl Fn(ContainerId) -> bool,
+    ) -> bool {
+        self.with(|table| {
+            table.rows.iter().any(|(id, row)| {
+                row.invoker.is_none() && now.saturating_since(row.since) < age_max && !is_own(*id)
+            })
+        })
+    }
+
+    /// Those that `is_wanted` picks.
+    pub(crate) fn pick(
+        &self,
+        is_wanted: impl Fn(ContainerId, &OnItsWay) -> bool,
+    ) -> Vec<(ContainerId, OnItsWay)> {
+        self.with(|table| {
+            let picked = table.rows.iter().filter(|(id, row)| is_wanted(**id, row));
+            picked.map(|(id, row)| (*id, row.clone())).collect()
+        })
+    }
+
+    fn with<T>(&self, access: impl FnOnce(&mut Table) -> T) -> T {
+        // Nothing under this lock can leave the maps half changed.
+        access(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Table {
+    /// A container that is on its way still; its namespace is served when it gets a place.
+    fn note(&mut self, now: Instant, id: ContainerId, record: &ContainerRecord) {
+        let known = self.rows.get(&id);
+        let had_none = known.is_none_or(|known| known.invoker.is_none());
+        let since = known.map_or(now, |known| known.since);
+        if had_none && record.invoker.is_some() {
+            if self.served.len() >= SERVED_MAX {
+                self.served.clear();
+            }
+            self.served.insert(record.key.namespace.clone(), now);
+        }
+        self.rows.insert(id, on_its_way(record, since));
+    }
+}
+
+fn on_its_way(row: &ContainerRecord, since: Instant) -> OnItsWay {
+    OnItsWay {
+        key: row.key.clone(),
+        revision: row.revision,
+        invoker: row.invoker.map(|(invoker, _)| invoker),
+        memory: row.memory,
+        since,
+    }
+}

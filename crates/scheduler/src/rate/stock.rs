@@ -1,0 +1,199 @@
+//! Hot path: the tokens that this scheduler holds for a namespace with a rate limit, shared by its shards.
+//! Budget per new activation of such a namespace: a few atomic operations; no lock, no allocation.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use whiskraft_queue::Taken;
+use whiskraft_types::{Instant, NamespaceName};
+
+/// Asks are for a tenth of a second: this part of a minute.
+const BATCHES_PER_MINUTE: u32 = 600;
+/// Shortest time for which a refusal of the home is believed: it spares the home an ask per refused activation.
+const EMPTY_MIN: Duration = Duration::from_millis(1);
+
+/// What a shard gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Take {
+    /// A token; and whether it is time to ask for more.
+    Token { is_low: bool },
+    /// The home has said that there is none for so long.
+    Refused(Duration),
+    /// There is none here; the home has to be asked.
+    Unknown,
+}
+
+/// The stock of one namespace.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    namespace: NamespaceName,
+    per_minute: AtomicU32,
+    tokens: AtomicU32,
+    /// Activations that wait for the answer to an ask.
+    missed: AtomicU32,
+    is_asking: AtomicBool,
+    /// In microseconds since the clock's origin: until then the home has none.
+    empty_until: AtomicU64,
+}
+
+impl Stock {
+    pub(crate) fn new(namespace: NamespaceName, per_minute: u32) -> Self {
+        Self {
+            namespace,
+            per_minute: AtomicU32::new(per_minute),
+            tokens: AtomicU32::new(0),
+            missed: AtomicU32::new(0),
+            is_asking: AtomicBool::new(false),
+            empty_until: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) const fn namespace(&self) -> &NamespaceName {
+        &self.namespace
+    }
+
+    pub(crate) fn per_minute(&self) -> u32 {
+        self.per_minute.load(Ordering::Relaxed)
+    }
+
+    /// The limit has changed: what was held under the old one is void, and so is what the home said.
+    pub(crate) fn set_rate(&self, per_minute: u32) {
+        if self.per_minute.swap(per_minute, Ordering::Relaxed) != per_minute {
+            self.tokens.store(0, Ordering::Relaxed);
+            self.empty_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a token for one activation.
+    pub(crate) fn take(&self, now: Instant) -> Take {
+        let taken = self
+            .tokens
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| {
+                tokens.checked_sub(1)
+            });
+        let empty_for = Duration::from_micros(self.empty_until.load(Ordering::Relaxed))
+            .saturating_sub(now.since_origin());
+        match taken {
+            Ok(before) => Take::Token {
+                is_low: empty_for.is_zero() && before - 1 <= self.batch() / 2,
+            },
+            Err(_) if empty_for.is_zero() => Take::Unknown,
+            Err(_) => Take::Refused(empty_for),
+        }
+    }
+
+    /// An activation that had taken a token was not accepted.
+    pub(crate) fn give_back(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An activation waits for the answer of the home.
+    pub(crate) fn note_missed(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the caller shall ask: nobody else does.
+    pub(crate) fn begin_ask(&self) -> bool {
+        !self.is_asking.swap(true, Ordering::AcqRel)
+    }
+
+    /// The ask is over; true if the caller shall ask again, because somebody has come to wait meanwhile.
+    pub(crate) fn end_ask(&self) -> bool {
+        self.is_asking.store(false, Ordering::Release);
+        self.is_missed() && self.begin_ask()
+    }
+
+    /// Whether an activation has come to wait since the last ask.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.missed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Tokens to ask for, and how many activations wait for them.
+    pub(crate) fn wanted(&self) -> (u32, u32) {
+        let missed = self.missed.swap(0, Ordering::Relaxed);
+        let held = self.tokens.load(Ordering::Relaxed);
+        (missed.saturating_add(self.batch()).saturating_sub(held), missed)
+    }
+
+    /// What the home said to an ask.
+    pub(crate) fn settle(&self, now: Instant, wanted: u32, taken: Taken) {
+        self.tokens.fetch_add(taken.granted, Ordering::Relaxed);
+        if taken.granted < wanted {
+            let until = now + taken.retry_after.max(EMPTY_MIN);
+            let until = u64::try_from(until.since_origin().as_micros()).unwrap_or(u64::MAX);
+            self.empty_until.store(until, Ordering::Relaxed);
+        }
+    }
+
+    fn batch(&self) -> u32 {
+        self.per_minute().div_ceil(BATCHES_PER_MINUTE).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(millis))
+    }
+
+    fn taken(granted: u32, retry_after: u64) -> Taken {
+        Taken {
+            granted,
+            retry_after: Duration::from_millis(retry_after),
+        }
+    }
+
+    fn stock(per_minute: u32) -> Stock {
+        Stock::new("guest".parse().unwrap(), per_minute)
+    }
+
+    #[test]
+    fn an_empty_stock_asks_before_it_refuses_and_believes_the_answer_for_its_time() {
+        let stock = stock(60);
+        assert_eq!(stock.take(at(0)), Take::Unknown);
+        stock.note_missed();
+        assert!(stock.begin_ask() && !stock.begin_ask());
+        assert_eq!(stock.wanted(), (2, 1));
+        stock.settle(at(0), 2, taken(1, 500));
+        assert!(!stock.end_ask());
+        assert_eq!(stock.take(at(0)), Take::Token { is_low: false });
+        assert_eq!(stock.take(at(100)), Take::Refused(Duration::from_millis(400)));
+        assert_eq!(stock.take(at(500)), Take::Unknown);
+    }
+
+    #[test]
+    fn a_stock_that_runs_low_asks_for_a_tenth_of_a_second() {
+        let stock = stock(6000);
+        assert!(stock.begin_ask());
+        assert_eq!(stock.wanted(), (10, 0));
+        stock.settle(at(0), 10, taken(10, 0));
+        let low: Vec<bool> = (0..10)
+            .map(|_| stock.take(at(0)) == Take::Token { is_low: true })
+            .collect();
+        assert_eq!(low, [[false; 4].as_slice(), &[true; 6]].concat());
+    }
+
+    #[test]
+    fn who_comes_while_an_ask_is_under_way_is_asked_for_next() {
+        let stock = stock(60);
+        assert!(stock.begin_ask());
+        stock.wanted();
+        stock.note_missed();
+        assert!(stock.end_ask());
+        assert_eq!(stock.wanted(), (2, 1));
+        assert!(!stock.end_ask());
+    }
+
+    #[test]
+    fn a_new_limit_voids_what_was_held_and_what_was_said() {
+        let stock = stock(60);
+        stock.settle(at(0), 9, taken(1, 60_000));
+        stock.set_rate(60);
+        assert_eq!(stock.take(at(0)), Take::Token { is_low: false });
+        stock.give_back();
+        stock.set_rate(600);
+        assert_eq!(stock.take(at(0)), Take::Unknown);
+    }
+}

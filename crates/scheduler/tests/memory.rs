@@ -1,0 +1,188 @@
+//! Memory is short: creations wait for it instead of failing, and namespaces with less than their share get room.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod common;
+
+use common::controller::Controller;
+use common::invoker::{Invoker, Said};
+use common::{Cluster, config, key, soon};
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::container_report::Change;
+use whiskraft_scheduler::SchedulerConfig;
+use whiskraft_state::{ContainerState, Event};
+use whiskraft_types::{ActionLimits, ByteSize};
+
+/// Two containers of this size fill the invoker.
+fn half() -> ActionLimits {
+    ActionLimits {
+        memory: ByteSize::mib(2048),
+        ..ActionLimits::default()
+    }
+}
+
+/// A creation that fails is not tried again: who waits does not fail.
+fn no_retries() -> SchedulerConfig {
+    let mut config = config();
+    config.creation.retries_max = 0;
+    config
+}
+
+async fn waits_without_place(cluster: &Cluster, namespace: &str) {
+    let what = format!("a creation of {namespace} has no place");
+    cluster
+        .until(&what, |state| {
+            state.containers().any(|(_, row)| {
+                row.key.namespace.as_str() == namespace
+                    && row.state == ContainerState::InProgress
+                    && row.invoker.is_none()
+            })
+        })
+        .await;
+}
+
+async fn removed(invoker: &mut Invoker, scheduler: u64, create: &v1::CreateContainer) {
+    let reason = "asked to".to_owned();
+    invoker
+        .report(
+            scheduler,
+            create,
+            Change::Removed(v1::ContainerRemoved { reason }),
+        )
+        .await;
+}
+
+/// Fills the invoker with two containers of a namespace that both run something; further activations wait.
+async fn fill(
+    cluster: &Cluster,
+    invoker: &mut Invoker,
+    namespace: &str,
+    activations: u8,
+) -> (Controller, Vec<(u64, v1::CreateContainer, v1::Deliver)>) {
+    let leadership = cluster.ensure(1, &key(namespace, "guest/big")).await.unwrap();
+    let controller = Controller::connect(&leadership.client_address, 1).await;
+    for number in 1..=activations {
+        controller.submit(&leadership, number, 1, "{}").await;
+    }
+    let mut running = Vec::new();
+    while running.len() < 2 {
+        let (scheduler, create) = invoker.serve_create().await;
+        let (_, deliver) = invoker.next_deliver().await;
+        invoker.started(scheduler, &deliver).await;
+        running.push((scheduler, create, deliver));
+    }
+    cluster
+        .until("both containers run", |state| {
+            state
+                .containers()
+                .filter(|(_, row)| row.state == ContainerState::Running)
+                .count()
+                == 2
+        })
+        .await;
+    (controller, running)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_without_memory_waits_and_takes_what_comes_free() {
+    let cluster = Cluster::start_with(no_retries()).await;
+    cluster.put_action("guest/big", half()).await;
+    cluster.put_action("guest/other", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let (_controller, running) = fill(&cluster, &mut invoker, "guest", 2).await;
+    let other = cluster.ensure(1, &key("guest", "guest/other")).await.unwrap();
+    let mut controller = Controller::connect(&other.client_address, 2).await;
+    controller.submit(&other, 9, 1, "{}").await;
+    controller.accepted(9).await;
+    waits_without_place(&cluster, "guest").await;
+
+    for (scheduler, create, deliver) in &running {
+        invoker
+            .complete(*scheduler, &key("guest", "guest/big"), deliver, 0)
+            .await;
+        removed(&mut invoker, *scheduler, create).await;
+    }
+    let (scheduler, create) = invoker.serve_create().await;
+    assert_eq!(create.key, Some(key("guest", "guest/other")));
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/other"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(9).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_waited_to_its_deadline_gives_its_slot_back() {
+    let mut config = no_retries();
+    config.creation.deadline = std::time::Duration::from_millis(1600);
+    let cluster = Cluster::start_with(config).await;
+    cluster.put_action("guest/big", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let (_controller, running) = fill(&cluster, &mut invoker, "guest", 4).await;
+    waits_without_place(&cluster, "guest").await;
+    let (state, mut events) = cluster.members[&cluster.any()].node.subscribe();
+    let unplaced = |row: &whiskraft_state::ContainerRecord| row.invoker.is_none();
+    let (waiting, _) = state.containers().find(|(_, row)| unplaced(row)).unwrap();
+    loop {
+        let batch = soon("the slot is free", events.next()).await.unwrap();
+        let is_gone = batch
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Container { id, removed: true, .. } if *id == waiting));
+        if is_gone {
+            break;
+        }
+    }
+    drop(running);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_with_less_than_its_share_gets_room_and_no_more_than_it_needs() {
+    let cluster = Cluster::start_with(no_retries()).await;
+    cluster.put_action("guest/big", half()).await;
+    cluster.put_action("guest/rare", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let (_flood, running) = fill(&cluster, &mut invoker, "flood", 4).await;
+    waits_without_place(&cluster, "flood").await;
+
+    let rare = cluster.ensure(1, &key("rare", "guest/rare")).await.unwrap();
+    let mut controller = Controller::connect(&rare.client_address, 2).await;
+    controller.submit(&rare, 9, 1, "{}").await;
+    controller.accepted(9).await;
+    let victim = loop {
+        match invoker.said().await {
+            Said::Remove(_, removal) => break removal,
+            Said::Create(_, create) => panic!("there is no memory for {create:?}"),
+            _ => {}
+        }
+    };
+    assert!(!victim.now, "what runs is not killed");
+    let (scheduler, create, deliver) = running
+        .iter()
+        .find(|(_, create, _)| create.container == victim.container)
+        .unwrap();
+    invoker
+        .complete(*scheduler, &key("flood", "guest/big"), deliver, 0)
+        .await;
+    removed(&mut invoker, *scheduler, create).await;
+    // The flood waits as well, and longer.
+    let created = loop {
+        match invoker.said().await {
+            Said::Create(scheduler, create) => break (scheduler, create),
+            Said::Remove(_, removal) => assert_eq!(removal.container, victim.container, "a second victim"),
+            _ => {}
+        }
+    };
+    assert_eq!(created.1.key, Some(key("rare", "guest/rare")));
+    invoker.run(created.0, &created.1, 1).await;
+    let (scheduler, deliver) = loop {
+        let (scheduler, deliver) = invoker.next_deliver().await;
+        if deliver.id[0] == 9 {
+            break (scheduler, deliver);
+        }
+    };
+    invoker
+        .complete(scheduler, &key("rare", "guest/rare"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(9).await.status(), v1::Status::Success);
+}
