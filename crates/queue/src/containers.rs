@@ -136,6 +136,13 @@ impl Containers {
         }
     }
 
+    /// It is nowhere again, unless it pulls.
+    pub(crate) fn unplace(&mut self, id: ContainerId) {
+        if let Some(container) = self.all.get_mut(&id).filter(|container| !container.is_running) {
+            container.invoker = None;
+        }
+    }
+
     /// Its creation waits for something; says nothing about one that runs.
     pub(crate) fn delay(&mut self, id: ContainerId, error: CreationError, text: String) {
         if let Some(container) = self.all.get_mut(&id).filter(|container| !container.is_running) {

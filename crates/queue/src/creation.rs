@@ -43,8 +43,8 @@ impl CreationSettings {
     }
 }
 
-/// Refusals for want of memory that count as failures: two schedulers may have taken the same place. More of them mean that
-/// the memory is gone, and that is waited for.
+/// Refusals for want of memory that count as failures: what the invoker is about to remove may still have it. More of them
+/// mean that the memory is gone, and that is waited for.
 const REFUSALS_COUNTED: u32 = 2;
 /// Time for which an invoker is not asked again by a creation that waits for memory.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);

@@ -146,6 +146,11 @@ pub enum Input<P, R> {
         /// Where.
         invoker: InvokerId,
     },
+    /// Its creation came back from there and will be tried again.
+    ContainerUnplaced {
+        /// Which.
+        container: ContainerId,
+    },
     /// The containers table says that it runs.
     ContainerRunning {
         /// Which.

@@ -214,6 +214,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 self.on_granted(asked, &containers, revision, out);
             }
             Input::ContainerPlaced { container, invoker } => self.containers.place(container, invoker, false),
+            Input::ContainerUnplaced { container } => self.containers.unplace(container),
             Input::ContainerRunning { container, invoker } => self.on_running(container, invoker),
             Input::ContainerWarm { container } | Input::ContainerRemoved { container } => {
                 self.on_container_left(now, container);

@@ -108,6 +108,12 @@ pub trait Placement: fmt::Debug + Send + Sync {
         Ok(invoker)
     }
 
+    /// Whether some invoker could run the container if it were empty; else it waits for something other than memory.
+    fn can_serve(&self, request: &PlacementRequest, candidates: &Candidates) -> bool {
+        let eligible = Eligible::of(self.settings(), request, candidates);
+        eligible.is_ok_and(|eligible| eligible.all().any(|one| one.total >= request.memory))
+    }
+
     /// Why the container gets no place, for people, with the numbers that say so.
     fn explain(&self, request: &PlacementRequest, candidates: &Candidates) -> String {
         shortage::explain(self.settings(), request, candidates)

@@ -233,6 +233,12 @@ impl Node {
         })
     }
 
+    /// Whether this node leads the Raft group, as far as it knows; cheap.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.inner.core.leader() == Some(self.id().0)
+    }
+
     /// Whether calls to another scheduler succeed.
     #[must_use]
     pub fn reachable(&self, id: SchedulerId) -> bool {

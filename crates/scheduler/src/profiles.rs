@@ -1,5 +1,5 @@
-//! What of an action's document is asked for at every change of leader, shared by the shards: reading and parsing it each
-//! time would make moving many queues slow.
+//! What of an action's document is asked for again and again, shared by the shards and the creation actor: reading and
+//! parsing it each time would make moving many queues slow.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,39 +10,77 @@ use whiskraft_raft::Node;
 use whiskraft_state::DocumentKey;
 use whiskraft_types::{ActionName, Revision};
 
-/// Actions remembered, some 100 bytes each; beyond it all are forgotten and read again.
+use crate::creation::is_blackbox;
+
+/// Actions remembered, some 200 bytes each; beyond it all are forgotten and read again.
 const ACTIONS_MAX: usize = 65_536;
+/// Annotation that names the resources an action needs, as a JSON list of tags.
+const TAGS: &str = "invoker-resources";
+/// Annotation that says whether it can do without them.
+const TAGS_STRICT: &str = "invoker-resources-strict-policy";
+
+/// What a container of an action needs of its invoker, besides memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) kind: String,
+    pub(crate) tags: Vec<String>,
+    /// Whether it cannot do without the tags.
+    pub(crate) strict: bool,
+    /// Whether it comes from an image of the user.
+    pub(crate) blackbox: bool,
+}
+
+impl Needs {
+    pub(crate) fn of(action: &v1::Action) -> Self {
+        let annotation = |name| action.annotations.get(name).map(String::as_str);
+        Self {
+            kind: action.kind.clone(),
+            tags: annotation(TAGS)
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default(),
+            strict: annotation(TAGS_STRICT) != Some("false"),
+            blackbox: is_blackbox(&action.kind),
+        }
+    }
+}
+
+type Known = BTreeMap<ActionName, (Revision, Arc<Needs>)>;
 
 /// The cache; a cheap copy. One short lock per leadership or revision, none per activation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Profiles {
-    blackbox: Arc<Mutex<BTreeMap<ActionName, (Revision, bool)>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl Profiles {
     /// Whether containers of an action come from an image of the user; no if its document cannot be read.
     pub(crate) fn is_blackbox(&self, node: &Node, action: &ActionName, revision: Revision) -> bool {
-        if let Some((_, known)) =
-            self.with(|known| known.get(action).copied().filter(|(of, _)| *of == revision))
-        {
+        let needs = self.needs(node, action, revision);
+        needs.is_some_and(|needs| needs.blackbox)
+    }
+
+    /// What containers of an action need; `None` if its document cannot be read.
+    pub(crate) fn needs(&self, node: &Node, action: &ActionName, revision: Revision) -> Option<Arc<Needs>> {
+        let known = self.with(|known| {
+            let (of, needs) = known.get(action)?;
+            (*of == revision).then(|| needs.clone())
+        });
+        if known.is_some() {
             return known;
         }
-        let document = DocumentKey::action(action);
-        let body = document.and_then(|key| node.document(&key).ok().flatten());
-        let Some((of, body)) = body else { return false };
-        let kind = v1::Action::decode(body).map(|action| action.kind);
-        let is_blackbox = kind.is_ok_and(|kind| crate::creation::is_blackbox(&kind));
+        let (of, body) = node.document(&DocumentKey::action(action)?).ok()??;
+        let needs = Arc::new(Needs::of(&v1::Action::decode(body).ok()?));
         self.with(|known| {
             if known.len() >= ACTIONS_MAX {
                 known.clear();
             }
-            known.insert(action.clone(), (of, is_blackbox));
+            known.insert(action.clone(), (of, needs.clone()));
         });
-        is_blackbox
+        Some(needs)
     }
 
-    fn with<T>(&self, access: impl FnOnce(&mut BTreeMap<ActionName, (Revision, bool)>) -> T) -> T {
+    fn with<T>(&self, access: impl FnOnce(&mut Known) -> T) -> T {
         // Nothing under this lock can leave the map half changed.
-        access(&mut self.blackbox.lock().unwrap_or_else(PoisonError::into_inner))
+        access(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

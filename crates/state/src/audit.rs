@@ -6,20 +6,22 @@
 //! What it holds at every revision: a namespace and an action never take a slot beyond the limit in force at that
 //! moment; a slot is taken by a grant to the leader of the present epoch and by nothing else; no container's number is
 //! used twice; epochs never fall and grow with every change of leader; no container outlives the session of its
-//! invoker. At the end its tables must be those of the state.
+//! invoker; what is promised on an invoker is never more than its memory. At the end its tables must be those of the state.
 
 mod book;
 mod violation;
 
 use std::collections::BTreeMap;
 
-use whiskraft_types::{ContainerId, Epoch, LogRevision, NamespaceLimits, NamespaceName, QueueKey, SessionId};
+use whiskraft_types::{
+    ByteSize, ContainerId, Epoch, LogRevision, NamespaceLimits, NamespaceName, QueueKey, SessionId,
+};
 
 use self::book::Book;
 pub use self::violation::{Violation, ViolationKind};
-use crate::command::{Command, DocumentKey, SlotRequest};
+use crate::command::{Command, DocumentKey, SessionOwner, SlotRequest};
 use crate::event::{Applied, Event};
-use crate::record::{ContainerRecord, ContainerState, QueueRecord};
+use crate::record::{ContainerRecord, ContainerState, QueueRecord, SessionRecord};
 use crate::state::State;
 
 /// Violations that are kept with their details; more are only counted.
@@ -33,8 +35,7 @@ pub struct Audit {
     /// Most containers of an action, as its document says.
     instances: BTreeMap<DocumentKey, u32>,
     queues: BTreeMap<QueueKey, Led>,
-    /// Live sessions, each with the highest container number granted under it.
-    sessions: BTreeMap<SessionId, u64>,
+    sessions: BTreeMap<SessionId, Live>,
     newest_session: Option<SessionId>,
     granted: u64,
     violations: Vec<Violation>,
@@ -49,13 +50,22 @@ struct Led {
     is_there: bool,
 }
 
+/// A live session.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    /// The highest container number granted under it.
+    highest: u64,
+    /// What its invoker offers, if an invoker holds it.
+    memory: Option<ByteSize>,
+}
+
 impl Audit {
     /// Begins with what a snapshot holds; how that came to be is not judged.
     #[must_use]
     pub fn from(state: &State) -> Self {
         let mut audit = Self::default();
         for (id, session) in state.sessions() {
-            audit.open_session(id, session.container_seq);
+            audit.open_session(id, session);
         }
         for (id, record) in state.containers() {
             audit.book.put(id, record.clone());
@@ -90,10 +100,11 @@ impl Audit {
                     if self.newest_session.is_some_and(|newest| *id <= newest) {
                         self.found(revision, ViolationKind::SessionReused { session: *id });
                     }
-                    self.open_session(*id, session.container_seq);
+                    self.open_session(*id, session);
                 }
                 Event::Session(id, None) => {
                     self.sessions.remove(id);
+                    self.book.close(*id);
                     ended.push(*id);
                 }
                 Event::Queue(key, Some(queue)) => self.on_queue(revision, key, queue),
@@ -216,9 +227,13 @@ impl Audit {
                 },
             );
         }
-        let had_slot = self.book.get(id).is_some_and(|old| holds_slot(old.state));
-        let is_new = self.book.get(id).is_none();
+        let old = self.book.get(id);
+        let (is_new, had_slot) = (old.is_none(), old.is_some_and(|old| holds_slot(old.state)));
+        let had_place = had_slot && old.is_some_and(|old| old.invoker == record.invoker);
         self.book.put(id, record.clone());
+        if !had_place {
+            self.judge_memory(revision, record);
+        }
         if had_slot || !holds_slot(record.state) {
             return;
         }
@@ -248,7 +263,7 @@ impl Audit {
             self.found(revision, ViolationKind::StaleGrant { container, epoch });
         }
         match self.sessions.get_mut(&id.session) {
-            Some(highest) if id.seq > *highest => *highest = id.seq,
+            Some(live) if id.seq > live.highest => live.highest = id.seq,
             Some(_) => self.found(revision, ViolationKind::ContainerReused { container: id }),
             None => {
                 let (container, session) = (id, id.session);
@@ -295,6 +310,23 @@ impl Audit {
         }
     }
 
+    /// A container was just promised memory: did its invoker have that?
+    fn judge_memory(&mut self, revision: LogRevision, record: &ContainerRecord) {
+        let Some((_, session)) = record.invoker.filter(|_| holds_slot(record.state)) else {
+            return;
+        };
+        let promised = self.book.promised_under(session);
+        let offered = self.sessions.get(&session).and_then(|live| live.memory);
+        if let Some(memory) = offered.filter(|memory| promised > *memory) {
+            let kind = ViolationKind::InvokerOver {
+                session,
+                promised,
+                memory,
+            };
+            self.found(revision, kind);
+        }
+    }
+
     fn judge_ended(&mut self, revision: LogRevision, session: SessionId) {
         let left: Vec<ContainerId> = self.book.placed_under(session).collect();
         for container in left {
@@ -316,8 +348,13 @@ impl Audit {
         }
     }
 
-    fn open_session(&mut self, id: SessionId, container_seq: u64) {
-        self.sessions.insert(id, container_seq);
+    fn open_session(&mut self, id: SessionId, session: &SessionRecord) {
+        let memory = match &session.owner {
+            SessionOwner::Invoker { profile, .. } => Some(profile.memory),
+            SessionOwner::Scheduler(_) => None,
+        };
+        let highest = session.container_seq;
+        self.sessions.insert(id, Live { highest, memory });
         self.newest_session = self.newest_session.max(Some(id));
     }
 

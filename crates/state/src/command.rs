@@ -193,7 +193,8 @@ pub struct ContainerUpdate {
 /// What happened to a container. Changes of a container that is gone are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerChange {
-    /// The queue leader sent its creation to an invoker. Refused if that invoker has no session.
+    /// The queue leader is about to send its creation to an invoker. Refused if that invoker has no session; without effect
+    /// if it has less memory than all that is promised there and this container need.
     Placed {
         /// Where.
         invoker: InvokerId,
@@ -204,6 +205,12 @@ pub enum ContainerChange {
     Warm,
     /// It is gone, or was never created: the slot is free again.
     Removed,
+    /// Its creation came back from an invoker and will be tried again: it keeps its slot and holds no memory. Ignored if
+    /// it is somewhere else.
+    Unplaced {
+        /// Where it was not created.
+        invoker: InvokerId,
+    },
 }
 
 /// Status of an invoker.

@@ -1,8 +1,10 @@
 //! Containers after their reservation: placed, running, paused, gone.
 //!
 //! Invariant: a container that is placed names a live session of its invoker; one that is not hangs on a queue.
+//! Invariant: containers in progress and running on an invoker never have more memory than it. All schedulers place through
+//! here, so of two that choose the last place at the same moment one gets it.
 
-use whiskraft_types::{ContainerId, InvokerId, QueueKey};
+use whiskraft_types::{ByteSize, ContainerId, InvokerId, QueueKey};
 
 use crate::command::{ContainerChange, ContainerUpdate};
 use crate::event::{Event, Refusal, Response};
@@ -68,6 +70,7 @@ impl State {
         match (row.state, change) {
             (_, Change::Removed) => Ok(Next::Gone),
             (Was::InProgress, Change::Placed { invoker }) => self.place(row, *invoker),
+            (Was::InProgress, Change::Unplaced { invoker }) => Ok(unplaced(row, *invoker)),
             (Was::InProgress, Change::Running | Change::Warm) if row.invoker.is_none() => {
                 // It would outlive the invoker it is on.
                 Err(Refusal::Invalid {
@@ -76,9 +79,11 @@ impl State {
             }
             (Was::InProgress, Change::Running) => Ok(Next::Record(in_state(row, Was::Running))),
             (Was::InProgress | Was::Running, Change::Warm) => Ok(Next::Record(in_state(row, Was::Warm))),
-            (Was::Running, Change::Placed { .. } | Change::Running) => Ok(Next::Same),
+            (Was::Running, Change::Placed { .. } | Change::Unplaced { .. } | Change::Running) => {
+                Ok(Next::Same)
+            }
             // A paused container gets its slot back by a reservation only, which gives it a new id.
-            (Was::Warm, Change::Placed { .. } | Change::Running | Change::Warm) => Ok(Next::Same),
+            (Was::Warm, _) => Ok(Next::Same),
         }
     }
 
@@ -88,7 +93,7 @@ impl State {
                 reason: format!("invoker {invoker} has no session"),
             });
         };
-        if row.invoker == Some((invoker, session)) {
+        if row.invoker == Some((invoker, session)) || !self.has_memory(invoker, row.memory) {
             return Ok(Next::Same);
         }
         // Elsewhere it starts from nothing.
@@ -97,6 +102,13 @@ impl State {
             resumes: None,
             ..row.clone()
         }))
+    }
+
+    /// Whether an invoker has `memory` left by what is promised on it.
+    pub(crate) fn has_memory(&self, invoker: InvokerId, memory: ByteSize) -> bool {
+        let promised = self.promised_on(invoker).saturating_add(memory);
+        self.invoker(invoker)
+            .is_some_and(|record| promised <= record.profile.memory)
     }
 
     pub(crate) fn put_container(&mut self, id: ContainerId, row: ContainerRecord, turn: &mut Turn) {
@@ -131,6 +143,17 @@ impl State {
         let ids: Vec<ContainerId> = unplaced.map(|(id, _)| id).collect();
         ids.into_iter()
             .for_each(|id| drop(self.delete_container(id, turn)));
+    }
+}
+
+fn unplaced(row: &ContainerRecord, from: InvokerId) -> Next {
+    match row.invoker {
+        Some((on, _)) if on == from => Next::Record(ContainerRecord {
+            invoker: None,
+            resumes: None,
+            ..row.clone()
+        }),
+        _ => Next::Same,
     }
 }
 

@@ -85,6 +85,59 @@ fn placement_names_the_live_session_of_the_invoker() {
 }
 
 #[test]
+fn one_that_came_back_holds_its_slot_and_no_memory() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let id = world.reserve(&key, 1).remove(0);
+    world.update(id, PLACED);
+    let memory = world.state.container(id).unwrap().memory;
+    assert_eq!(world.state.promised_on(InvokerId(1)), memory);
+    let back = |n| ContainerChange::Unplaced {
+        invoker: InvokerId(n),
+    };
+    assert!(world.update(id, back(2)).events.is_empty(), "it is not there");
+    assert_eq!(world.update(id, back(1)).events.len(), 1);
+    assert_eq!(world.state.container(id).unwrap().invoker, None);
+    assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::ZERO);
+    assert_eq!(world.state.queue_counts(&key).slots(), 1);
+    world.update(id, PLACED);
+    world.update(id, ContainerChange::Running);
+    assert!(
+        world.update(id, back(1)).events.is_empty(),
+        "it was created after all"
+    );
+}
+
+#[test]
+fn of_two_that_choose_the_last_place_one_gets_it() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let offered = world.state.invoker(InvokerId(1)).unwrap().profile.memory;
+    let first = world.reserve(&key, 1).remove(0);
+    let each = world.state.container(first).unwrap().memory;
+    let places = offered.as_bytes() / each.as_bytes();
+    let mut ids = vec![first];
+    ids.extend(world.reserve(&key, u32::try_from(places).unwrap()));
+    for id in &ids {
+        world.update(*id, PLACED);
+    }
+    let last = *ids.last().unwrap();
+    assert_eq!(world.state.containers_on(InvokerId(1)).count() as u64, places);
+    assert_eq!(world.state.container(last).unwrap().invoker, None);
+    // A paused one leaves its place to others, and gets it back only while there is room.
+    world.update(first, ContainerChange::Running);
+    world.update(first, ContainerChange::Warm);
+    assert_eq!(world.update(last, PLACED).events.len(), 1);
+    let cold = world.reserve(&key, 1).remove(0);
+    assert_eq!(world.state.container(cold).unwrap().resumes, None);
+    world.update(last, ContainerChange::Removed);
+    let resumed = world.reserve(&key, 1).remove(0);
+    assert_eq!(world.state.container(resumed).unwrap().resumes, Some(first));
+}
+
+#[test]
 fn resumed_container_that_moves_starts_cold() {
     let mut world = World::new();
     let key = queue("guest", "hello");

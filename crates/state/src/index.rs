@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use whiskraft_types::{ActionName, ContainerId, InvokerId, NamespaceName, QueueKey, SchedulerId, SessionId};
+use whiskraft_types::{
+    ActionName, ByteSize, ContainerId, InvokerId, NamespaceName, QueueKey, SchedulerId, SessionId,
+};
 
 use crate::command::SessionOwner;
 use crate::counts::Counts;
@@ -26,6 +28,8 @@ pub(crate) struct Index {
     queues_by_action: Rows<(ActionName, NamespaceName), ()>,
     containers_by_queue: Rows<(QueueKey, ContainerId), ()>,
     containers_by_invoker: Rows<(InvokerId, ContainerId), ()>,
+    /// Memory of containers in progress and running on an invoker; no row is none.
+    promised_on: Rows<InvokerId, ByteSize>,
     /// Paused containers, for reuse.
     warm_by_queue: Rows<(QueueKey, ContainerId), ()>,
     counts_by_queue: Rows<QueueKey, Counts>,
@@ -102,6 +106,10 @@ impl Index {
         self.containers_by_queue.insert((container.key.clone(), id), ());
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.insert((invoker, id), ());
+            if container.holds_memory() {
+                let promised = self.promised_on(invoker).saturating_add(container.memory);
+                self.promised_on.insert(invoker, promised);
+            }
         }
         if container.state == ContainerState::Warm {
             self.warm_by_queue.insert((container.key.clone(), id), ());
@@ -113,6 +121,12 @@ impl Index {
         self.containers_by_queue.remove(&(container.key.clone(), id));
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.remove(&(invoker, id));
+            if container.holds_memory() {
+                match self.promised_on(invoker).saturating_sub(container.memory) {
+                    ByteSize::ZERO => drop(self.promised_on.remove(&invoker)),
+                    promised => drop(self.promised_on.insert(invoker, promised)),
+                }
+            }
         }
         self.warm_by_queue.remove(&(container.key.clone(), id));
         self.recount(&container.key, |counts| counts.subtract(container));
@@ -184,6 +198,10 @@ impl Index {
         self.containers_by_invoker
             .range(move |(on, _)| on.cmp(&invoker))
             .map(|((_, id), ())| *id)
+    }
+
+    pub(crate) fn promised_on(&self, invoker: InvokerId) -> ByteSize {
+        self.promised_on.get(&invoker).copied().unwrap_or_default()
     }
 
     pub(crate) fn queue_counts(&self, key: &QueueKey) -> Counts {

@@ -91,6 +91,16 @@ pub struct ContainerRecord {
     pub resumes: Option<ContainerId>,
 }
 
+impl ContainerRecord {
+    /// Whether its memory is taken where it is; that of a paused one is free for others.
+    pub(crate) const fn holds_memory(&self) -> bool {
+        match self.state {
+            ContainerState::InProgress | ContainerState::Running => true,
+            ContainerState::Warm => false,
+        }
+    }
+}
+
 /// What an invoker offers, fixed for its session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvokerProfile {

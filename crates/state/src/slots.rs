@@ -44,11 +44,10 @@ impl State {
         }
         holder.container_seq = last_seq(request);
         let wanted = request.count.min(self.room(request)) as usize;
-        let mut warm = self.warm_for(request, wanted).into_iter();
         let ids = (request.first_seq..)
             .take(wanted)
             .map(|seq| ContainerId { session, seq });
-        Grant::Granted(ids.map(|id| self.grant(id, warm.next(), request, turn)).collect())
+        Grant::Granted(ids.map(|id| self.grant(id, request, turn)).collect())
     }
 
     /// What a repeated request was granted the first time, as far as it is still in progress.
@@ -91,28 +90,24 @@ impl State {
         in_namespace.min(in_action)
     }
 
-    /// Paused containers that a queue can have back: same revision, on an invoker that takes containers.
-    fn warm_for(&self, request: &SlotRequest, count: usize) -> Vec<ContainerId> {
+    /// A paused container that a queue can have back: of the same revision, on an invoker that takes containers and has
+    /// memory for it again.
+    fn warm_for(&self, request: &SlotRequest) -> Option<ContainerId> {
         let usable = |id: &ContainerId| {
             self.container(*id).is_some_and(|row| {
-                let on = row.invoker.and_then(|(invoker, _)| self.invoker(invoker));
-                row.revision == request.revision && on.is_some_and(|invoker| invoker.healthy)
+                let has_place = |invoker| {
+                    let is_healthy = self.invoker(invoker).is_some_and(|record| record.healthy);
+                    is_healthy && self.has_memory(invoker, row.memory)
+                };
+                let can_resume = row.invoker.is_some_and(|(invoker, _)| has_place(invoker));
+                row.revision == request.revision && can_resume
             })
         };
-        self.index
-            .warm_of(&request.key)
-            .filter(usable)
-            .take(count)
-            .collect()
+        self.index.warm_of(&request.key).find(usable)
     }
 
-    fn grant(
-        &mut self,
-        id: ContainerId,
-        warm: Option<ContainerId>,
-        request: &SlotRequest,
-        turn: &mut Turn,
-    ) -> GrantedContainer {
+    fn grant(&mut self, id: ContainerId, request: &SlotRequest, turn: &mut Turn) -> GrantedContainer {
+        let warm = self.warm_for(request);
         let resumed = warm.and_then(|warm| Some((warm, self.delete_container(warm, turn)?)));
         let row = ContainerRecord {
             key: request.key.clone(),

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use whiskraft_types::{
-    ContainerId, InvokerId, LogRevision, NamespaceLimits, NamespaceName, QueueKey, SchedulerId, SessionId,
+    ByteSize, ContainerId, InvokerId, LogRevision, NamespaceLimits, NamespaceName, QueueKey, SchedulerId,
+    SessionId,
 };
 
 use crate::command::DocumentKey;
@@ -125,6 +126,12 @@ impl State {
         self.index
             .containers_on(invoker)
             .filter_map(|id| Some((id, self.container(id)?)))
+    }
+
+    /// Memory of the containers in progress and running that are placed on an invoker.
+    #[must_use]
+    pub fn promised_on(&self, invoker: InvokerId) -> ByteSize {
+        self.index.promised_on(invoker)
     }
 
     /// All invokers with a live session.

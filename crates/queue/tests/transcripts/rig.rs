@@ -321,6 +321,9 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
             container: container(id),
             invoker: invoker_of(id),
         },
+        ("unplaced", [id]) => Input::ContainerUnplaced {
+            container: container(id),
+        },
         ("running", [id]) => Input::ContainerRunning {
             container: container(id),
             invoker: invoker_of(id),

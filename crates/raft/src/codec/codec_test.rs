@@ -68,6 +68,9 @@ fn updates() -> Vec<ContainerUpdate> {
         ContainerChange::Running,
         ContainerChange::Warm,
         ContainerChange::Removed,
+        ContainerChange::Unplaced {
+            invoker: InvokerId(3),
+        },
     ]
     .map(|change| {
         let is_report = matches!(change, ContainerChange::Running | ContainerChange::Warm);

@@ -124,7 +124,7 @@ impl CreationActor {
         loop {
             let wakes = [
                 self.jobs.next_wake(),
-                self.next_look(),
+                self.look_at,
                 self.suspects.next_change(self.now),
                 Some(self.sweep.next()),
             ];
@@ -136,7 +136,7 @@ impl CreationActor {
                     self.begin();
                     self.on_wake().await;
                 }
-                () = in_progress.memory_freed(), if !self.waiting.is_empty() => self.look_soon(),
+                () = in_progress.changed() => self.look_soon(),
                 Some(done) = self.under_way.next() => {
                     self.begin();
                     self.on_done(done).await;
@@ -307,8 +307,15 @@ impl CreationActor {
             return;
         };
         // A second attempt starts from nothing, wherever it is.
-        (job.resume, job.target, job.sent, job.request) = (None, None, false, None);
-        match job.job.on_error(self.now, invoker, error) {
+        let came_from = job.target.take();
+        (job.resume, job.sent, job.request) = (None, false, None);
+        let step = job.job.on_error(self.now, invoker, error);
+        if let Some(invoker) = came_from.filter(|_| !matches!(step, CreationStep::Failed(_))) {
+            // All schedulers have to see that it takes no memory there any more.
+            let unplaced = ContainerChange::Unplaced { invoker };
+            self.parts.updates.push(container, unplaced).await;
+        }
+        match step {
             CreationStep::Retry { after } if self.is_wanted(container) => {
                 tracing::debug!(%container, ?invoker, ?error, ?after, message, "creation failed, tries again");
                 self.jobs.wake_at(container, self.now + after);
@@ -323,7 +330,7 @@ impl CreationActor {
     }
 
     /// Puts a creation on the list of those that wait for memory; false if there is no room.
-    fn waits(&mut self, container: ContainerId) -> bool {
+    pub(super) fn waits(&mut self, container: ContainerId) -> bool {
         let Some(job) = self.jobs.get_mut(container) else {
             return false;
         };
@@ -404,9 +411,7 @@ impl CreationActor {
             }
         }
         self.place(again).await;
-        if self.next_look().is_some_and(|at| at <= self.now) {
-            self.serve_waiting().await;
-        }
+        self.look().await;
         self.suspects.refresh(self.now);
         self.sweep().await;
     }

@@ -4,6 +4,7 @@
 //! Control plane only: one short lock, never held across an await.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ struct Table {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InProgress {
     table: Arc<Mutex<Table>>,
-    memory: Arc<Notify>,
+    changed: Arc<Notify>,
 }
 
 impl InProgress {
@@ -60,39 +61,39 @@ impl InProgress {
                 (id, on_its_way(row, since))
             }));
         });
-        self.memory.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Notes the changes of one log entry, and rings if memory may have come free.
+    /// Notes the changes of one log entry, and rings if memory may have come free or something more waits for some.
     pub(crate) fn follow(&self, now: Instant, events: &[Event]) {
-        let mut may_be_free = false;
+        let mut rings = false;
         self.with(|table| {
             for event in events {
                 match event {
                     Event::Container {
                         id, record, removed, ..
                     } => {
-                        may_be_free |= *removed || record.state == ContainerState::Warm;
+                        rings |= *removed || record.state == ContainerState::Warm || record.invoker.is_none();
                         if *removed || record.state != ContainerState::InProgress {
                             table.rows.remove(id);
                         } else {
                             table.note(now, *id, record);
                         }
                     }
-                    Event::Invoker(_, Some(_)) => may_be_free = true,
+                    Event::Invoker(_, Some(_)) => rings = true,
                     _ => {}
                 }
             }
         });
-        if may_be_free {
+        if rings {
             // Rings that nobody has answered yet are one.
-            self.memory.notify_one();
+            self.changed.notify_one();
         }
     }
 
-    /// Waits until memory may have come free since the last time.
-    pub(crate) async fn memory_freed(&self) {
-        self.memory.notified().await;
+    /// Waits until memory may have come free, or something more waits for some, since the last time.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// What namespaces wait for: what is younger than `age_max` and counts.
@@ -123,18 +124,23 @@ impl InProgress {
         wanted
     }
 
-    /// Whether something that is not among `own` has no place.
+    /// Whether something of these ages that is not among `own` has no place.
     pub(crate) fn waits_elsewhere(
         &self,
         now: Instant,
-        age_max: Duration,
+        ages: Range<Duration>,
         is_own: impl Fn(ContainerId) -> bool,
     ) -> bool {
+        let is_of_age = |row: &OnItsWay| ages.contains(&now.saturating_since(row.since));
         self.with(|table| {
-            table.rows.iter().any(|(id, row)| {
-                row.invoker.is_none() && now.saturating_since(row.since) < age_max && !is_own(*id)
-            })
+            let mut rows = table.rows.iter();
+            rows.any(|(id, row)| row.invoker.is_none() && is_of_age(row) && !is_own(*id))
         })
+    }
+
+    /// Whether anything has no place.
+    pub(crate) fn waits(&self) -> bool {
+        self.with(|table| table.rows.values().any(|row| row.invoker.is_none()))
     }
 
     /// Those that `is_wanted` picks.

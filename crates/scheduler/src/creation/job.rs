@@ -62,10 +62,10 @@ impl Jobs {
         self.jobs.get_mut(&container)
     }
 
-    /// Whether a container is ours and no invoker has it in hand, whatever place the table shows from an earlier try.
-    pub(crate) fn has_no_place(&self, container: ContainerId) -> bool {
-        let job = self.jobs.get(&container);
-        job.is_some_and(|job| job.target.is_none())
+    /// Those that no invoker has in hand, whatever place the table shows from an earlier try.
+    pub(crate) fn without_place(&self) -> impl Iterator<Item = ContainerId> {
+        let jobs = self.jobs.iter().filter(|(_, job)| job.target.is_none());
+        jobs.map(|(container, _)| *container)
     }
 
     pub(crate) fn contains(&self, container: ContainerId) -> bool {

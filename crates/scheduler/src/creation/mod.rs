@@ -8,6 +8,7 @@ mod job;
 mod place;
 mod placing;
 mod reserve;
+mod room;
 mod sending;
 mod shares;
 mod suspects;

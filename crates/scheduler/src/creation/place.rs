@@ -8,20 +8,15 @@ use whiskraft_proto::v1;
 use whiskraft_queue::{
     Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random, Shortage, Suspicion,
 };
-use whiskraft_state::{ContainerState, DocumentKey, State};
-use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, Revision};
+use whiskraft_state::{DocumentKey, State};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, QueueKey, Revision};
 
 use crate::config::CreationConfig;
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::handle::Wish;
-use crate::creation::is_blackbox;
 use crate::creation::job::{Job, Jobs};
-
-/// Annotation that names the resources an action needs, as a JSON list of tags.
-const TAGS: &str = "invoker-resources";
-/// Annotation that says whether it can do without them.
-const TAGS_STRICT: &str = "invoker-resources-strict-policy";
+use crate::profiles::Needs;
 
 /// Chooses invokers.
 #[derive(Debug)]
@@ -56,8 +51,10 @@ impl Placer {
         jobs: &Jobs,
     ) -> Candidates {
         let all: Vec<_> = context.node.read(|state| {
+            let back = came_back(state, jobs);
+            let came_back = |id: &InvokerId| back.get(id).copied().unwrap_or_default();
             let rows = state.invokers();
-            rows.map(|(id, row)| (row.session, candidate(state, id, row, jobs)))
+            rows.map(|(id, row)| (row.session, candidate(state, id, row, came_back(&id))))
                 .collect()
         });
         let mut candidates = Candidates::new(all.into_iter().map(|(session, mut candidate)| {
@@ -106,6 +103,11 @@ impl Placer {
         self.plan(request, &mut only)
     }
 
+    /// Whether some invoker could run a container if it were empty.
+    pub(crate) fn can_serve(&self, request: &PlacementRequest, candidates: &Candidates) -> bool {
+        self.placement.can_serve(request, candidates)
+    }
+
     /// Why a container gets no place, for people.
     pub(crate) fn explain(&self, request: &PlacementRequest, candidates: &Candidates) -> String {
         self.placement.explain(request, candidates)
@@ -117,12 +119,14 @@ impl Placer {
     }
 }
 
-fn candidate(state: &State, id: InvokerId, row: &whiskraft_state::InvokerRecord, jobs: &Jobs) -> Candidate {
+fn candidate(
+    state: &State,
+    id: InvokerId,
+    row: &whiskraft_state::InvokerRecord,
+    came_back: ByteSize,
+) -> Candidate {
     // What the table promises counts at once, whoever promised it; what is being removed only the invoker knows.
-    let holds = state
-        .containers_on(id)
-        .filter(|(id, row)| row.state != ContainerState::Warm && !jobs.has_no_place(*id));
-    let promised = holds.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
+    let promised = state.promised_on(id).saturating_sub(came_back);
     Candidate {
         invoker: id,
         usable: row.healthy,
@@ -136,6 +140,18 @@ fn candidate(state: &State, id: InvokerId, row: &whiskraft_state::InvokerRecord,
     }
 }
 
+/// Memory of containers that came back from invokers, on whom the table still shows them: to say so is on its way.
+fn came_back(state: &State, jobs: &Jobs) -> BTreeMap<InvokerId, ByteSize> {
+    let mut memory = BTreeMap::<InvokerId, ByteSize>::new();
+    for row in jobs.without_place().filter_map(|id| state.container(id)) {
+        if let Some((invoker, _)) = row.invoker {
+            let sum = memory.entry(invoker).or_default();
+            *sum = sum.saturating_add(row.memory);
+        }
+    }
+    memory
+}
+
 /// Whether an invoker has room for all that the tables promise on it: then no other creation has taken the memory of one
 /// that it refuses.
 pub(crate) fn has_room(context: &Context, invoker: InvokerId) -> bool {
@@ -143,10 +159,7 @@ pub(crate) fn has_room(context: &Context, invoker: InvokerId) -> bool {
         let Some(row) = state.invoker(invoker) else {
             return false;
         };
-        let holds = state
-            .containers_on(invoker)
-            .filter(|(_, row)| row.state != ContainerState::Warm);
-        let promised = holds.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
+        let promised = state.promised_on(invoker);
         promised.max(row.busy) <= row.profile.memory
     })
 }
@@ -199,38 +212,38 @@ pub(crate) fn request(
         return Ok(request.clone());
     }
     let action = action(context, &job.wish)?;
-    let mut request = request_for(context, &job.wish, &action, job.job.failed());
+    let wish = &job.wish;
+    let mut request = request_for(context, &wish.key, wish.memory, &Needs::of(&action));
+    request.failed = job.job.failed().to_vec();
     request.refused = job.job.refused(now).collect();
     job.request = Some(request.clone());
     Ok(request)
 }
 
-fn request_for(
+/// The same of a container of any queue, whoever leads it.
+pub(super) fn request_for(
     context: &Context,
-    wish: &Wish,
-    action: &v1::Action,
-    failed: &[InvokerId],
+    key: &QueueKey,
+    memory: ByteSize,
+    needs: &Needs,
 ) -> PlacementRequest {
     let zones = context.node.read(|state| {
         let on = state
-            .containers_of(&wish.key)
+            .containers_of(key)
             .filter_map(|(_, row)| state.invoker(row.invoker?.0));
         let mut zones = BTreeMap::<String, u32>::new();
         on.for_each(|invoker| *zones.entry(invoker.profile.zone.clone()).or_default() += 1);
         zones
     });
-    let annotation = |name| action.annotations.get(name).map(String::as_str);
     PlacementRequest {
-        namespace: wish.key.namespace.clone(),
-        kind: action.kind.clone(),
-        memory: wish.memory,
-        tags: annotation(TAGS)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default(),
-        strict: annotation(TAGS_STRICT) != Some("false"),
-        blackbox: is_blackbox(&action.kind),
+        namespace: key.namespace.clone(),
+        kind: needs.kind.clone(),
+        memory,
+        tags: needs.tags.clone(),
+        strict: needs.strict,
+        blackbox: needs.blackbox,
         zones,
-        failed: failed.to_vec(),
+        failed: Vec::new(),
         refused: Vec::new(),
     }
 }

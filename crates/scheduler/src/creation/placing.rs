@@ -1,15 +1,16 @@
-//! Finds invokers for the creations of a batch. What finds no memory waits, in the order of fair shares, and others make
-//! room for it.
+//! Finds invokers for the creations of a batch. What finds no memory waits, in the order of fair shares; `room.rs` has
+//! others make room for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use whiskraft_queue::{Candidates, FairShares, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
-use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, NamespaceName};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId};
 
 use crate::creation::actor::{CreationActor, Done};
 use crate::creation::place;
+use crate::creation::room::WAITS_MIN;
 use crate::creation::shares::shares;
 use crate::creation::waiting::Obstacle;
 use crate::message::Request;
@@ -20,11 +21,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Creations looked at in one go; the rest come first the next time their namespaces do.
 const TRIES_MAX: usize = 512;
-/// Creations of one namespace that room is looked for in one go.
-const NEEDY_MAX: usize = 4;
-
-/// What found no memory, by namespace and in order.
-type Needy = BTreeMap<NamespaceName, VecDeque<PlacementRequest>>;
 
 /// What placement says about one creation.
 enum Placed {
@@ -47,7 +43,7 @@ impl CreationActor {
         for container in resumed {
             self.place_resumed(container).await;
         }
-        if self.waiting.is_empty() && !self.waits_elsewhere(&cold) {
+        if self.waiting.is_empty() && !self.waits_elsewhere() {
             let mut candidates = self.candidates();
             for container in cold {
                 let placed = self.try_place(container, &mut candidates, None);
@@ -63,25 +59,36 @@ impl CreationActor {
         }
     }
 
-    /// When what waits for memory is looked at again.
-    pub(super) fn next_look(&self) -> Option<Instant> {
-        self.look_at.filter(|_| !self.waiting.is_empty())
-    }
-
-    /// Memory may have come free: what waits is looked at again soon.
+    /// Memory may have come free, or somebody else waits for some: what waits is looked at again soon.
     pub(super) fn look_soon(&mut self) {
         let soon = self.looked_at + LOOK_PAUSE;
         self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
     }
 
-    /// Gives free memory to those that wait, the namespace that holds least first, and makes room for those that are due
-    /// more.
+    /// Looks at what waits, if it is time to; with nothing that waits not again until something changes.
+    pub(super) async fn look(&mut self) {
+        if self.look_at.is_none() && self.makes_room() && self.parts.in_progress.waits() {
+            // It may have come to lead just now.
+            self.look_soon();
+        }
+        if self.look_at.is_none_or(|at| at > self.now) {
+            return;
+        }
+        let needs_room = self.makes_room() && self.waits_elsewhere();
+        if needs_room || !self.waiting.is_empty() {
+            return self.serve_waiting().await;
+        }
+        let youngest = self.makes_room() && self.parts.in_progress.waits();
+        (self.looked_at, self.look_at) = (self.now, youngest.then(|| self.now + WAITS_MIN));
+    }
+
+    /// Gives free memory to those that wait, the namespace that holds least first, and has room made for those that are
+    /// due more.
     pub(super) async fn serve_waiting(&mut self) {
         (self.looked_at, self.look_at) = (self.now, Some(self.now + LOOK_AGAIN));
         let mut candidates = self.candidates();
-        let mut shares = self.shares();
+        let mut shares = self.shares(&candidates);
         let (mut tried, mut done) = (BTreeSet::new(), BTreeSet::new());
-        let mut needy = Needy::new();
         while tried.len() < TRIES_MAX
             && let Some(namespace) = shares.next(self.waiting.namespaces(&done))
         {
@@ -93,35 +100,31 @@ impl CreationActor {
             let placed = self.try_place(container, &mut candidates, Some(&shares));
             match &placed {
                 Placed::On(_) => shares.take(&namespace, self.memory_of(container)),
-                Placed::Waits(obstacle, request) => {
-                    if *obstacle == Obstacle::Turn {
-                        done.insert(namespace);
-                    } else {
-                        note(&mut needy, request);
-                    }
-                }
-                Placed::Fails(..) => {}
+                Placed::Waits(Obstacle::Turn, _) => drop(done.insert(namespace)),
+                Placed::Waits(Obstacle::Memory, _) | Placed::Fails(..) => {}
             }
             if !matches!(placed, Placed::Waits(..)) {
                 self.waiting.remove(container);
             }
             self.carry_out(container, placed).await;
         }
-        self.make_room(needy, &candidates, &shares);
+        if self.makes_room() {
+            self.make_room(&candidates, &shares);
+        }
         self.turn = shares.last().cloned();
         self.last_shares = Some(shares);
     }
 
-    fn shares(&mut self) -> FairShares {
+    fn shares(&mut self, candidates: &Candidates) -> FairShares {
+        let foreign = self.servable(candidates);
         let wanted = {
             let (jobs, waiting) = (&self.jobs, &self.waiting);
             let age_max = self.settings.timeout(true);
-            // Of our own only what waits for memory counts; of others' that cannot be told.
             self.parts.in_progress.wanted(self.now, age_max, |id, row| {
                 if jobs.contains(id) {
                     waiting.contains(id)
                 } else {
-                    row.invoker.is_none()
+                    row.invoker.is_none() && foreign.get(&row.key).copied().unwrap_or(true)
                 }
             })
         };
@@ -133,43 +136,10 @@ impl CreationActor {
         shares.after(self.turn.take())
     }
 
-    /// One creation at a time gets room, so that no more ends than is needed: the next one sees what that one left. Those
-    /// for whom room was made before count as served.
-    fn make_room(&mut self, mut needy: Needy, candidates: &Candidates, shares: &FairShares) {
-        let (mut planned, mut shares) = (self.reclaiming.planned(candidates), shares.clone());
-        while let Some(namespace) = shares.next(needy.keys()) {
-            let request = needy.get_mut(&namespace).and_then(VecDeque::pop_front);
-            let Some(request) = request.filter(|_| shares.may_reclaim(&namespace)) else {
-                needy.remove(&namespace);
-                continue;
-            };
-            if self.placer.plan(&request, &mut planned) {
-                shares.take(&namespace, request.memory);
-                continue;
-            }
-            let around = (&self.parts.context, &self.parts.streams);
-            let (now, placer) = (self.now, &mut self.placer);
-            if self
-                .reclaiming
-                .make_room(now, around, placer, &shares, &request, &planned)
-            {
-                return self.look_soon();
-            }
-        }
-    }
-
-    fn candidates(&mut self) -> Candidates {
+    pub(super) fn candidates(&mut self) -> Candidates {
         self.suspects.refresh(self.now);
         let around = (&self.parts.context, &self.parts.streams);
         self.placer.candidates(around, self.suspects.all(), &self.jobs)
-    }
-
-    /// Whether others wait for memory, as far as the tables tell.
-    fn waits_elsewhere(&self, batch: &[ContainerId]) -> bool {
-        let age_max = self.settings.timeout(true);
-        self.parts.in_progress.waits_elsewhere(self.now, age_max, |id| {
-            batch.contains(&id) || self.jobs.contains(id)
-        })
     }
 
     fn memory_of(&mut self, container: ContainerId) -> ByteSize {
@@ -280,12 +250,5 @@ impl CreationActor {
             message,
         };
         self.parts.shards.send_to(&key, request).await;
-    }
-}
-
-fn note(needy: &mut Needy, request: &PlacementRequest) {
-    let own = needy.entry(request.namespace.clone()).or_default();
-    if own.len() < NEEDY_MAX {
-        own.push_back(request.clone());
     }
 }

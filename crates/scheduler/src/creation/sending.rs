@@ -25,12 +25,25 @@ impl CreationActor {
         else {
             return;
         };
-        let is_there = self.parts.context.node.read(|state| {
+        let (is_there, was_taken) = self.parts.context.node.read(|state| {
             let row = state
                 .container(container)
                 .filter(|row| row.state == ContainerState::InProgress);
-            row.is_some_and(|row| row.invoker.is_some_and(|(on, _)| on == invoker))
+            let on = row.and_then(|row| row.invoker).map(|(on, _)| on);
+            let was_taken = row.is_some() && on.is_none() && state.invoker(invoker).is_some();
+            (on == Some(invoker), was_taken)
         });
+        if was_taken {
+            // Another scheduler's entry came first. That is nobody's failure, and waits for the next place.
+            job.target = None;
+            tracing::debug!(%container, %invoker, "the place was taken, waits for another one");
+            if self.waits(container) {
+                return self.look_soon();
+            }
+        }
+        let Some(job) = self.jobs.get_mut(container) else {
+            return;
+        };
         let sent = match place::action(&self.parts.context, &job.wish) {
             Err((error, message)) => Err((error, message)),
             Ok(_) if !is_there => Err((CreationError::Unknown, format!("invoker {invoker} was lost"))),

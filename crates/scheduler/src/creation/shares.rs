@@ -1,7 +1,6 @@
 //! Fair shares of the memory, from the tables: who may take some, and which containers of others make room.
 //!
-//! Every scheduler computes the same from the same tables and makes room only for its own creations. Two that choose the
-//! same container take it once; the one that still waits then looks again, so never more ends than is needed.
+//! Every scheduler computes the same from the same tables for its own creations; one of them makes room (`room.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -161,6 +161,13 @@ impl Shard {
             return self.step(slot, Input::ContainerRemoved { container: id });
         }
         let Some((invoker, _)) = record.invoker else {
+            let was_placed = self
+                .queues
+                .get_mut(slot)
+                .is_some_and(|local| local.places.remove(&id).is_some());
+            if was_placed {
+                self.step(slot, Input::ContainerUnplaced { container: id });
+            }
             return;
         };
         self.place(slot, id, invoker);

@@ -195,6 +195,38 @@ fn only_the_first_container_of_an_action_may_be_one_of_the_excess() {
 }
 
 #[test]
+fn memory_promised_twice_is_found() {
+    let mut forged = Forged::new();
+    forged.events(vec![limit(100, 100)]);
+    let most = profile().memory.as_bytes() / ByteSize::mib(256).as_bytes();
+    for seq in 1..=most {
+        forged.grant("one", seq..seq + 1);
+        forged.events(vec![changed(seq, "one", ContainerState::Running, Some(INVOKER))]);
+    }
+    forged.events(vec![changed(1, "one", ContainerState::Warm, Some(INVOKER))]);
+    forged.grant("one", most + 1..most + 3);
+    forged.events(vec![changed(
+        most + 1,
+        "one",
+        ContainerState::InProgress,
+        Some(INVOKER),
+    )]);
+    assert_eq!(forged.kinds(), [], "a paused one leaves its memory to others");
+    forged.events(vec![changed(
+        most + 2,
+        "one",
+        ContainerState::InProgress,
+        Some(INVOKER),
+    )]);
+    let expected = ViolationKind::InvokerOver {
+        session: INVOKER,
+        promised: profile().memory.saturating_add(ByteSize::mib(256)),
+        memory: profile().memory,
+    };
+    assert_eq!(forged.kinds(), [expected]);
+}
+
+#[test]
 fn a_slot_beyond_the_actions_limit_is_found() {
     let mut forged = Forged::new();
     forged.grant_with("one", 1..2, Some(1));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whiskraft_types::{ContainerId, NamespaceName, QueueKey, SessionId};
+use whiskraft_types::{ByteSize, ContainerId, NamespaceName, QueueKey, SessionId};
 
 use super::holds_slot;
 use crate::record::ContainerRecord;
@@ -15,6 +15,7 @@ pub(super) struct Book {
     by_session: BTreeMap<SessionId, BTreeSet<ContainerId>>,
     slots_by_namespace: BTreeMap<NamespaceName, u32>,
     slots_by_queue: BTreeMap<QueueKey, u32>,
+    promised_by_session: BTreeMap<SessionId, u64>,
 }
 
 impl Book {
@@ -26,6 +27,9 @@ impl Book {
             *self.slots_by_queue.entry(record.key.clone()).or_default() += 1;
         }
         if let Some((_, session)) = record.invoker {
+            if holds_slot(record.state) {
+                *self.promised_by_session.entry(session).or_default() += record.memory.as_bytes();
+            }
             self.by_session.entry(session).or_default().insert(id);
         }
         self.by_queue.entry(record.key.clone()).or_default().insert(id);
@@ -41,6 +45,11 @@ impl Book {
             give_back(&mut self.slots_by_queue, &old.key);
         }
         if let Some((_, session)) = old.invoker {
+            if holds_slot(old.state)
+                && let Some(promised) = self.promised_by_session.get_mut(&session)
+            {
+                *promised = promised.saturating_sub(old.memory.as_bytes());
+            }
             forget(&mut self.by_session, &session, id);
         }
         forget(&mut self.by_queue, &old.key, id);
@@ -60,6 +69,16 @@ impl Book {
 
     pub(super) fn slots_of_queue(&self, key: &QueueKey) -> u32 {
         self.slots_by_queue.get(key).copied().unwrap_or(0)
+    }
+
+    /// Memory of the containers that hold a slot on the invoker of a session.
+    pub(super) fn promised_under(&self, session: SessionId) -> ByteSize {
+        ByteSize::bytes(self.promised_by_session.get(&session).copied().unwrap_or(0))
+    }
+
+    /// The session is over: its invoker has nothing any more.
+    pub(super) fn close(&mut self, session: SessionId) {
+        self.promised_by_session.remove(&session);
     }
 
     /// Containers of a queue that are on no invoker.

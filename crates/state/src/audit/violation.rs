@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use whiskraft_types::{ContainerId, Epoch, LogRevision, NamespaceName, QueueKey, SessionId};
+use whiskraft_types::{ByteSize, ContainerId, Epoch, LogRevision, NamespaceName, QueueKey, SessionId};
 
 /// A promise that was broken, and where in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,16 @@ pub enum ViolationKind {
         slots: u32,
         /// The limit in force.
         limit: u32,
+    },
+    /// Containers were promised more memory of an invoker than it has.
+    #[error("invoker of session {session} has {promised} promised, it offers {memory}")]
+    InvokerOver {
+        /// The invoker's session.
+        session: SessionId,
+        /// Memory of its containers in progress and running, with the one just placed.
+        promised: ByteSize,
+        /// What it offers.
+        memory: ByteSize,
     },
     /// A slot was taken by something that is no grant.
     #[error("container {container} took a slot that was not granted")]

@@ -289,7 +289,13 @@ impl Draw {
                 invoker: InvokerId(1 + u64::from(self.c % 4)),
             },
             3..5 => ContainerChange::Running,
-            5..7 => ContainerChange::Warm,
+            5 => ContainerChange::Warm,
+            6 => match self.c {
+                ..64 => ContainerChange::Unplaced {
+                    invoker: InvokerId(1 + u64::from(self.c % 4)),
+                },
+                _ => ContainerChange::Warm,
+            },
             _ => ContainerChange::Removed,
         };
         let on = state.container(container).and_then(|row| row.invoker);
@@ -354,7 +360,8 @@ fn member(n: u8, draining: bool) -> MemberRecord {
 
 fn profile() -> InvokerProfile {
     InvokerProfile {
-        memory: ByteSize::mib(1024),
+        // Three containers: room is short often.
+        memory: ByteSize::mib(384),
         tags: vec![],
         dedicated: vec![],
         kinds: vec![],

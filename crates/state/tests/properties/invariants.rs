@@ -6,7 +6,7 @@ use whiskraft_state::{
     Applied, BlobHash, ContainerState, Counts, DocumentKey, DocumentRecord, Event, QueueRecord, Response,
     SessionOwner, State, TableKind,
 };
-use whiskraft_types::{ContainerId, Epoch, NamespaceName, QueueKey, Revision};
+use whiskraft_types::{ByteSize, ContainerId, Epoch, NamespaceName, QueueKey, Revision};
 
 use crate::mirror::Mirror;
 
@@ -31,6 +31,7 @@ pub(crate) fn check(before: &State, after: &State, applied: &Applied, history: &
     invariant_container_ids_are_never_reused(before, after, history);
     invariant_paused_containers_get_no_slot_back(before, after);
     invariant_counts_equal_recount(after);
+    invariant_promises_fit_the_memory_of_invokers(after);
     invariant_ranges_equal_scans(after);
     invariant_throttle_follows_from_counts(after);
     invariant_document_revisions_grow(after, history);
@@ -214,6 +215,19 @@ fn invariant_paused_containers_get_no_slot_back(before: &State, after: &State) {
                 .is_none_or(|row| row.state == ContainerState::Warm),
             "container {id}"
         );
+    }
+}
+
+fn invariant_promises_fit_the_memory_of_invokers(after: &State) {
+    for (invoker, row) in after.invokers() {
+        let there = after
+            .containers_on(invoker)
+            .filter(|(_, container)| holds_slot(container.state));
+        let promised = there.fold(ByteSize::ZERO, |sum, (_, container)| {
+            sum.saturating_add(container.memory)
+        });
+        assert_eq!(after.promised_on(invoker), promised, "invoker {invoker}");
+        assert!(promised <= row.profile.memory, "invoker {invoker}: {promised}");
     }
 }
 

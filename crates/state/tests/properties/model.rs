@@ -348,6 +348,21 @@ impl Model {
             change,
             reporter,
         } = update;
+        let promised = |on: InvokerId, memory| {
+            let others = self.containers.iter().filter(|(other, row)| {
+                let is_there = row.invoker.is_some_and(|(invoker, _)| invoker == on);
+                *other != id && is_there && row.state != Warm
+            });
+            others.fold(memory, |sum: ByteSize, (_, row)| sum.saturating_add(row.memory))
+        };
+        let fits = |on: InvokerId| {
+            let memory = self.containers.get(id)?.memory;
+            Some(promised(on, memory) <= self.invokers.get(&on)?.profile.memory)
+        };
+        let fits = match change {
+            ContainerChange::Placed { invoker } => fits(*invoker),
+            _ => None,
+        };
         let Some(row) = self.containers.get_mut(id) else {
             return Some(false);
         };
@@ -359,9 +374,14 @@ impl Model {
             ContainerChange::Removed => return Some(self.containers.remove(id).is_some()),
             ContainerChange::Placed { invoker } if row.state == InProgress => {
                 let place = (*invoker, self.invokers.get(invoker)?.session);
-                if row.invoker != Some(place) {
+                if row.invoker != Some(place) && fits? {
                     (row.invoker, row.resumes) = (Some(place), None);
                 }
+            }
+            ContainerChange::Unplaced { invoker }
+                if row.state == InProgress && row.invoker.is_some_and(|(on, _)| on == *invoker) =>
+            {
+                (row.invoker, row.resumes) = (None, None);
             }
             ContainerChange::Running if row.state == InProgress => {
                 row.invoker?;
@@ -371,7 +391,10 @@ impl Model {
                 row.invoker?;
                 row.state = Warm;
             }
-            ContainerChange::Placed { .. } | ContainerChange::Running | ContainerChange::Warm => {}
+            ContainerChange::Placed { .. }
+            | ContainerChange::Unplaced { .. }
+            | ContainerChange::Running
+            | ContainerChange::Warm => {}
         }
         Some(*row != before)
     }

@@ -1,7 +1,8 @@
 //! The reference for slot reservation: container by container, every limit by counting all rows.
 
 use whiskraft_state::{
-    ContainerRecord, ContainerState, DocumentKey, Grant, GrantedContainer, QueueRecord, Response, SlotRequest,
+    ContainerRecord, ContainerState, DocumentKey, Grant, GrantedContainer, InvokerRecord, QueueRecord,
+    Response, SlotRequest,
 };
 use whiskraft_types::{ContainerId, LogRevision, NamespaceLimits, SessionId};
 
@@ -84,11 +85,16 @@ impl Model {
         let is_usable = |row: &ContainerRecord| {
             let is_right =
                 row.state == ContainerState::Warm && row.key == *key && row.revision == request.revision;
-            is_right
-                && self
-                    .invokers
-                    .get(&row.invoker.unwrap().0)
-                    .is_some_and(|invoker| invoker.healthy)
+            let Some((on, _)) = row.invoker else {
+                return false;
+            };
+            let there = self
+                .containers
+                .values()
+                .filter(|other| holds(other) && other.invoker.is_some_and(|(invoker, _)| invoker == on));
+            let promised = there.fold(row.memory, |sum, other| sum.saturating_add(other.memory));
+            let takes = |invoker: &InvokerRecord| invoker.healthy && promised <= invoker.profile.memory;
+            is_right && self.invokers.get(&on).is_some_and(takes)
         };
         let resumes = self
             .containers

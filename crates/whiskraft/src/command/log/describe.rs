@@ -148,6 +148,7 @@ fn update(update: &ContainerUpdate) -> String {
         ContainerChange::Running => "running".to_owned(),
         ContainerChange::Warm => "warm".to_owned(),
         ContainerChange::Removed => "removed".to_owned(),
+        ContainerChange::Unplaced { invoker } => format!("came back from {invoker}"),
     };
     format!("{} {change}", update.container)
 }
