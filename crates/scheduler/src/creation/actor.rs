@@ -22,6 +22,7 @@ use crate::creation::in_progress::InProgress;
 use crate::creation::job::{Job, Jobs};
 use crate::creation::place::{self, Placer};
 use crate::creation::reserve::{Numbers, Reserved, WISHES_MAX, reserve};
+use crate::creation::rotation::Turns;
 use crate::creation::shares::Reclaiming;
 use crate::creation::suspects::{Suspects, SuspectsView};
 use crate::creation::sweep::Sweep;
@@ -72,6 +73,7 @@ pub(crate) struct CreationActor {
     /// Shares of the last look; none while memory was not short.
     pub(super) last_shares: Option<FairShares>,
     pub(super) reclaiming: Reclaiming,
+    pub(super) turns: Turns,
     numbers: Numbers,
     wishes: Vec<Wish>,
     reserving: bool,
@@ -105,6 +107,7 @@ impl CreationActor {
             turn: None,
             last_shares: None,
             reclaiming: Reclaiming::default(),
+            turns: Turns::default(),
             warnings: Warnings::default(),
             parts,
             settings,

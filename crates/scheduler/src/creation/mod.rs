@@ -9,6 +9,7 @@ mod place;
 mod placing;
 mod reserve;
 mod room;
+mod rotation;
 mod sending;
 mod shares;
 mod suspects;

@@ -1,16 +1,17 @@
 //! Finds invokers for the creations of a batch. What finds no memory waits, in the order of fair shares; `room.rs` has
 //! others make room for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use whiskraft_queue::{Candidates, FairShares, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
-use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId, QueueKey};
 
 use crate::creation::actor::{CreationActor, Done};
 use crate::creation::place;
 use crate::creation::room::WAITS_MIN;
+use crate::creation::rotation::Starving;
 use crate::creation::shares::shares;
 use crate::creation::waiting::Obstacle;
 use crate::message::Request;
@@ -87,19 +88,26 @@ impl CreationActor {
     pub(super) async fn serve_waiting(&mut self) {
         (self.looked_at, self.look_at) = (self.now, Some(self.now + LOOK_AGAIN));
         let mut candidates = self.candidates();
-        let mut shares = self.shares(&candidates);
+        let foreign = self.servable(&candidates);
+        let mut shares = self.shares(&foreign);
+        let mut starving = self.starving(&foreign);
         let (mut tried, mut done) = (BTreeSet::new(), BTreeSet::new());
         while tried.len() < TRIES_MAX
             && let Some(namespace) = shares.next(self.waiting.namespaces(&done))
         {
-            let Some(container) = self.waiting.first(&namespace, &tried) else {
+            let first = self.waiting.first(&namespace, &tried, |id| starving.contains(id));
+            let Some(container) = first else {
                 done.insert(namespace);
                 continue;
             };
             tried.insert(container);
-            let placed = self.try_place(container, &mut candidates, Some(&shares));
+            let placed = self.try_place(container, &mut candidates, Some((&shares, &starving)));
             match &placed {
-                Placed::On(_) => shares.take(&namespace, self.memory_of(container)),
+                Placed::On(_) => {
+                    let memory = self.memory_of(container);
+                    shares.take(&namespace, memory);
+                    starving.serve(container, &namespace, memory);
+                }
                 Placed::Waits(Obstacle::Turn, _) => drop(done.insert(namespace)),
                 Placed::Waits(Obstacle::Memory, _) | Placed::Fails(..) => {}
             }
@@ -115,8 +123,7 @@ impl CreationActor {
         self.last_shares = Some(shares);
     }
 
-    fn shares(&mut self, candidates: &Candidates) -> FairShares {
-        let foreign = self.servable(candidates);
+    fn shares(&mut self, foreign: &BTreeMap<QueueKey, bool>) -> FairShares {
         let wanted = {
             let (jobs, waiting) = (&self.jobs, &self.waiting);
             let age_max = self.settings.timeout(true);
@@ -151,7 +158,7 @@ impl CreationActor {
         &mut self,
         container: ContainerId,
         candidates: &mut Candidates,
-        shares: Option<&FairShares>,
+        order: Option<(&FairShares, &Starving)>,
     ) -> Placed {
         let Some(job) = self.jobs.get_mut(container) else {
             return Placed::Fails(CreationError::Unknown, "the creation has ended".to_owned());
@@ -168,8 +175,16 @@ impl CreationActor {
                 .filter(|one| one.usable)
                 .fold(ByteSize::ZERO, |sum, one| sum.saturating_add(one.free))
         };
-        if shares.is_some_and(|shares| !shares.may_take(namespace, request.memory, free())) {
-            return Placed::Waits(Obstacle::Turn, request);
+        if let Some((shares, starving)) = order {
+            // Within a namespace those that have a container leave what is free to those that have none.
+            let kept = match starving.contains(container) {
+                true => ByteSize::ZERO,
+                false => starving.kept(namespace),
+            };
+            let has_turn = kept == ByteSize::ZERO || free() >= request.memory.saturating_add(kept);
+            if !has_turn || !shares.may_take(namespace, request.memory, free()) {
+                return Placed::Waits(Obstacle::Turn, request);
+            }
         }
         match self.placer.place(container, &request, candidates) {
             Ok(invoker) => Placed::On(invoker),

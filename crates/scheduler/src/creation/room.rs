@@ -14,6 +14,7 @@ use whiskraft_types::{ContainerId, NamespaceName, QueueKey};
 use crate::creation::actor::CreationActor;
 use crate::creation::in_progress::OnItsWay;
 use crate::creation::place;
+use crate::creation::rotation::Starving;
 
 /// Time in which its own scheduler finds a place for a container if there is one: what has none for longer waits.
 pub(super) const WAITS_MIN: Duration = Duration::from_millis(25);
@@ -22,8 +23,8 @@ const NEEDY_MAX: usize = 4;
 /// Queues of other schedulers that are looked at in one go.
 const QUEUES_MAX: usize = 1024;
 
-/// What has no place, by namespace and in order.
-type Needy = BTreeMap<NamespaceName, VecDeque<PlacementRequest>>;
+/// What has no place, by namespace and in order, and whether it would be the first container of its queue.
+type Needy = BTreeMap<NamespaceName, VecDeque<(PlacementRequest, bool)>>;
 
 impl CreationActor {
     /// Whether it falls to this scheduler to make room.
@@ -53,39 +54,73 @@ impl CreationActor {
         servable
     }
 
+    /// Those of all schedulers that would be the first containers of their queues.
+    pub(super) fn starving(&self, servable: &BTreeMap<QueueKey, bool>) -> Starving {
+        let mut all = self.foreign();
+        all.retain(|(_, row)| servable.get(&row.key).copied().unwrap_or(true));
+        all.extend(self.own());
+        self.parts.context.node.read(|state| Starving::of(state, &all))
+    }
+
     /// One creation at a time gets room, so that no more ends than is needed: the next one sees what that one left. Those
     /// for whom room was made before count as served.
     pub(super) fn make_room(&mut self, candidates: &Candidates, shares: &FairShares) {
+        self.turns.prune(self.now);
         let mut needy = self.needy(candidates);
         let (mut planned, mut shares) = (self.reclaiming.planned(candidates), shares.clone());
         while let Some(namespace) = shares.next(needy.keys()) {
-            let request = needy.get_mut(&namespace).and_then(VecDeque::pop_front);
-            let Some(request) = request.filter(|_| shares.may_reclaim(&namespace)) else {
+            let Some((request, is_first)) = needy.get_mut(&namespace).and_then(VecDeque::pop_front) else {
                 needy.remove(&namespace);
                 continue;
             };
-            if self.placer.plan(&request, &mut planned) {
+            let is_due = shares.may_reclaim(&namespace);
+            if (is_due || is_first) && self.placer.plan(&request, &mut planned) {
                 shares.take(&namespace, request.memory);
                 continue;
             }
-            let around = (&self.parts.context, &self.parts.streams);
-            let (now, placer) = (self.now, &mut self.placer);
-            if self
-                .reclaiming
-                .make_room(now, around, placer, &shares, &request, &planned)
-            {
+            let has_asked = (is_due && self.take_from_others(&shares, &request, &planned))
+                || (is_first && self.take_a_turn(&request, &planned));
+            if has_asked {
                 return self.look_soon();
+            }
+            if !is_due {
+                needy.remove(&namespace);
             }
         }
     }
 
-    /// What has no place, here and elsewhere, the oldest of each namespace first.
+    fn take_from_others(
+        &mut self,
+        shares: &FairShares,
+        request: &PlacementRequest,
+        planned: &Candidates,
+    ) -> bool {
+        let around = (&self.parts.context, &self.parts.streams);
+        let (now, placer) = (self.now, &mut self.placer);
+        self.reclaiming
+            .make_room(now, around, placer, shares, request, planned)
+    }
+
+    /// A queue of the namespace gives its place to another one that has none.
+    fn take_a_turn(&mut self, request: &PlacementRequest, planned: &Candidates) -> bool {
+        let (now, placer, reclaiming) = (self.now, &mut self.placer, &mut self.reclaiming);
+        let turns = &mut self.turns;
+        let victims = self.parts.context.node.read(|state| {
+            let is_leaving = |id| reclaiming.has_asked(id);
+            turns.take(now, state, (placer, planned), request, is_leaving)
+        });
+        for victim in &victims {
+            reclaiming.ask(now, &self.parts.streams, victim);
+        }
+        !victims.is_empty()
+    }
+
+    /// What has no place, here and elsewhere: first containers of queues first, then the oldest of each namespace.
     fn needy(&mut self, candidates: &Candidates) -> Needy {
         let mut all = self.foreign();
-        let waiting = &self.waiting;
-        let own = self.parts.in_progress.pick(|id, _| waiting.contains(id));
-        all.extend(own);
-        all.sort_by_key(|(id, row)| (row.since, *id));
+        all.extend(self.own());
+        let starving = self.parts.context.node.read(|state| Starving::of(state, &all));
+        all.sort_by_key(|(id, row)| (!starving.contains(*id), row.since, *id));
         let mut needy = Needy::new();
         for (id, row) in all {
             if needy
@@ -99,10 +134,16 @@ impl CreationActor {
                 continue;
             };
             if self.placer.can_serve(&request, candidates) {
-                needy.entry(row.key.namespace).or_default().push_back(request);
+                let need = (request, starving.contains(id));
+                needy.entry(row.key.namespace).or_default().push_back(need);
             }
         }
         needy
+    }
+
+    /// Containers of this scheduler that wait for memory.
+    fn own(&self) -> Vec<(ContainerId, OnItsWay)> {
+        self.parts.in_progress.pick(|id, _| self.waiting.contains(id))
     }
 
     /// Containers of other schedulers that have no place and are not given up.

@@ -128,11 +128,17 @@ impl Reclaiming {
         false
     }
 
-    fn ask(&mut self, now: Instant, streams: &ControlStreams, holding: &Holding) {
+    /// Whether a container was told to end.
+    pub(crate) fn has_asked(&self, container: ContainerId) -> bool {
+        self.asked.contains_key(&container)
+    }
+
+    /// Tells a container to end after what runs in it.
+    pub(crate) fn ask(&mut self, now: Instant, streams: &ControlStreams, holding: &Holding) {
         if !streams.remove(holding.invoker, holding.container, false) {
             return;
         }
-        tracing::debug!(container = %holding.container, namespace = %holding.namespace, "container gives its memory to a namespace with less");
+        tracing::debug!(container = %holding.container, namespace = %holding.namespace, "container gives its memory to those with less");
         let asked = Asked {
             invoker: holding.invoker,
             namespace: holding.namespace.clone(),

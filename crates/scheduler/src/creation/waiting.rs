@@ -92,14 +92,17 @@ impl Waiting {
         self.lists.keys().filter(|namespace| !but.contains(*namespace))
     }
 
-    /// The first creation of a namespace, in order, that was not tried yet.
+    /// The first creation of a namespace that was not tried yet: first those that `come_first`, then in order.
     pub(crate) fn first(
         &self,
         namespace: &NamespaceName,
         tried: &BTreeSet<ContainerId>,
+        come_first: impl Fn(ContainerId) -> bool,
     ) -> Option<ContainerId> {
-        let mut list = self.lists.get(namespace)?.iter().copied();
-        list.find(|container| !tried.contains(container))
+        let list = self.lists.get(namespace)?.iter().copied();
+        let mut left = list.filter(|container| !tried.contains(container)).peekable();
+        let oldest = left.peek().copied();
+        left.find(|container| come_first(*container)).or(oldest)
     }
 }
 
@@ -125,11 +128,16 @@ mod tests {
         assert!(!waiting.push(&guest, container(999)));
         assert!(waiting.push(&guest, container(1)), "it has its place already");
         let mut tried = BTreeSet::new();
-        assert_eq!(waiting.first(&guest, &tried), Some(container(1)));
+        let none = |_| false;
+        assert_eq!(waiting.first(&guest, &tried, none), Some(container(1)));
+        assert_eq!(
+            waiting.first(&guest, &tried, |id| id == container(9)),
+            Some(container(9))
+        );
         tried.insert(container(1));
-        assert_eq!(waiting.first(&guest, &tried), Some(container(2)));
+        assert_eq!(waiting.first(&guest, &tried, none), Some(container(2)));
         assert!(waiting.remove(container(2)) && !waiting.remove(container(2)));
-        assert_eq!(waiting.first(&guest, &tried), Some(container(3)));
+        assert_eq!(waiting.first(&guest, &tried, none), Some(container(3)));
     }
 
     #[test]

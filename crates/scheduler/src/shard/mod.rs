@@ -16,7 +16,7 @@ mod rate;
 mod reclaim;
 mod release;
 mod reset;
-mod rotation;
+pub(crate) mod rotation;
 mod search;
 mod show;
 mod sightings;
