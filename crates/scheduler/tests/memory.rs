@@ -11,7 +11,7 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::container_report::Change;
 use whiskraft_scheduler::SchedulerConfig;
 use whiskraft_state::{ContainerState, Event};
-use whiskraft_types::{ActionLimits, ByteSize};
+use whiskraft_types::{ActionLimits, ByteSize, InvokerId};
 
 /// Two containers of this size fill the invoker.
 fn half() -> ActionLimits {
@@ -50,6 +50,36 @@ async fn removed(invoker: &mut Invoker, scheduler: u64, create: &v1::CreateConta
             Change::Removed(v1::ContainerRemoved { reason }),
         )
         .await;
+}
+
+/// Of what runs one is told to end after its activation, and no other; it ends, and the next creation is answered.
+async fn room_is_made(
+    invoker: &mut Invoker,
+    running: &[(u64, v1::CreateContainer, v1::Deliver)],
+) -> (u64, v1::CreateContainer) {
+    let victim = loop {
+        match invoker.said().await {
+            Said::Remove(_, removal) => break removal,
+            Said::Create(_, create) => panic!("there is no memory for {create:?}"),
+            _ => {}
+        }
+    };
+    assert!(!victim.now, "what runs is not killed");
+    let is_victim =
+        |(_, create, _): &&(u64, v1::CreateContainer, v1::Deliver)| create.container == victim.container;
+    let (scheduler, create, deliver) = running.iter().find(is_victim).unwrap();
+    invoker
+        .complete(*scheduler, create.key.as_ref().unwrap(), deliver, 0)
+        .await;
+    removed(invoker, *scheduler, create).await;
+    // Those that have some wait as well, and longer.
+    loop {
+        match invoker.said().await {
+            Said::Create(scheduler, create) => return (scheduler, create),
+            Said::Remove(_, removal) => assert_eq!(removal.container, victim.container, "a second victim"),
+            _ => {}
+        }
+    }
 }
 
 /// Fills the invoker with two containers of a namespace that both run something; further activations wait.
@@ -149,32 +179,9 @@ async fn a_namespace_with_less_than_its_share_gets_room_and_no_more_than_it_need
     let mut controller = Controller::connect(&rare.client_address, 2).await;
     controller.submit(&rare, 9, 1, "{}").await;
     controller.accepted(9).await;
-    let victim = loop {
-        match invoker.said().await {
-            Said::Remove(_, removal) => break removal,
-            Said::Create(_, create) => panic!("there is no memory for {create:?}"),
-            _ => {}
-        }
-    };
-    assert!(!victim.now, "what runs is not killed");
-    let (scheduler, create, deliver) = running
-        .iter()
-        .find(|(_, create, _)| create.container == victim.container)
-        .unwrap();
-    invoker
-        .complete(*scheduler, &key("flood", "guest/big"), deliver, 0)
-        .await;
-    removed(&mut invoker, *scheduler, create).await;
-    // The flood waits as well, and longer.
-    let created = loop {
-        match invoker.said().await {
-            Said::Create(scheduler, create) => break (scheduler, create),
-            Said::Remove(_, removal) => assert_eq!(removal.container, victim.container, "a second victim"),
-            _ => {}
-        }
-    };
-    assert_eq!(created.1.key, Some(key("rare", "guest/rare")));
-    invoker.run(created.0, &created.1, 1).await;
+    let (scheduler, create) = room_is_made(&mut invoker, &running).await;
+    assert_eq!(create.key, Some(key("rare", "guest/rare")));
+    invoker.run(scheduler, &create, 1).await;
     let (scheduler, deliver) = loop {
         let (scheduler, deliver) = invoker.next_deliver().await;
         if deliver.id[0] == 9 {
@@ -185,4 +192,42 @@ async fn a_namespace_with_less_than_its_share_gets_room_and_no_more_than_it_need
         .complete(scheduler, &key("rare", "guest/rare"), &deliver, 1)
         .await;
     assert_eq!(controller.record(9).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_without_containers_gets_a_place_of_its_own_namespace() {
+    let cluster = Cluster::start_with(no_retries()).await;
+    cluster.put_action("guest/big", half()).await;
+    cluster.put_action("guest/other", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let (_flood, running) = fill(&cluster, &mut invoker, "guest", 6).await;
+    waits_without_place(&cluster, "guest").await;
+
+    let other = cluster.ensure(1, &key("guest", "guest/other")).await.unwrap();
+    let controller = Controller::connect(&other.client_address, 2).await;
+    controller.submit(&other, 9, 1, "{}").await;
+    let (_, create) = room_is_made(&mut invoker, &running).await;
+    assert_eq!(create.key, Some(key("guest", "guest/other")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_came_back_holds_no_memory_until_it_is_tried_again() {
+    let mut config = config();
+    config.creation.retry_pause = std::time::Duration::from_secs(5);
+    let cluster = Cluster::start_with(config).await;
+    cluster.put_action("guest/big", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let big = cluster.ensure(1, &key("guest", "guest/big")).await.unwrap();
+    let controller = Controller::connect(&big.client_address, 1).await;
+    controller.submit(&big, 1, 1, "{}").await;
+    let (scheduler, create) = invoker.next_create().await;
+    let promised = |cluster: &Cluster| cluster.read(|state| state.promised_on(InvokerId(7)));
+    assert_eq!(promised(&cluster), half().memory);
+    let failed = Change::Failed(v1::ContainerCreationFailed {
+        error: v1::CreationError::Whisk.into(),
+        message: "no luck".to_owned(),
+    });
+    invoker.report(scheduler, &create, failed).await;
+    waits_without_place(&cluster, "guest").await;
+    assert_eq!(promised(&cluster), ByteSize::ZERO);
 }

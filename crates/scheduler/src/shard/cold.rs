@@ -7,7 +7,7 @@ use whiskraft_types::{ActivationId, Epoch, QueueKey};
 use crate::context::StreamId;
 use crate::control::hello::Peer;
 use crate::message::{Found, PullItem, Request, StreamEnd};
-use crate::shard::actor::Shard;
+use crate::shard::actor::{QueueInput, Shard};
 use crate::shard::local::Slot;
 
 impl Shard {
@@ -28,9 +28,7 @@ impl Shard {
             }
             Request::Received { controller, ids } => {
                 for (key, id) in ids {
-                    if let Some(slot) = self.queues.slot(&key) {
-                        self.step(slot, Input::Received { controller, id });
-                    }
+                    self.step_queue(&key, Input::Received { controller, id });
                 }
             }
             Request::ControllerOpened { controller, end } => self.outbox.open_controller(controller, end),
@@ -47,20 +45,15 @@ impl Shard {
                 revision,
             } => {
                 let granted = containers.len() as u64;
-                self.parts
-                    .meter
-                    .reserved(granted, u64::from(asked).saturating_sub(granted));
+                let refused = u64::from(asked).saturating_sub(granted);
+                self.parts.meter.reserved(granted, refused);
                 self.creations.begin(self.now, &containers);
-                if let Some(slot) = self.in_epoch(&key, epoch) {
-                    self.step(
-                        slot,
-                        Input::Granted {
-                            asked,
-                            containers,
-                            revision,
-                        },
-                    );
-                }
+                let input = Input::Granted {
+                    asked,
+                    containers,
+                    revision,
+                };
+                self.step_in_epoch(&key, epoch, input);
             }
             Request::CreationFailed {
                 key,
@@ -70,16 +63,12 @@ impl Shard {
             } => {
                 self.parts.meter.not_created(error);
                 self.creations.end(container);
-                if let Some(slot) = self.queues.slot(&key) {
-                    self.step(
-                        slot,
-                        Input::CreationFailed {
-                            container,
-                            error,
-                            message,
-                        },
-                    );
-                }
+                let input = Input::CreationFailed {
+                    container,
+                    error,
+                    message,
+                };
+                self.step_queue(&key, input);
             }
             Request::CreationDelayed {
                 key,
@@ -87,20 +76,14 @@ impl Shard {
                 error,
                 message,
             } => {
-                if let Some(slot) = self.queues.slot(&key) {
-                    let delayed = Input::CreationDelayed {
-                        container,
-                        error,
-                        message,
-                    };
-                    self.step(slot, delayed);
-                }
+                let input = Input::CreationDelayed {
+                    container,
+                    error,
+                    message,
+                };
+                self.step_queue(&key, input);
             }
-            Request::RemovalFailed { key, epoch } => {
-                if let Some(slot) = self.in_epoch(&key, epoch) {
-                    self.step(slot, Input::RemovalFailed);
-                }
-            }
+            Request::RemovalFailed { key, epoch } => self.step_in_epoch(&key, epoch, Input::RemovalFailed),
             Request::Reclaim { starved, unserved } => self.on_reclaim(starved, unserved),
             Request::Release {
                 session,
@@ -121,15 +104,23 @@ impl Shard {
                 namespace,
                 answer,
             } => {
-                let found = self
-                    .queues
-                    .in_namespace(&namespace)
-                    .into_iter()
-                    .find_map(|slot| self.find(slot, id));
-                let _ = answer.send(found);
+                let mut slots = self.queues.in_namespace(&namespace).into_iter();
+                let _ = answer.send(slots.find_map(|slot| self.find(slot, id)));
             }
             Request::Walk { walk, answer } => drop(answer.send(self.walk(walk))),
             Request::Barrier { answer } => drop(answer.send(())),
+        }
+    }
+
+    fn step_queue(&mut self, key: &QueueKey, input: QueueInput) {
+        if let Some(slot) = self.queues.slot(key) {
+            self.step(slot, input);
+        }
+    }
+
+    fn step_in_epoch(&mut self, key: &QueueKey, epoch: Epoch, input: QueueInput) {
+        if let Some(slot) = self.in_epoch(key, epoch) {
+            self.step(slot, input);
         }
     }
 
