@@ -2,8 +2,8 @@
 //!
 //! The creation actor builds [`FairShares`] from the replicated tables for each batch of placements. The resource is the
 //! memory that containers hold, in progress and running; paused ones hold nothing, their memory is free. This is
-//! weighted deficit round robin with the deficit computed from what is held instead of remembered, so a new leader knows
-//! what the old one knew, and all schedulers judge by the same numbers.
+//! weighted deficit round robin with the deficit computed from what is held instead of remembered, so a new leader goes on
+//! by the same numbers as the old one, and so do the other schedulers.
 //!
 //! Invariant: a namespace at or below its entitlement loses no container. By a loss none falls below it, but for the first
 //! container of another; then it keeps at least one.
@@ -177,6 +177,20 @@ impl FairShares {
             share.held = share.held.saturating_sub(memory);
         }
     }
+}
+
+/// Memory of invokers, each with what is free of it, that containers of at least `smallest` can use: a rest too small for
+/// one is nobody's, and counted it would make everybody's entitlement more than there is.
+#[must_use]
+pub fn useful_memory(
+    invokers: impl IntoIterator<Item = (ByteSize, ByteSize)>,
+    smallest: ByteSize,
+) -> ByteSize {
+    let useful = invokers.into_iter().map(|(total, free)| match free < smallest {
+        true => total.saturating_sub(free),
+        false => total,
+    });
+    useful.fold(ByteSize::ZERO, ByteSize::saturating_add)
 }
 
 impl Share {

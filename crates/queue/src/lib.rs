@@ -29,7 +29,7 @@ pub use age::{is_expired, is_too_old};
 pub use average::AverageRing;
 pub use creation::{Backoff, CreationJob, CreationSettings, CreationStep};
 pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, action_limit};
-pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room};
+pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
 pub use input::{ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, RegisteredContainer};
 pub use judge::{
     FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Suspicion, SuspicionReason,

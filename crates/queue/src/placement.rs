@@ -16,7 +16,7 @@ mod warm;
 #[cfg(test)]
 mod placement_test;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use whiskraft_types::{ByteSize, InvokerId, NamespaceName};
@@ -108,10 +108,14 @@ pub trait Placement: fmt::Debug + Send + Sync {
         Ok(invoker)
     }
 
-    /// Whether some invoker could run the container if it were empty; else it waits for something other than memory.
-    fn can_serve(&self, request: &PlacementRequest, candidates: &Candidates) -> bool {
-        let eligible = Eligible::of(self.settings(), request, candidates);
-        eligible.is_ok_and(|eligible| eligible.all().any(|one| one.total >= request.memory))
+    /// The invokers that could run the container if they were empty. If there are none it waits for something other than
+    /// memory.
+    fn able(&self, request: &PlacementRequest, candidates: &Candidates) -> BTreeSet<InvokerId> {
+        let Ok(eligible) = Eligible::of(self.settings(), request, candidates) else {
+            return BTreeSet::new();
+        };
+        let large_enough = eligible.all().filter(|one| one.total >= request.memory);
+        large_enough.map(|one| one.invoker).collect()
     }
 
     /// Why the container gets no place, for people, with the numbers that say so.

@@ -299,6 +299,12 @@ impl SchedulerConfig {
                 format!("must be longer than session.ttl {ttl:?}"),
             );
         }
+        if self.creation.blackbox_multiple == 0 {
+            return fail(
+                "creation.blackbox-multiple",
+                "must be at least 1; it multiplies the deadline for images that must be pulled".to_owned(),
+            );
+        }
         for (setting, value) in [
             ("queue.throttling-fraction", self.queue.throttling_fraction),
             ("creation.managed-fraction", self.creation.managed_fraction),

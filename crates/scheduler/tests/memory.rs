@@ -10,7 +10,7 @@ use common::{Cluster, config, key, soon};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::container_report::Change;
 use whiskraft_scheduler::SchedulerConfig;
-use whiskraft_state::{ContainerState, Event};
+use whiskraft_state::{ContainerState, Event, State};
 use whiskraft_types::{ActionLimits, ByteSize, InvokerId};
 
 /// Two containers of this size fill the invoker.
@@ -221,13 +221,17 @@ async fn a_creation_that_came_back_holds_no_memory_until_it_is_tried_again() {
     let controller = Controller::connect(&big.client_address, 1).await;
     controller.submit(&big, 1, 1, "{}").await;
     let (scheduler, create) = invoker.next_create().await;
-    let promised = |cluster: &Cluster| cluster.read(|state| state.promised_on(InvokerId(7)));
-    assert_eq!(promised(&cluster), half().memory);
+    let is_promised = |memory| move |state: &State| state.promised_on(InvokerId(7)) == memory;
+    cluster
+        .until("it has its place", is_promised(half().memory))
+        .await;
     let failed = Change::Failed(v1::ContainerCreationFailed {
         error: v1::CreationError::Whisk.into(),
         message: "no luck".to_owned(),
     });
     invoker.report(scheduler, &create, failed).await;
     waits_without_place(&cluster, "guest").await;
-    assert_eq!(promised(&cluster), ByteSize::ZERO);
+    cluster
+        .until("its memory is free", is_promised(ByteSize::ZERO))
+        .await;
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use whiskraft_queue::{FairShares, NamespaceUse};
+use whiskraft_queue::{FairShares, NamespaceUse, useful_memory};
 use whiskraft_types::{ByteSize, Instant, NamespaceName};
 
 pub(crate) fn name(index: usize) -> NamespaceName {
@@ -248,4 +248,24 @@ fn equals_take_turns_over_batches() {
         served.push(next);
     }
     assert_eq!(served, [0, 1, 2, 0, 1, 2, 0].map(name));
+}
+
+/// Four invokers of eight, containers of three: two fit on each, and what is left belongs to nobody. Were it shared out, the one
+/// that holds all places would be entitled to all of them.
+#[test]
+fn rests_too_small_for_a_container_are_nobodys() {
+    let size = ByteSize::bytes;
+    let full = [(size(8), size(2)); 4];
+    let total = useful_memory(full, size(3));
+    assert_eq!(total, size(24));
+    let shares = FairShares::new(total, uses(&[(1, 24, 30), (1, 0, 3)]));
+    assert_eq!(shares.surplus(), [(name(0), size(3))]);
+    assert!(shares.may_reclaim(&name(1)));
+    let roomy = [(size(8), size(5)), (size(8), size(2))];
+    assert_eq!(
+        useful_memory(roomy, size(3)),
+        size(14),
+        "a rest that fits one counts"
+    );
+    assert_eq!(useful_memory(roomy, size(1)), size(16));
 }

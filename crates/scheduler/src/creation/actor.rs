@@ -22,10 +22,10 @@ use crate::creation::in_progress::InProgress;
 use crate::creation::job::{Job, Jobs};
 use crate::creation::place::{self, Placer};
 use crate::creation::reserve::{Numbers, Reserved, WISHES_MAX, reserve};
-use crate::creation::rotation::Turns;
 use crate::creation::shares::Reclaiming;
 use crate::creation::suspects::{Suspects, SuspectsView};
 use crate::creation::sweep::Sweep;
+use crate::creation::turns::Turns;
 use crate::creation::waiting::Waiting;
 use crate::creation::warnings::Warnings;
 use crate::message::Request;
@@ -133,7 +133,6 @@ impl CreationActor {
             ];
             let wake = wakes.into_iter().flatten().min().unwrap_or(self.now);
             tokio::select! {
-                biased;
                 () = context.stopping() => return,
                 () = context.clock.sleep_until(wake) => {
                     self.begin();
@@ -310,9 +309,16 @@ impl CreationActor {
             return;
         };
         // A second attempt starts from nothing, wherever it is.
-        let came_from = job.target.take();
+        let target = job.target.take();
         (job.resume, job.sent, job.request) = (None, false, None);
         let step = job.job.on_error(self.now, invoker, error);
+        // One that resumes has a place before it is sent.
+        let placed = self
+            .parts
+            .context
+            .node
+            .read(|state| state.container(container)?.invoker);
+        let came_from = target.or(placed.map(|(invoker, _)| invoker));
         if let Some(invoker) = came_from.filter(|_| !matches!(step, CreationStep::Failed(_))) {
             // All schedulers have to see that it takes no memory there any more.
             let unplaced = ContainerChange::Unplaced { invoker };

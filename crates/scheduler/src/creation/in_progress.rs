@@ -96,17 +96,15 @@ impl InProgress {
         self.changed.notified().await;
     }
 
-    /// What namespaces wait for: what is younger than `age_max` and counts.
+    /// What namespaces wait for, of what counts.
     pub(crate) fn wanted(
         &self,
-        now: Instant,
-        age_max: Duration,
         counts: impl Fn(ContainerId, &OnItsWay) -> bool,
     ) -> BTreeMap<NamespaceName, Demand> {
         let mut wanted = BTreeMap::<NamespaceName, Demand>::new();
         self.with(|table| {
             for (id, row) in &table.rows {
-                if now.saturating_since(row.since) < age_max && counts(*id, row) {
+                if counts(*id, row) {
                     let nothing = Demand {
                         memory: ByteSize::ZERO,
                         since: row.since,

@@ -7,13 +7,14 @@ mod in_progress;
 mod job;
 mod place;
 mod placing;
+mod pools;
 mod reserve;
 mod room;
-mod rotation;
 mod sending;
 mod shares;
 mod suspects;
 mod sweep;
+mod turns;
 mod waiting;
 mod warnings;
 

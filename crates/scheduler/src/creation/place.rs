@@ -1,7 +1,7 @@
 //! Where a container goes: builds the placement's view of the invokers from the local tables, lowered by what this
 //! scheduler has promised and the tables do not show yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
@@ -103,9 +103,9 @@ impl Placer {
         self.plan(request, &mut only)
     }
 
-    /// Whether some invoker could run a container if it were empty.
-    pub(crate) fn can_serve(&self, request: &PlacementRequest, candidates: &Candidates) -> bool {
-        self.placement.can_serve(request, candidates)
+    /// The invokers that could run a container if they were empty.
+    pub(crate) fn able(&self, request: &PlacementRequest, candidates: &Candidates) -> BTreeSet<InvokerId> {
+        self.placement.able(request, candidates)
     }
 
     /// Why a container gets no place, for people.

@@ -1,18 +1,18 @@
 //! Finds invokers for the creations of a batch. What finds no memory waits, in the order of fair shares; `room.rs` has
 //! others make room for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use whiskraft_queue::{Candidates, FairShares, PlacementRequest, Shortage};
+use whiskraft_queue::{Candidates, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
 use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId, QueueKey};
 
 use crate::creation::actor::{CreationActor, Done};
 use crate::creation::place;
+use crate::creation::pools::Pool;
 use crate::creation::room::WAITS_MIN;
-use crate::creation::rotation::Starving;
-use crate::creation::shares::shares;
+use crate::creation::turns::Starving;
 use crate::creation::waiting::Obstacle;
 use crate::message::Request;
 
@@ -20,7 +20,7 @@ use crate::message::Request;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest time between two looks, however much changes.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// Creations looked at in one go; the rest come first the next time their namespaces do.
+/// Creations looked at in one go; the rest come when some of these are served.
 const TRIES_MAX: usize = 512;
 
 /// What placement says about one creation.
@@ -48,7 +48,7 @@ impl CreationActor {
             let mut candidates = self.candidates();
             for container in cold {
                 let placed = self.try_place(container, &mut candidates, None);
-                self.carry_out(container, placed).await;
+                self.carry_out(container, placed, &candidates).await;
             }
         } else {
             for container in cold {
@@ -86,14 +86,17 @@ impl CreationActor {
     /// Gives free memory to those that wait, the namespace that holds least first, and has room made for those that are
     /// due more.
     pub(super) async fn serve_waiting(&mut self) {
-        (self.looked_at, self.look_at) = (self.now, Some(self.now + LOOK_AGAIN));
         let mut candidates = self.candidates();
-        let foreign = self.servable(&candidates);
-        let mut shares = self.shares(&foreign);
-        let mut starving = self.starving(&foreign);
-        let (mut tried, mut done) = (BTreeSet::new(), BTreeSet::new());
-        while tried.len() < TRIES_MAX
-            && let Some(namespace) = shares.next(self.waiting.namespaces(&done))
+        let placeless = self.placeless();
+        let mut pools = self.pools(&placeless, &candidates);
+        let mut starving = self.parts.context.node.read(|state| {
+            let counts = |key: &QueueKey| pools.of(key).is_some();
+            Starving::of(state, &placeless, counts)
+        });
+        let (mut tried, mut done, mut tries) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let mut full = BTreeSet::new();
+        while tries < TRIES_MAX
+            && let Some(namespace) = pools.order.next(self.waiting.namespaces(&done))
         {
             let first = self.waiting.first(&namespace, &tried, |id| starving.contains(id));
             let Some(container) = first else {
@@ -101,46 +104,35 @@ impl CreationActor {
                 continue;
             };
             tried.insert(container);
-            let placed = self.try_place(container, &mut candidates, Some((&shares, &starving)));
+            let Some((key, memory)) = self.of_job(container).filter(|(key, _)| !full.contains(key)) else {
+                continue;
+            };
+            tries += 1;
+            let order = pools.of(&key).map(|pool| (pool, &starving));
+            let placed = self.try_place(container, &mut candidates, order);
             match &placed {
                 Placed::On(_) => {
-                    let memory = self.memory_of(container);
-                    shares.take(&namespace, memory);
+                    pools.take(&key, memory);
                     starving.serve(container, &namespace, memory);
                 }
                 Placed::Waits(Obstacle::Turn, _) => drop(done.insert(namespace)),
-                Placed::Waits(Obstacle::Memory, _) | Placed::Fails(..) => {}
+                // The others of the queue need as much.
+                Placed::Waits(Obstacle::Memory, _) => drop(full.insert(key)),
+                Placed::Fails(..) => {}
             }
             if !matches!(placed, Placed::Waits(..)) {
                 self.waiting.remove(container);
             }
-            self.carry_out(container, placed).await;
+            self.carry_out(container, placed, &candidates).await;
         }
+        self.turn = pools.last();
+        self.last_shares = Some(pools.order.clone());
+        // Pauses count from the end: a look that takes long must not be all that is done.
+        self.looked_at = self.parts.context.clock.now();
+        self.look_at = Some(self.looked_at + LOOK_AGAIN);
         if self.makes_room() {
-            self.make_room(&candidates, &shares);
+            self.make_room(&placeless, &candidates, &mut pools, &starving);
         }
-        self.turn = shares.last().cloned();
-        self.last_shares = Some(shares);
-    }
-
-    fn shares(&mut self, foreign: &BTreeMap<QueueKey, bool>) -> FairShares {
-        let wanted = {
-            let (jobs, waiting) = (&self.jobs, &self.waiting);
-            let age_max = self.settings.timeout(true);
-            self.parts.in_progress.wanted(self.now, age_max, |id, row| {
-                if jobs.contains(id) {
-                    waiting.contains(id)
-                } else {
-                    row.invoker.is_none() && foreign.get(&row.key).copied().unwrap_or(true)
-                }
-            })
-        };
-        let (now, reclaiming) = (self.now, &mut self.reclaiming);
-        let shares = self.parts.context.node.read(|state| {
-            reclaiming.prune(now, state);
-            shares(state, &wanted, reclaiming)
-        });
-        shares.after(self.turn.take())
     }
 
     pub(super) fn candidates(&mut self) -> Candidates {
@@ -149,16 +141,16 @@ impl CreationActor {
         self.placer.candidates(around, self.suspects.all(), &self.jobs)
     }
 
-    fn memory_of(&mut self, container: ContainerId) -> ByteSize {
-        let job = self.jobs.get_mut(container);
-        job.map_or(ByteSize::ZERO, |job| job.wish.memory)
+    fn of_job(&mut self, container: ContainerId) -> Option<(QueueKey, ByteSize)> {
+        let job = self.jobs.get_mut(container)?;
+        Some((job.wish.key.clone(), job.wish.memory))
     }
 
     fn try_place(
         &mut self,
         container: ContainerId,
         candidates: &mut Candidates,
-        order: Option<(&FairShares, &Starving)>,
+        order: Option<(&Pool, &Starving)>,
     ) -> Placed {
         let Some(job) = self.jobs.get_mut(container) else {
             return Placed::Fails(CreationError::Unknown, "the creation has ended".to_owned());
@@ -169,20 +161,15 @@ impl CreationActor {
             Err((error, message)) => return Placed::Fails(error, message),
         };
         let namespace = &job.wish.key.namespace;
-        let free = || {
-            candidates
-                .iter()
-                .filter(|one| one.usable)
-                .fold(ByteSize::ZERO, |sum, one| sum.saturating_add(one.free))
-        };
-        if let Some((shares, starving)) = order {
+        if let Some((pool, starving)) = order {
+            let free = pool.free(candidates, request.memory);
             // Within a namespace those that have a container leave what is free to those that have none.
             let kept = match starving.contains(container) {
                 true => ByteSize::ZERO,
                 false => starving.kept(namespace),
             };
-            let has_turn = kept == ByteSize::ZERO || free() >= request.memory.saturating_add(kept);
-            if !has_turn || !shares.may_take(namespace, request.memory, free()) {
+            let has_turn = kept == ByteSize::ZERO || free >= request.memory.saturating_add(kept);
+            if !has_turn || !pool.shares.may_take(namespace, request.memory, free) {
                 return Placed::Waits(Obstacle::Turn, request);
             }
         }
@@ -193,12 +180,18 @@ impl CreationActor {
         }
     }
 
-    async fn carry_out(&mut self, container: ContainerId, placed: Placed) {
+    async fn carry_out(&mut self, container: ContainerId, placed: Placed, candidates: &Candidates) {
         match placed {
             Placed::On(invoker) => self.send_to(container, invoker).await,
             Placed::Waits(obstacle, request) => {
                 if self.wait(container).await && self.waiting.is_news(container, obstacle) {
-                    self.tell_delayed(container, obstacle, &request).await;
+                    let message = match obstacle {
+                        Obstacle::Memory => self.placer.explain(&request, candidates),
+                        Obstacle::Turn => {
+                            "memory is short, and those that hold less of it come first".to_owned()
+                        }
+                    };
+                    self.tell_delayed(container, message).await;
                 }
             }
             Placed::Fails(error, message) => self.on_failure(container, None, error, message).await,
@@ -232,7 +225,7 @@ impl CreationActor {
     }
 
     /// Puts a creation on the list; whether it is there. Without room it fails like any other.
-    async fn wait(&mut self, container: ContainerId) -> bool {
+    pub(super) async fn wait(&mut self, container: ContainerId) -> bool {
         let Some(job) = self.jobs.get_mut(container) else {
             return false;
         };
@@ -246,14 +239,7 @@ impl CreationActor {
         waits
     }
 
-    async fn tell_delayed(&mut self, container: ContainerId, obstacle: Obstacle, request: &PlacementRequest) {
-        let message = match obstacle {
-            Obstacle::Memory => {
-                let candidates = self.candidates();
-                self.placer.explain(request, &candidates)
-            }
-            Obstacle::Turn => "memory is short, and namespaces that hold less of it come first".to_owned(),
-        };
+    async fn tell_delayed(&mut self, container: ContainerId, message: String) {
         let Some(key) = self.jobs.get_mut(container).map(|job| job.wish.key.clone()) else {
             return;
         };

@@ -37,9 +37,10 @@ impl CreationActor {
             // Another scheduler's entry came first. That is nobody's failure, and waits for the next place.
             job.target = None;
             tracing::debug!(%container, %invoker, "the place was taken, waits for another one");
-            if self.waits(container) {
-                return self.look_soon();
+            if self.wait(container).await {
+                self.look_soon();
             }
+            return;
         }
         let Some(job) = self.jobs.get_mut(container) else {
             return;

@@ -1,8 +1,9 @@
 //! Fair shares of the memory, from the tables: who may take some, and which containers of others make room.
 //!
-//! Every scheduler computes the same from the same tables for its own creations; one of them makes room (`room.rs`).
+//! Every scheduler orders its own creations by the same tables, so they agree but for what a table does not have: whose invoker is
+//! connected, since when somebody waits, and who was told to go. One of them makes room (`room.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use whiskraft_queue::{Candidates, FairShares, Holding, HoldingKind, NamespaceUse, PlacementRequest};
@@ -13,6 +14,7 @@ use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::in_progress::Demand;
 use crate::creation::place::Placer;
+use crate::creation::pools::Pool;
 
 /// Time after which a container that should have gone is told again: the command may have been lost.
 const ASKED_AGE_MAX: Duration = Duration::from_secs(10);
@@ -25,7 +27,6 @@ const EVICT_MAX: usize = 16;
 #[derive(Debug)]
 struct Asked {
     invoker: InvokerId,
-    namespace: NamespaceName,
     memory: ByteSize,
     at: Instant,
 }
@@ -36,25 +37,29 @@ pub(crate) struct Reclaiming {
     asked: BTreeMap<ContainerId, Asked>,
 }
 
-/// What namespaces hold and want, as the tables have it; `wanted` is the part without a place.
-pub(crate) fn shares(
+/// What namespaces hold on some invokers and want of them, as the tables have it. Whoever was told to end there holds nothing
+/// any more.
+pub(super) fn shares_of(
     state: &State,
+    invokers: &BTreeSet<InvokerId>,
+    total: ByteSize,
     wanted: &BTreeMap<NamespaceName, Demand>,
     reclaiming: &Reclaiming,
 ) -> FairShares {
-    let healthy = state.invokers().filter(|(_, row)| row.healthy);
-    let total = healthy.fold(ByteSize::ZERO, |sum, (_, row)| {
-        sum.saturating_add(row.profile.memory)
-    });
-    let uses = state.namespaces_counted().map(|(namespace, counts)| {
+    let rows = invokers.iter().flat_map(|invoker| state.containers_on(*invoker));
+    let mut held = BTreeMap::<&NamespaceName, ByteSize>::new();
+    for (_, row) in rows.filter(|(id, row)| row.state != ContainerState::Warm && !reclaiming.has_asked(*id)) {
+        let sum = held.entry(&row.key.namespace).or_default();
+        *sum = sum.saturating_add(row.memory);
+    }
+    let names: BTreeSet<&NamespaceName> = held.keys().copied().chain(wanted.keys()).collect();
+    let uses = names.into_iter().map(|namespace| {
         let demand = wanted.get(namespace);
-        let wanted = demand.map_or(ByteSize::ZERO, |demand| demand.memory);
-        let leaving = wanted.saturating_add(reclaiming.of(namespace));
         NamespaceUse {
             namespace: namespace.clone(),
             weight: state.namespace_limits(namespace).weight,
-            held: counts.memory.saturating_sub(leaving),
-            wanted,
+            held: held.get(namespace).copied().unwrap_or_default(),
+            wanted: demand.map_or(ByteSize::ZERO, |demand| demand.memory),
             waits_since: demand.map_or_else(Instant::default, |demand| demand.since),
         }
     });
@@ -67,12 +72,6 @@ impl Reclaiming {
         self.asked.retain(|id, asked| {
             now.saturating_since(asked.at) < ASKED_AGE_MAX && state.container(*id).is_some()
         });
-    }
-
-    /// Memory of a namespace that is about to come free.
-    fn of(&self, namespace: &NamespaceName) -> ByteSize {
-        let asked = self.asked.values().filter(|asked| asked.namespace == *namespace);
-        asked.fold(ByteSize::ZERO, |sum, asked| sum.saturating_add(asked.memory))
     }
 
     /// The candidates as they will be when everything asked for is free.
@@ -96,13 +95,14 @@ impl Reclaiming {
         now: Instant,
         (context, streams): (&Context, &ControlStreams),
         placer: &mut Placer,
-        shares: &FairShares,
+        pool: &Pool,
         request: &PlacementRequest,
         planned: &Candidates,
     ) -> bool {
+        let shares = &pool.shares;
         let mut free: BTreeMap<_, _> = planned
             .iter()
-            .filter(|candidate| candidate.usable)
+            .filter(|candidate| pool.invokers.contains(&candidate.invoker))
             .map(|candidate| (candidate.invoker, candidate.free))
             .collect();
         let mut holdings = context.node.read(|state| self.holdings(state, shares));
@@ -141,7 +141,6 @@ impl Reclaiming {
         tracing::debug!(container = %holding.container, namespace = %holding.namespace, "container gives its memory to those with less");
         let asked = Asked {
             invoker: holding.invoker,
-            namespace: holding.namespace.clone(),
             memory: holding.memory,
             at: now,
         };

@@ -9,8 +9,8 @@ use whiskraft_queue::{Candidates, Holding, HoldingKind, PlacementRequest};
 use whiskraft_state::{ContainerState, State};
 use whiskraft_types::{ByteSize, ContainerId, Instant, InvokerId, NamespaceName, QueueKey};
 
-use crate::creation::in_progress::OnItsWay;
 use crate::creation::place::Placer;
+use crate::creation::pools::{Placeless, Pool};
 use crate::shard::rotation::{Held, victims};
 
 /// Time that a container has its place before it goes to another queue, when each place changes hands in turn.
@@ -26,10 +26,10 @@ pub(super) struct Starving {
 }
 
 impl Starving {
-    /// Picks them from containers without a place.
-    pub(super) fn of(state: &State, waiting: &[(ContainerId, OnItsWay)]) -> Self {
+    /// Picks them from containers without a place that count.
+    pub(super) fn of(state: &State, placeless: &Placeless, counts: impl Fn(&QueueKey) -> bool) -> Self {
         let mut queues = BTreeMap::<&QueueKey, (Instant, ContainerId, ByteSize)>::new();
-        for (id, row) in waiting {
+        for (id, row) in placeless.iter().filter(|(_, row)| counts(&row.key)) {
             let own = (row.since, *id, row.memory);
             let first = queues.entry(&row.key).or_insert(own);
             *first = own.min(*first);
@@ -86,7 +86,7 @@ impl Turns {
         &mut self,
         now: Instant,
         state: &State,
-        (placer, planned): (&mut Placer, &Candidates),
+        (placer, pool, planned): (&mut Placer, &Pool, &Candidates),
         request: &PlacementRequest,
         is_leaving: impl Fn(ContainerId) -> bool,
     ) -> Vec<Holding> {
@@ -106,12 +106,15 @@ impl Turns {
                 invoker: row.invoker.map(|(invoker, _)| invoker),
             })
             .collect();
+        let able = |invoker: &InvokerId| pool.invokers.contains(invoker);
         let mut on = BTreeMap::<InvokerId, Vec<Holding>>::new();
         for id in victims(&held, held.len()) {
             let Some((container, row)) = running.iter().find(|(container, _)| *container == id) else {
                 continue;
             };
-            let Some((invoker, _)) = row.invoker else { continue };
+            let Some(invoker) = row.invoker.map(|(invoker, _)| invoker).filter(able) else {
+                continue;
+            };
             let victims = on.entry(invoker).or_default();
             victims.push(Holding {
                 container: *container,
@@ -121,17 +124,34 @@ impl Turns {
                 kind: HoldingKind::Busy,
                 since: now,
             });
-            let freed = victims
-                .iter()
-                .fold(planned.left(invoker).unwrap_or_default(), |sum, victim| {
-                    sum.saturating_add(victim.memory)
-                });
-            if freed >= request.memory && placer.could_place(request, planned, invoker) {
+            let missing = request
+                .memory
+                .saturating_sub(planned.left(invoker).unwrap_or_default());
+            if sum(victims) >= missing {
+                if !placer.could_place(request, planned, invoker) {
+                    continue;
+                }
                 let places = u32::try_from(held.len()).unwrap_or(u32::MAX).max(1);
                 self.next.insert(request.namespace.clone(), now + TENURE / places);
-                return on.remove(&invoker).unwrap_or_default();
+                return spare(on.remove(&invoker).unwrap_or_default(), missing);
             }
         }
         Vec::new()
     }
+}
+
+fn sum(victims: &[Holding]) -> ByteSize {
+    victims
+        .iter()
+        .fold(ByteSize::ZERO, |sum, victim| sum.saturating_add(victim.memory))
+}
+
+/// Leaves out those without whom there is enough, the last chosen first.
+fn spare(mut victims: Vec<Holding>, missing: ByteSize) -> Vec<Holding> {
+    for at in (0..victims.len()).rev() {
+        if sum(&victims).saturating_sub(victims[at].memory) >= missing {
+            victims.remove(at);
+        }
+    }
+    victims
 }
