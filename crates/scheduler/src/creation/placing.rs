@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use whiskraft_queue::{Candidates, FairShares, PlacementRequest, Shortage};
+use whiskraft_queue::{Candidates, FairShares, Observation, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
 use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, NamespaceName};
 
@@ -210,7 +210,10 @@ impl CreationActor {
 
     async fn carry_out(&mut self, container: ContainerId, placed: Placed) {
         match placed {
-            Placed::On(invoker) => self.send_to(container, invoker).await,
+            Placed::On(invoker) => {
+                self.suspects.observe(self.now, invoker, Observation::Placed);
+                self.send_to(container, invoker).await;
+            }
             Placed::Waits(obstacle, request) => {
                 if self.wait(container).await && self.waiting.is_news(container, obstacle) {
                     self.tell_delayed(container, obstacle, &request).await;
