@@ -38,7 +38,10 @@ async fn cluster_without_the_gray_one(fault: Option<&str>) -> Cluster {
         .with_invoker("invoker.pool.pause-grace=300ms")
         .with_invoker("invoker.pool.keep=300ms");
     if let Some(fault) = fault {
-        options = options.with_only(GRAY, fault);
+        // Room for all that it may be given: not its memory is to keep work away from it.
+        options = options
+            .with_only(GRAY, "invoker.pool.memory=16GiB")
+            .with_only(GRAY, fault);
     }
     let mut cluster = Cluster::start(options).await;
     cluster.kill_invoker(GRAY);
@@ -78,10 +81,22 @@ struct Seen {
     placed_all: usize,
 }
 
+/// Those that have nothing to do with the gray invoker do not suffer.
+fn assert_no_worse(before: &Spread, then: &Spread) {
+    let bar = before.p99 * 3 + NOISE;
+    assert!(then.p99 <= bar, "{then} above {bar:?}");
+}
+
 /// How long the gray one is watched.
 const WATCHED: Duration = Duration::from_secs(28);
 /// Time from its first container in which it may get more.
 const FOUND_OUT: Duration = Duration::from_secs(10);
+/// Containers it may get later. Each of three schedulers judges by itself; its first suspicion ends after 10 s, the next
+/// one after 20 s, so each tries it once in this time, with one container at a time. What that shows may be too little to
+/// tell from noise, and a scheduler that leads few queues may find out a little late: three for each.
+const PROBES_MAX: usize = 9;
+/// A delay that a caller does not owe to the gray invoker: a start elsewhere on a machine that is busy.
+const NOISE: Duration = Duration::from_millis(500);
 
 async fn watch_gray(fault: &str) -> Seen {
     let mut cluster = cluster_without_the_gray_one(Some(fault)).await;
@@ -106,7 +121,7 @@ async fn watch_gray(fault: &str) -> Seen {
 }
 
 impl Seen {
-    /// Placements later than the time for finding out: probes, one for each scheduler and end of a suspicion.
+    /// Placements later than the time for finding out.
     fn late(&self) -> usize {
         self.placed.iter().filter(|at| **at > FOUND_OUT).count()
     }
@@ -132,21 +147,10 @@ impl Seen {
             !self.placed.is_empty(),
             "the fault did not bite: it never got a container"
         );
-        // Its fair part would be a quarter.
-        let late_all = self.placed_all * 18 / 28;
-        assert!(
-            self.late() * 20 <= late_all,
-            "{} of some {late_all} late placements",
-            self.late()
-        );
+        assert!(self.late() <= PROBES_MAX, "{} late placements", self.late());
         self.others.assert_none_lost();
         self.gray.assert_none_lost();
-        let bar = self.before.p99 * 3;
-        assert!(
-            self.others.latency().p99 <= bar,
-            "{} above {bar:?}",
-            self.others.latency()
-        );
+        assert_no_worse(&self.before, &self.others.latency());
     }
 }
 
@@ -169,6 +173,12 @@ async fn a_silent_invoker_is_passed_over() {
     let kinds: Vec<&String> = seen.others.failed.keys().chain(seen.gray.failed.keys()).collect();
     let typed = kinds.iter().all(|kind| kind.starts_with("whisk internal error"));
     assert!(typed, "what it swallowed ends as the platform's fault: {kinds:?}");
+    let swallowed = seen.others.failures() + seen.gray.failures();
+    assert!(
+        swallowed <= seen.placed.len(),
+        "{swallowed} calls lost to {} containers, each of which serves one at a time",
+        seen.placed.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,6 +237,8 @@ async fn a_flapping_invoker_gets_few_containers() {
         (placements.rows() == 0).then_some(())
     })
     .await;
+    // The session that the last flap ended may still be on its way back.
+    cluster.invokers_are(INVOKERS).await;
     let status = client.status().await.expect("a scheduler answers");
     println!(
         "F31 flapping ({}): {FLAPS} flaps in {flapped:?}\n  placements on it {}, {late} after its second end, of {}, at \
@@ -250,5 +262,5 @@ async fn a_flapping_invoker_gets_few_containers() {
         .keys()
         .all(|kind| kind.starts_with("whisk internal error"));
     assert!(typed, "{:?}", tally.failed);
-    assert!(others.latency().p99 <= before.p99 * 3, "{}", others.latency());
+    assert_no_worse(&before, &others.latency());
 }

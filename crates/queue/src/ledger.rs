@@ -91,7 +91,9 @@ pub(crate) struct Entry<P, R> {
     pub(crate) refusals: u8,
     /// When an invoker got it, as far as this leader knows; means nothing unless one has it.
     pub(crate) sent_at: Instant,
-    /// Whether the silence of its invoker was told.
+    /// When its invoker was last heard of it, or got it.
+    pub(crate) heard_at: Instant,
+    /// Whether it was told that its invoker has not been heard of for too long.
     pub(crate) is_silence_told: bool,
 }
 
@@ -99,7 +101,7 @@ impl<P, R> Entry<P, R> {
     /// A container got it.
     pub(crate) fn send(&mut self, now: Instant, stage: Stage<R>) {
         self.stage = stage;
-        self.sent_at = now;
+        (self.sent_at, self.heard_at) = (now, now);
         self.is_silence_told = false;
     }
 
@@ -120,6 +122,7 @@ impl<P, R> Entry<P, R> {
             attempt,
             refusals: 0,
             sent_at: now,
+            heard_at: now,
             is_silence_told: false,
         }
     }
@@ -346,9 +349,9 @@ impl<P, R> Ledger<P, R> {
     }
 
     /// Activations that a container has, ascending by id, with the container.
-    pub(crate) fn in_flight_mut(&mut self) -> impl Iterator<Item = (ContainerId, &mut Entry<P, R>)> {
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = (ContainerId, &Entry<P, R>)> {
         self.entries
-            .values_mut()
+            .values()
             .filter_map(|entry| Some((entry.stage.container()?, entry)))
     }
 

@@ -32,7 +32,8 @@ pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, ac
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
 pub use input::{ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, RegisteredContainer};
 pub use judge::{
-    FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Suspicion, SuspicionReason,
+    FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Standing, Suspicion, SuspicionReason,
+    TrialSettings,
 };
 pub use ledger::ActivationState;
 pub use memory_queue::{MemoryQueue, QueueView, Wait};

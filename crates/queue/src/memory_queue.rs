@@ -172,7 +172,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 self.on_credit(now, invoker, container, count, warmed, out);
             }
             Input::Withdraw { container } => self.on_withdraw(container, out),
-            Input::Started { container, id } => self.on_started(container, id),
+            Input::Started { container, id } => self.on_started(now, container, id),
             Input::Completed {
                 invoker,
                 container,

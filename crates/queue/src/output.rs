@@ -74,13 +74,23 @@ pub enum Output<P, R> {
     /// The namespace is full, this queue has work and not one container: an idle container of another queue of the
     /// namespace should make room. Sent once each time this begins.
     Starved,
-    /// The invoker has said nothing about an activation for `silent_after`: neither that it starts it nor how it
-    /// ended. Said once per delivery; the activation goes on waiting for the answer, within its bound.
+    /// The invoker has said nothing about an activation: for `silent_after` neither that it starts it nor how it ended
+    /// (in a container without code there is the time limit of an init besides), or no end within the bound. Said once
+    /// per delivery; until the bound the activation goes on waiting for the answer.
     Silent {
         /// Who is silent.
         invoker: InvokerId,
         /// Where the activation was sent.
         container: ContainerId,
+    },
+    /// A run lasts many times as long as those before it, and goes on. Said once per run.
+    Late {
+        /// Whose.
+        invoker: InvokerId,
+        /// Where it runs.
+        container: ContainerId,
+        /// How long it has lasted.
+        age: Duration,
     },
     /// End the container after what runs in it: it runs an old revision, or nobody here knows it.
     RemoveContainer {

@@ -104,7 +104,7 @@ pub trait Placement: fmt::Debug + Send + Sync {
             .turns(request)
             .find_map(|fitting| self.choose(request, &fitting, random));
         let invoker = chosen.ok_or(Shortage::Memory)?;
-        candidates.debit(invoker, request.memory, self.settings().memory_min);
+        candidates.give(invoker, request.memory, self.settings().memory_min);
         Ok(invoker)
     }
 

@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use whiskraft_queue::{PlacementPolicy, QueueSettings};
+use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
 
 /// Settings of the scheduler role (`[scheduler]`).
@@ -196,6 +196,9 @@ pub struct CreationConfig {
     pub blackbox_fraction: f64,
     /// Smallest container there is: an invoker with less memory left gets no more. Default 67108864 (64 MiB).
     pub memory_min: ByteSize,
+    /// When invokers are passed over. Not in the file: its numbers depend on one another.
+    #[serde(skip)]
+    pub judge: JudgeSettings,
 }
 
 fn policy<'de, D: Deserializer<'de>>(from: D) -> Result<PlacementPolicy, D::Error> {
@@ -215,6 +218,7 @@ impl Default for CreationConfig {
             managed_fraction: 0.9,
             blackbox_fraction: 0.1,
             memory_min: ByteSize::mib(64),
+            judge: JudgeSettings::default(),
         }
     }
 }

@@ -98,6 +98,7 @@ impl Slow {
         self.count > 0 && self.count >= settings.samples_min
     }
 
+    /// Whether it is slow. The fewer runs and the wider the others scatter, the further it has to stand out.
     pub(super) fn stands_out(&self, others: &Others, settings: &SlowSettings) -> bool {
         let error = others.scatter * self.squares.sqrt() / self.weights.max(1.0);
         let above = self.mean - others.middle;

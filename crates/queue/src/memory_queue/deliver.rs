@@ -45,12 +45,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         out.push(Output::WithdrawAck { container });
     }
 
-    pub(super) fn on_started(&mut self, container: ContainerId, id: ActivationId) {
+    pub(super) fn on_started(&mut self, now: Instant, container: ContainerId, id: ActivationId) {
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
         if matches!(entry.stage, Stage::Delivered(at) | Stage::Adopted(at) if at == container) {
             entry.stage = Stage::Started(container);
+            (entry.heard_at, entry.is_silence_told) = (now, false);
         }
     }
 

@@ -1,21 +1,24 @@
-//! Invokers that live and say nothing: each activation that one got ends within a bound, and its silence is told long
-//! before that.
+//! Invokers that live and say nothing: each activation that one got ends within a bound, and its silence, or that a run
+//! lasts suspiciously long, is told long before that.
 //!
 //! A look goes over the activations in flight, at most once per second and only while there are any. A delivery costs
 //! one comparison: there is no timer and no list of deliveries.
 
 use std::time::Duration;
 
-use whiskraft_types::{ActivationStatus, Instant};
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant};
 
 use super::MemoryQueue;
 use super::ending::unanswered_text;
 use crate::Output;
-use crate::containers::Fate;
-use crate::ledger::Stage;
+use crate::containers::{Container, Fate};
+use crate::ledger::{Entry, Stage};
 
 /// Shortest time between two looks.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
+/// Times the average that a run has lasted when it is told. Its end is reported too, so the few that honestly last so
+/// long count twice; the judge stands that, and of a run that never ends he hears in time.
+const LATE_FACTOR: f64 = 32.0;
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// An invoker got an activation: somebody has to look whether it answers.
@@ -32,51 +35,109 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.timeout_max.saturating_mul(2) + self.settings.answer_slack
     }
 
-    /// Looks, if it is time to: tells of silent invokers and ends what was never answered.
+    /// When an activation in a container is conspicuous if nothing is heard of it: that its invoker is silent before the
+    /// start, that it runs for very long after it.
+    fn conspicuous_at(&self, entry: &Entry<P, R>, container: &Container) -> Option<Instant> {
+        let silent_after = self.settings.silent_after;
+        match entry.stage {
+            // Nobody says a word during an init.
+            Stage::Delivered(_) if !container.warmed => {
+                Some(entry.heard_at + self.timeout_max + silent_after)
+            }
+            Stage::Delivered(_) => Some(entry.heard_at + silent_after),
+            Stage::Started(_) => {
+                let long = self.average.mean_ms()? * LATE_FACTOR / 1000.0;
+                let long = Duration::try_from_secs_f64(long).unwrap_or(Duration::MAX);
+                Some(entry.heard_at + long.max(silent_after))
+            }
+            Stage::Held | Stage::Waiting | Stage::Adopted(_) | Stage::Done(_) => None,
+        }
+    }
+
+    /// Looks, if it is time to: tells of silent invokers and very long runs, and ends what was never answered.
     pub(super) fn watch(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
         if self.watch_at.is_none_or(|at| at > now) {
             return;
         }
         let bound = self.answer_bound();
-        let silent_after = self.settings.silent_after;
-        let (mut overdue, mut next) = (Vec::new(), None::<Instant>);
-        for (container, entry) in self.ledger.in_flight_mut() {
+        let (mut overdue, mut told, mut next) = (Vec::new(), Vec::new(), None::<Instant>);
+        for (container, entry) in self.ledger.in_flight() {
             let mut due = entry.sent_at + bound;
             if due <= now {
-                overdue.push((entry.ticket.id, container));
+                // Of a long run the length was told and not that it never ends.
+                let is_told = entry.is_silence_told && !matches!(entry.stage, Stage::Started(_));
+                overdue.push((entry.ticket.id, container, is_told));
                 continue;
             }
-            if matches!(entry.stage, Stage::Delivered(_)) && !entry.is_silence_told {
-                let silent_at = entry.sent_at + silent_after;
-                // One whose container the table lost has a shorter wait of its own.
-                let known = self.containers.find(container);
-                let known = known.filter(|known| !matches!(known.fate, Fate::Gone(_)));
-                match known.and_then(|known| known.invoker) {
-                    Some(invoker) if silent_at <= now => {
-                        entry.is_silence_told = true;
-                        out.push(Output::Silent { invoker, container });
-                    }
-                    Some(_) => due = due.min(silent_at),
-                    None => {}
-                }
+            // One whose container the table lost has a shorter wait of its own.
+            let known = self.containers.find(container);
+            let known = known.filter(|known| !matches!(known.fate, Fate::Gone(_)));
+            let conspicuous_at = known
+                .filter(|known| known.invoker.is_some() && !entry.is_silence_told)
+                .and_then(|known| self.conspicuous_at(entry, known));
+            match conspicuous_at {
+                Some(at) if at <= now => told.push((entry.ticket.id, container)),
+                Some(at) => due = due.min(at),
+                None => {}
             }
             next = Some(next.map_or(due, |at| at.min(due)));
         }
         self.watch_at = next.map(|at| at.max(now + WATCH_PAUSE));
-        for (id, container) in overdue {
-            let invoker = self.containers.find(container).and_then(|known| known.invoker);
-            tracing::warn!(queue = %self.key, activation = %id, %container, "invoker never answered");
-            self.fail(
-                now,
-                id,
-                ActivationStatus::WhiskError,
-                unanswered_text(invoker, bound),
-                out,
-            );
-            // It would hold its slot for ever: nothing tells whether it will ask again.
-            if self.containers.end(container) {
-                out.push(Output::RemoveContainer { container });
+        told.into_iter()
+            .for_each(|(id, container)| self.tell_conspicuous(now, id, container, out));
+        for (id, container, is_told) in overdue {
+            self.end_overdue(now, id, container, is_told, out);
+        }
+    }
+
+    fn tell_conspicuous(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        container: ContainerId,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let invoker = self.containers.find(container).and_then(|known| known.invoker);
+        let (Some(entry), Some(invoker)) = (self.ledger.find_mut(id), invoker) else {
+            return;
+        };
+        entry.is_silence_told = true;
+        out.push(if matches!(entry.stage, Stage::Started(_)) {
+            let age = now.saturating_since(entry.heard_at);
+            Output::Late {
+                invoker,
+                container,
+                age,
             }
+        } else {
+            Output::Silent { invoker, container }
+        });
+    }
+
+    fn end_overdue(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        container: ContainerId,
+        is_told: bool,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let bound = self.answer_bound();
+        let invoker = self.containers.find(container).and_then(|known| known.invoker);
+        tracing::warn!(queue = %self.key, activation = %id, %container, "invoker never answered");
+        if let Some(invoker) = invoker.filter(|_| !is_told) {
+            out.push(Output::Silent { invoker, container });
+        }
+        self.fail(
+            now,
+            id,
+            ActivationStatus::WhiskError,
+            unanswered_text(invoker, bound),
+            out,
+        );
+        // It would hold its slot for ever: nothing tells whether it will ask again.
+        if self.containers.end(container) {
+            out.push(Output::RemoveContainer { container });
         }
     }
 }

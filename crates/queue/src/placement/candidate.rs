@@ -12,6 +12,8 @@ pub struct Candidate {
     pub usable: bool,
     /// Whether it is judged to do its work badly: it gets nothing while somebody else serves the request.
     pub suspect: bool,
+    /// Whether one container is all it gets, after which it is a suspect: it has to show that it works again.
+    pub on_trial: bool,
     /// Memory it has for containers.
     pub total: ByteSize,
     /// Memory not promised to anybody; that of paused containers counts as free.
@@ -66,6 +68,15 @@ impl Candidates {
             if *dropped_out || candidate.free < memory_min {
                 (candidate.free, *dropped_out) = (ByteSize::ZERO, true);
             }
+        }
+    }
+
+    /// Gives an invoker a container.
+    pub fn give(&mut self, invoker: InvokerId, memory: ByteSize, memory_min: ByteSize) {
+        self.debit(invoker, memory, memory_min);
+        if let Some(at) = self.position(invoker) {
+            let candidate = &mut self.all[at].candidate;
+            candidate.suspect |= std::mem::take(&mut candidate.on_trial);
         }
     }
 

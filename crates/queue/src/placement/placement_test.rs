@@ -14,6 +14,7 @@ fn invoker(id: u64) -> Candidate {
         invoker: InvokerId(id),
         usable: true,
         suspect: false,
+        on_trial: false,
         total: ByteSize::mib(1024),
         free: ByteSize::mib(1024),
         tags: Vec::new(),
@@ -272,6 +273,36 @@ fn suspects_get_nothing_while_anybody_else_serves_it() {
     check(&gpu, &[suspect(tagged(0, &["gpu"])), invoker(1)], Ok(&[0]));
     let relaxed = with_tags(&["gpu"], false);
     check(&relaxed, &[suspect(tagged(0, &["gpu"])), invoker(1)], Ok(&[1]));
+}
+
+#[test]
+fn one_on_trial_gets_one_container_of_a_batch() {
+    let on_trial = Candidate {
+        on_trial: true,
+        ..invoker(0)
+    };
+    for policy in PlacementPolicy::ALL {
+        let placement = policy.placement(PlacementSettings::default());
+        for seed in 0..SEEDS {
+            let mut candidates = Candidates::new([on_trial.clone(), free(1, 640), free(2, 640)]);
+            let mut random = Random::seeded(seed);
+            let placed: Vec<_> = (0..4)
+                .map(|_| placement.place(&request(), &mut candidates, &mut random).unwrap())
+                .collect();
+            let there = placed.iter().filter(|at| **at == InvokerId(0)).count();
+            assert!(there <= 1, "{policy}, seed {seed}: {placed:?}");
+        }
+        // It is asked like anybody else until then.
+        check_alone(&*placement, &on_trial);
+    }
+}
+
+fn check_alone(placement: &dyn Placement, candidate: &Candidate) {
+    let mut candidates = Candidates::new([candidate.clone(), full(invoker(1))]);
+    let mut random = Random::seeded(1);
+    let mut place = || placement.place(&request(), &mut candidates, &mut random);
+    assert_eq!(place(), Ok(InvokerId(0)));
+    assert_eq!(place(), Err(Shortage::Memory), "then the others are waited for");
 }
 
 #[test]

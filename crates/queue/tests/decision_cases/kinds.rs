@@ -173,6 +173,7 @@ fn candidate(index: usize, free_mb: u64, tags: Vec<String>) -> Candidate {
         invoker: InvokerId(index as u64),
         usable: true,
         suspect: false,
+        on_trial: false,
         total: ByteSize::mib(free_mb),
         free: ByteSize::mib(free_mb),
         tags,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use whiskraft_queue::{Judge, JudgeSettings, Observation, Random, SuspicionReason};
+use whiskraft_queue::{Judge, JudgeSettings, Observation, Random, Standing, SuspicionReason};
 use whiskraft_types::{Instant, InvokerId};
 
 fn at(millis: u64) -> Instant {
@@ -18,6 +18,12 @@ fn judge() -> Judge {
     Judge::new(JudgeSettings::default())
 }
 
+fn run(slowness: f64) -> Observation {
+    Observation::Run {
+        slowness: Some(slowness),
+    }
+}
+
 /// A judge that knows so many invokers, all well.
 fn judge_of(invokers: u64) -> Judge {
     let mut judge = judge();
@@ -30,6 +36,13 @@ fn reason(judge: &Judge, now: Instant, invoker: u64) -> Option<SuspicionReason> 
         .suspects(now)
         .get(&InvokerId(invoker))
         .map(|suspicion| suspicion.reason)
+}
+
+fn standing(judge: &Judge, now: Instant, invoker: u64) -> Option<Standing> {
+    judge
+        .suspects(now)
+        .get(&InvokerId(invoker))
+        .map(|suspicion| suspicion.standing)
 }
 
 fn unit(random: &mut Random) -> f64 {
@@ -62,7 +75,7 @@ fn first_suspicions(seed: u64, sigma: f64, slower: f64, per_second: u64, duratio
             let sigma = sigma * unit(&mut random);
             let factor = if invoker == INVOKERS - 1 { slower } else { 1.0 };
             let slowness = factor * lognormal(&mut random, sigma) / mean(sigma);
-            judge.observe(at(now), InvokerId(invoker), Observation::Run { slowness });
+            judge.observe(at(now), InvokerId(invoker), run(slowness));
         }
         for suspect in judge.suspects(at(now)).keys() {
             first[suspect.0 as usize].get_or_insert(now);
@@ -112,7 +125,7 @@ fn one_long_run_is_no_reason() {
     for tick in 0..60 {
         for invoker in 0..3 {
             let slowness = if (tick, invoker) == (30, 0) { 1e6 } else { 1.0 };
-            judge.observe(secs(tick), InvokerId(invoker), Observation::Run { slowness });
+            judge.observe(secs(tick), InvokerId(invoker), run(slowness));
             assert!(judge.suspects(secs(tick)).is_empty());
         }
     }
@@ -122,18 +135,13 @@ fn one_long_run_is_no_reason() {
 fn two_activations_without_an_answer_make_a_suspect() {
     let mut judge = judge_of(3);
     judge.observe(secs(1), InvokerId(0), Observation::Silent);
-    judge.observe(secs(2), InvokerId(0), Observation::Run { slowness: 1.0 });
+    judge.observe(secs(2), InvokerId(0), run(1.0));
     judge.observe(secs(3), InvokerId(0), Observation::Silent);
     assert_eq!(reason(&judge, secs(3), 0), None);
     judge.observe(secs(4), InvokerId(0), Observation::Silent);
     assert_eq!(reason(&judge, secs(4), 0), Some(SuspicionReason::Silent));
-    // Tried again after ten seconds, and judged by what it does then.
     assert_eq!(judge.next_change(secs(4)), Some(secs(14)));
-    assert_eq!(reason(&judge, secs(14), 0), None);
-    judge.observe(secs(15), InvokerId(0), Observation::Silent);
-    assert_eq!(reason(&judge, secs(15), 0), None);
-    judge.observe(secs(16), InvokerId(0), Observation::Silent);
-    assert_eq!(judge.next_change(secs(16)), Some(secs(36)));
+    assert_eq!(standing(&judge, secs(13), 0), Some(Standing::PassedOver));
 }
 
 #[test]
@@ -183,19 +191,193 @@ fn restart_is_forgiven_and_flapping_is_put_off_ever_longer() {
 #[test]
 fn slow_one_stays_away_while_its_own_runs_say_so() {
     let mut judge = judge_of(3);
-    let run = |judge: &mut Judge, secs_from: u64, secs_to: u64, slowness: f64| {
+    let runs = |judge: &mut Judge, secs_from: u64, secs_to: u64, slowness: f64| {
         for second in secs_from..secs_to {
             for invoker in 0..3 {
                 let slowness = if invoker == 0 { slowness } else { 1.0 };
-                judge.observe(secs(second), InvokerId(invoker), Observation::Run { slowness });
+                judge.observe(secs(second), InvokerId(invoker), run(slowness));
             }
         }
         reason(judge, secs(secs_to - 1), 0)
     };
-    assert_eq!(run(&mut judge, 0, 10, 20.0), Some(SuspicionReason::Slow));
-    assert_eq!(run(&mut judge, 10, 100, 20.0), Some(SuspicionReason::Slow));
-    assert_eq!(run(&mut judge, 100, 120, 1.0), None);
-    assert_eq!(run(&mut judge, 120, 300, 1.0), None);
+    assert_eq!(runs(&mut judge, 0, 10, 20.0), Some(SuspicionReason::Slow));
+    assert_eq!(runs(&mut judge, 10, 100, 20.0), Some(SuspicionReason::Slow));
+    assert_eq!(runs(&mut judge, 100, 120, 1.0), None);
+    assert_eq!(runs(&mut judge, 120, 300, 1.0), None);
+}
+
+/// One that was caught for a reason and is passed over no more, at 20 s.
+fn on_trial_for(bad: Observation) -> Judge {
+    let mut judge = judge_of(3);
+    for invoker in 1..3 {
+        (0..10).for_each(|_| judge.observe(secs(1), InvokerId(invoker), run(1.0)));
+    }
+    (0..5).for_each(|_| judge.observe(secs(1), InvokerId(0), bad));
+    assert_eq!(standing(&judge, secs(1), 0), Some(Standing::PassedOver));
+    assert_eq!(standing(&judge, secs(20), 0), Some(Standing::OnTrial));
+    judge
+}
+
+#[test]
+fn on_trial_it_gets_one_container_at_a_time_until_runs_went_well() {
+    let mut judge = on_trial_for(Observation::Silent);
+    for time in [20, 21, 22] {
+        assert_eq!(standing(&judge, secs(time), 0), Some(Standing::OnTrial));
+        judge.observe(secs(time), InvokerId(0), Observation::Placed);
+        assert_eq!(standing(&judge, secs(time), 0), Some(Standing::Probed));
+        judge.observe(secs(time), InvokerId(0), Observation::Created);
+        assert_eq!(
+            standing(&judge, secs(time), 0),
+            Some(Standing::Probed),
+            "what it runs is wanted"
+        );
+        judge.observe(secs(time), InvokerId(0), Observation::Run { slowness: None });
+    }
+    assert_eq!(standing(&judge, secs(22), 0), None);
+}
+
+#[test]
+fn container_of_which_nothing_is_heard_makes_room_for_the_next() {
+    let mut judge = on_trial_for(Observation::Silent);
+    judge.observe(secs(20), InvokerId(0), Observation::Placed);
+    assert_eq!(judge.next_change(secs(20)), Some(secs(30)));
+    assert_eq!(standing(&judge, secs(30), 0), Some(Standing::OnTrial));
+    judge.observe(secs(30), InvokerId(0), Observation::Placed);
+    judge.observe(secs(31), InvokerId(0), Observation::Ended);
+    judge.observe(secs(32), InvokerId(0), Observation::Opened);
+    assert_eq!(
+        standing(&judge, secs(32), 0),
+        Some(Standing::OnTrial),
+        "its container has gone with its session"
+    );
+    // Who gets no work for long is trusted without.
+    assert_eq!(standing(&judge, secs(311), 0), None);
+}
+
+#[test]
+fn on_trial_the_first_bad_sign_is_enough() {
+    let signs = [
+        (Observation::Silent, SuspicionReason::Silent),
+        (Observation::CreationFailed, SuspicionReason::Failing),
+        (run(20.0), SuspicionReason::Slow),
+        (Observation::Late { slowness: 50.0 }, SuspicionReason::Slow),
+    ];
+    for (bad, _) in signs {
+        for (sign, wanted) in signs {
+            let mut judge = on_trial_for(bad);
+            judge.observe(secs(20), InvokerId(0), sign);
+            assert_eq!(
+                reason(&judge, secs(20), 0),
+                Some(wanted),
+                "{sign:?} after {bad:?}"
+            );
+            assert_eq!(
+                standing(&judge, secs(39), 0),
+                Some(Standing::PassedOver),
+                "twice as long"
+            );
+            assert_eq!(standing(&judge, secs(40), 0), Some(Standing::OnTrial));
+        }
+    }
+}
+
+#[test]
+fn restart_on_trial_is_forgiven_to_all_but_those_that_flap() {
+    let mut judge = on_trial_for(Observation::Silent);
+    judge.observe(secs(21), InvokerId(0), Observation::Ended);
+    assert_eq!(standing(&judge, secs(21), 0), Some(Standing::OnTrial));
+
+    let mut judge = judge_of(2);
+    for time in [0, 10, 70] {
+        judge.observe(secs(time), InvokerId(0), Observation::Opened);
+        judge.observe(secs(time + 1), InvokerId(0), Observation::Ended);
+    }
+    assert_eq!(reason(&judge, secs(71), 0), Some(SuspicionReason::Flapping));
+    assert_eq!(standing(&judge, secs(90), 0), Some(Standing::PassedOver));
+}
+
+#[test]
+fn creations_clear_one_whose_creations_failed_and_nobody_else() {
+    let mut judge = on_trial_for(Observation::CreationFailed);
+    (0..3).for_each(|_| judge.observe(secs(20), InvokerId(0), run(1.0)));
+    assert_eq!(standing(&judge, secs(20), 0), Some(Standing::OnTrial));
+    (0..10).for_each(|_| judge.observe(secs(20), InvokerId(0), Observation::Created));
+    assert_eq!(standing(&judge, secs(20), 0), None);
+    let mut judge = on_trial_for(Observation::Silent);
+    (0..9).for_each(|_| judge.observe(secs(20), InvokerId(0), Observation::Created));
+    assert_eq!(standing(&judge, secs(20), 0), Some(Standing::OnTrial));
+}
+
+#[test]
+fn what_is_placed_on_one_that_is_passed_over_is_no_trial() {
+    let mut judge = judge_of(2);
+    (0..2).for_each(|_| judge.observe(secs(1), InvokerId(0), Observation::Silent));
+    // Everybody else was suspected too.
+    judge.observe(secs(10), InvokerId(0), Observation::Placed);
+    assert_eq!(standing(&judge, secs(11), 0), Some(Standing::OnTrial));
+}
+
+/// Gives an invoker a container each time it may have one; each runs once, for `took` milliseconds, and is heard of a
+/// second after its end. The others go on working. Returns when containers were placed, in milliseconds.
+fn placements(seed: u64, sigma: f64, slower: f64, took: u64) -> Vec<u64> {
+    const STEP: u64 = 250;
+    let mut random = Random::seeded(seed);
+    let mut judge = judge_of(4);
+    let mut pending = std::collections::VecDeque::new();
+    let mut placed = Vec::new();
+    for now in (0..120_000).step_by(STEP as usize) {
+        let mut slowness = |factor: f64| factor * lognormal(&mut random, sigma) / mean(sigma);
+        for invoker in 1..4 {
+            judge.observe(at(now), InvokerId(invoker), run(slowness(1.0)));
+        }
+        while pending.front().is_some_and(|done| *done <= now) {
+            pending.pop_front();
+            judge.observe(at(now), InvokerId(0), run(slowness(slower)));
+        }
+        if matches!(standing(&judge, at(now), 0), None | Some(Standing::OnTrial)) {
+            judge.observe(at(now), InvokerId(0), Observation::Placed);
+            placed.push(now);
+            pending.push_back(now + took + 1_000);
+        }
+    }
+    placed
+}
+
+#[test]
+fn slow_one_gets_a_handful_of_containers_once_it_is_known() {
+    for sigma in [0.2, 0.5, 1.0] {
+        for seed in 0..50 {
+            let placed = placements(seed, sigma, 20.0, 400);
+            let late = placed.iter().filter(|at| **at > 10_000).count();
+            // The suspicions that end in two minutes last 10, 20 and 40 s. A trial takes five runs at most.
+            assert!(late <= 15, "scatter {sigma}, seed {seed}: {late} late placements");
+        }
+    }
+}
+
+#[test]
+fn one_that_has_recovered_is_trusted_again_soon() {
+    let mut wrong = 0;
+    for sigma in [0.5, 1.0, 1.5, 2.0] {
+        for seed in 0..100 {
+            let mut random = Random::seeded(seed);
+            let mut judge = on_trial_for(run(20.0));
+            // How much the others scatter is known before the trial.
+            for step in 0..80 {
+                let now = at(10_500 + step * 250);
+                let from = if now < secs(20) { 1 } else { 0 };
+                for invoker in from..3 {
+                    let slowness = lognormal(&mut random, sigma) / mean(sigma);
+                    judge.observe(now, InvokerId(invoker), run(slowness));
+                }
+            }
+            wrong += usize::from(standing(&judge, secs(31), 0).is_some());
+        }
+    }
+    assert!(
+        wrong <= 8,
+        "{wrong} of 400 were not trusted after forty honest runs"
+    );
 }
 
 #[test]
@@ -206,7 +388,7 @@ fn alone_nobody_is_suspected() {
             Observation::Ended,
             Observation::Silent,
             Observation::CreationFailed,
-            Observation::Run { slowness: 60.0 },
+            run(60.0),
         ];
         bad.into_iter()
             .for_each(|seen| judge.observe(secs(second), InvokerId(0), seen));
@@ -233,6 +415,9 @@ fn observation() -> impl Strategy<Value = Observation> {
         Just(Observation::Silent),
         Just(Observation::Created),
         Just(Observation::CreationFailed),
+        Just(Observation::Placed),
+        Just(Observation::Run { slowness: None }),
+        Just(Observation::Late { slowness: 40.0 }),
         prop_oneof![
             0.01_f64..100.0,
             Just(0.0),
@@ -240,7 +425,7 @@ fn observation() -> impl Strategy<Value = Observation> {
             Just(f64::INFINITY),
             Just(-1.0)
         ]
-        .prop_map(|slowness| Observation::Run { slowness }),
+        .prop_map(run),
     ]
 }
 
@@ -259,7 +444,12 @@ proptest! {
             prop_assert!(suspects.is_empty() || judge.known() >= 2);
             prop_assert!(judge.known() <= 4);
             for suspicion in suspects.values() {
-                prop_assert!(suspicion.until > at(now) && suspicion.until <= at(now + 60_000));
+                let longest = match suspicion.standing {
+                    Standing::PassedOver => 60_000,
+                    Standing::Probed => 10_000,
+                    Standing::OnTrial => 300_000,
+                };
+                prop_assert!(suspicion.until > at(now) && suspicion.until <= at(now + longest));
             }
             if let Some(change) = judge.next_change(at(now)) {
                 let just_before = Instant::from_origin(change.since_origin() - Duration::from_nanos(1));

@@ -65,8 +65,8 @@ fn delivery_at_once_says_what_was_waited_elsewhere() {
 fn silent_invoker_is_told_once_per_activation_and_only_while_it_says_nothing() {
     check(
         "have c1 c21
-         credit c1 x2
-         credit c21
+         credit c1 x2 warmed
+         credit c21 warmed
          submit a1..a3 -> accepted a1, deliver a1 to c21, accepted a2, deliver a2 to c1, accepted a3, deliver a3 to c1
          started a2 c1
          wait 1999ms -> nothing
@@ -79,14 +79,54 @@ fn silent_invoker_is_told_once_per_activation_and_only_while_it_says_nothing() {
 }
 
 #[test]
-fn refused_one_that_is_delivered_again_is_watched_again() {
+fn init_is_no_silence_within_its_time_limit() {
     check(
         "have c1
          credit c1
          submit a1 -> accepted a1, deliver a1 to c1
+         wait 61999ms -> nothing
+         wait 1ms -> silent c1",
+    );
+}
+
+#[test]
+fn run_that_lasts_many_times_as_long_as_others_is_told_once() {
+    check(
+        "have c1 c2
+         sampled 100ms
+         credit c1 warmed
+         submit a1 -> accepted a1, deliver a1 to c1
+         wait 1s -> nothing
+         started a1 c1
+         wait 3199ms -> nothing
+         wait 1ms -> late c1 3200ms
+         wait 60s -> nothing
+         completed a1 c1 -> done a1 to k1",
+    );
+}
+
+#[test]
+fn short_runs_have_at_least_the_time_of_silence() {
+    check(
+        "have c1
+         sampled 1ms
+         credit c1 warmed
+         submit a1 -> accepted a1, deliver a1 to c1
+         started a1 c1
+         wait 1999ms -> nothing
+         wait 1ms -> late c1 2000ms",
+    );
+}
+
+#[test]
+fn refused_one_that_is_delivered_again_is_watched_again() {
+    check(
+        "have c1
+         credit c1 warmed
+         submit a1 -> accepted a1, deliver a1 to c1
          wait 2s -> silent c1
          refused a1 c1 -> nothing
-         credit c1 -> deliver a1 to c1
+         credit c1 warmed -> deliver a1 to c1
          wait 2s -> silent c1",
     );
 }
@@ -95,13 +135,14 @@ fn refused_one_that_is_delivered_again_is_watched_again() {
 fn what_no_invoker_answers_ends_and_its_container_with_it() {
     check(
         "have c1
-         credit c1 x2
+         credit c1 x2 warmed
          submit a1 -> accepted a1, deliver a1 to c1
          submit a2 -> accepted a2, deliver a2 to c1
          started a1 c1
          action r1 timeout 5s
          wait 129999ms -> silent c1
-         wait 1ms -> failed a1 to k1 whisk: The activation may have started; its invoker 1 did not answer within 130000 ms.,\
+         wait 1ms -> silent c1, failed a1 to k1 whisk: \
+          The activation may have started; its invoker 1 did not answer within 130000 ms.,\
           remove c1, failed a2 to k1 whisk: The activation may have started; its invoker 1 did not answer within 130000 ms.
          completed a1 c1 +1 -> ack a1 to i1, remove c1",
     );

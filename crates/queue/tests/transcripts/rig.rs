@@ -486,6 +486,7 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
         Output::SetThrottle(false) => "throttle off".to_owned(),
         Output::Starved => "starved".to_owned(),
         Output::Silent { container, .. } => format!("silent c{}", container.seq),
+        Output::Late { container, age, .. } => format!("late c{} {}ms", container.seq, age.as_millis()),
         Output::RemoveContainer { container } => format!("remove c{}", container.seq),
         Output::RemoveQueue => "remove queue".to_owned(),
     }

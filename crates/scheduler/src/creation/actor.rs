@@ -100,7 +100,7 @@ impl CreationActor {
         Self {
             placer: Placer::new(config, parts.seed),
             sweep: Sweep::new(now),
-            suspects: Suspects::new(parts.suspects.clone()),
+            suspects: Suspects::new(config.judge.clone(), parts.suspects.clone()),
             waiting: Waiting::default(),
             looked_at: now,
             look_at: None,

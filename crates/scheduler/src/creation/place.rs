@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_queue::{
-    Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random, Shortage, Suspicion,
+    Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random, Shortage, Standing,
+    Suspicion,
 };
 use whiskraft_state::{DocumentKey, State};
 use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, QueueKey, Revision};
@@ -59,7 +60,11 @@ impl Placer {
         });
         let mut candidates = Candidates::new(all.into_iter().map(|(session, mut candidate)| {
             candidate.usable &= streams.is_connected(candidate.invoker, session);
-            candidate.suspect = suspects.contains_key(&candidate.invoker);
+            let standing = suspects
+                .get(&candidate.invoker)
+                .map(|suspicion| suspicion.standing);
+            candidate.on_trial = standing == Some(Standing::OnTrial);
+            candidate.suspect = standing.is_some() && !candidate.on_trial;
             candidate
         }));
         for (invoker, memory) in self.promised.values() {
@@ -131,6 +136,7 @@ fn candidate(
         invoker: id,
         usable: row.healthy,
         suspect: false,
+        on_trial: false,
         total: row.profile.memory,
         free: row.profile.memory.saturating_sub(promised.max(row.busy)),
         tags: row.profile.tags.clone(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use whiskraft_queue::{Candidates, PlacementRequest, Shortage};
+use whiskraft_queue::{Candidates, Observation, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
 use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId, QueueKey};
 
@@ -182,7 +182,10 @@ impl CreationActor {
 
     async fn carry_out(&mut self, container: ContainerId, placed: Placed, candidates: &Candidates) {
         match placed {
-            Placed::On(invoker) => self.send_to(container, invoker).await,
+            Placed::On(invoker) => {
+                self.suspects.observe(self.now, invoker, Observation::Placed);
+                self.send_to(container, invoker).await;
+            }
             Placed::Waits(obstacle, request) => {
                 if self.wait(container).await && self.waiting.is_news(container, obstacle) {
                     let message = match obstacle {

@@ -1,11 +1,11 @@
-//! Invokers that get no containers for a while, because of what became of the work they were given.
+//! Invokers that get no containers for a while, and then one at a time until they have shown that they work, because of what became of the work they were given.
 //!
 //! The creation actor judges; everybody else in the process may look.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use whiskraft_queue::{Judge, JudgeSettings, Observation, Suspicion};
+use whiskraft_queue::{Judge, JudgeSettings, Observation, Standing, Suspicion};
 use whiskraft_types::{Instant, InvokerId};
 
 /// The present ones, for operators; a cheap copy.
@@ -30,9 +30,9 @@ pub(crate) struct Suspects {
 }
 
 impl Suspects {
-    pub(crate) fn new(view: SuspectsView) -> Self {
+    pub(crate) const fn new(settings: JudgeSettings, view: SuspectsView) -> Self {
         Self {
-            judge: Judge::new(JudgeSettings::default()),
+            judge: Judge::new(settings),
             present: BTreeMap::new(),
             view,
         }
@@ -47,7 +47,7 @@ impl Suspects {
         &self.present
     }
 
-    /// When the next suspicion ends.
+    /// When the next of them changes by itself.
     pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         self.judge.next_change(now)
     }
@@ -58,8 +58,9 @@ impl Suspects {
         if present == self.present {
             return;
         }
-        for (invoker, suspicion) in &present {
-            if !self.present.contains_key(invoker) {
+        let is_passed_over = |suspicion: &Suspicion| suspicion.standing == Standing::PassedOver;
+        for (invoker, suspicion) in present.iter().filter(|(_, now)| is_passed_over(now)) {
+            if !self.present.get(invoker).is_some_and(is_passed_over) {
                 let reason = suspicion.reason.name();
                 tracing::warn!(%invoker, reason, "invoker gets no containers while others can take them");
             }
@@ -69,7 +70,7 @@ impl Suspects {
             .keys()
             .filter(|invoker| !present.contains_key(invoker))
         {
-            tracing::info!(%invoker, "invoker gets containers again");
+            tracing::info!(%invoker, "invoker is trusted again");
         }
         self.present.clone_from(&present);
         *self.view.now.lock().unwrap_or_else(PoisonError::into_inner) = present;

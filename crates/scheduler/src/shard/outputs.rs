@@ -95,6 +95,7 @@ impl Shard {
                 self.parts.proposals.push(proposal);
             }
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
+            QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
             QueueOutput::Starved => self.on_starved(slot),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
             QueueOutput::RemoveQueue => {
