@@ -160,6 +160,7 @@ impl Client {
                 subject: options.subject,
                 api_key: options.api_key,
                 cause: options.cause.map(|id| id.to_string()).unwrap_or_default(),
+                caller: options.caller,
             },
         })
     }

@@ -37,6 +37,10 @@ pub struct InvokeOptions {
     pub api_key: String,
     /// The activation that caused this one (a sequence, a trigger).
     pub cause: Option<ActivationId>,
+    /// From within an action that waits for the result: its own activation, which the runtime gives it as
+    /// `__OW_ACTIVATION_ID`. Lets the scheduler tell calls that wait for each other from ones that only wait; without it
+    /// these wait until somebody's time is over. `None` if nobody inside the cluster waits for this one.
+    pub caller: Option<ActivationId>,
 }
 
 impl Default for InvokeOptions {
@@ -50,6 +54,7 @@ impl Default for InvokeOptions {
             subject: String::new(),
             api_key: String::new(),
             cause: None,
+            caller: None,
         }
     }
 }
@@ -65,6 +70,7 @@ impl fmt::Debug for InvokeOptions {
             .field("subject", &self.subject)
             .field("api_key", &if self.api_key.is_empty() { "" } else { "<hidden>" })
             .field("cause", &self.cause)
+            .field("caller", &self.caller)
             .finish()
     }
 }

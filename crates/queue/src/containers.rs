@@ -336,6 +336,15 @@ impl Containers {
         free
     }
 
+    /// Whether one comes free, or is free, whatever becomes of the activations in them: it is on its way, or has room.
+    pub(crate) fn has_room(&self, concurrency: u32) -> bool {
+        self.all.values().any(|container| match container.fate {
+            Fate::Serving => !container.is_running || container.in_flight < concurrency,
+            Fate::Surplus | Fate::Ending => container.in_flight == 0,
+            Fate::Gone(_) => false,
+        })
+    }
+
     /// Containers on an invoker.
     pub(crate) fn on(&self, invoker: InvokerId) -> Vec<ContainerId> {
         self.all

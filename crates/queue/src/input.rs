@@ -34,6 +34,8 @@ pub enum Input<P, R> {
         /// Time since the first scheduler accepted it; zero for the first attempt. Its place and its retention count
         /// from then.
         waited: Duration,
+        /// The activation that waits for the end of this one, if one does.
+        caller: Option<ActivationId>,
         /// What to run it with. Another payload under the same id is a conflict.
         payload: P,
     },
@@ -200,6 +202,9 @@ pub enum Input<P, R> {
     /// The queue is on its way to another scheduler (`true`): nothing is accepted or delivered until its epoch ends, or
     /// until the move has certainly failed (`false`).
     Draining(bool),
+    /// The answer to `Entangled`: whether all containers of this queue run what waits, over other queues, for calls that
+    /// no container will serve.
+    Knotted(bool),
     /// The proposal to remove this queue certainly failed: it goes on.
     RemovalFailed,
     /// The time of [`next_deadline`](crate::MemoryQueue::next_deadline) has come.

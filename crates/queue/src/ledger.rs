@@ -11,6 +11,7 @@
 //! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
@@ -72,6 +73,8 @@ pub(crate) struct Done<R> {
     pub(crate) invoker: Option<InvokerId>,
     /// When.
     pub(crate) at: Instant,
+    /// Time from its acceptance if no container ever had it, else zero.
+    pub(crate) waited: Duration,
 }
 
 /// One activation.
@@ -83,6 +86,8 @@ pub(crate) struct Entry<P, R> {
     pub(crate) waiters: Waiters,
     /// What to run it with; `None` while only an invoker has told of it.
     pub(crate) payload: Option<P>,
+    /// Who waits for its end; `None` once it has ended.
+    caller: Option<ActivationId>,
     /// Order and time of acceptance.
     pub(crate) ticket: Ticket,
     /// Newest attempt that was submitted.
@@ -98,6 +103,22 @@ pub(crate) struct Entry<P, R> {
 }
 
 impl<P, R> Entry<P, R> {
+    /// The same, called by another activation.
+    pub(crate) fn called_by(mut self, caller: Option<ActivationId>) -> Self {
+        self.caller = caller;
+        self
+    }
+
+    /// Whether another activation waits for its end.
+    pub(crate) const fn is_called(&self) -> bool {
+        self.caller.is_some()
+    }
+
+    /// It has ended: nobody waits for it inside the cluster any more. Whether somebody did.
+    pub(crate) fn end_call(&mut self) -> bool {
+        self.caller.take().is_some()
+    }
+
     /// A container got it.
     pub(crate) fn send(&mut self, now: Instant, stage: Stage<R>) {
         self.stage = stage;
@@ -118,6 +139,7 @@ impl<P, R> Entry<P, R> {
             stage,
             waiters,
             payload,
+            caller: None,
             ticket,
             attempt,
             refusals: 0,
@@ -180,6 +202,8 @@ impl Waiters {
 #[derive(Debug)]
 pub(crate) struct Ledger<P, R> {
     entries: BTreeMap<ActivationId, Entry<P, R>>,
+    /// How many that are not done were called by other activations.
+    called: usize,
     /// Done, within the grace.
     owed: BTreeSet<(Instant, ActivationId)>,
     /// Done, past the grace.
@@ -196,6 +220,7 @@ impl<P, R> Default for Ledger<P, R> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
+            called: 0,
             owed: BTreeSet::new(),
             kept: BTreeSet::new(),
             settled: BTreeSet::new(),
@@ -218,16 +243,28 @@ impl<P, R> Ledger<P, R> {
 
     /// Adds an activation that is not done.
     pub(crate) fn insert(&mut self, entry: Entry<P, R>) {
+        self.called += usize::from(entry.caller.is_some());
         self.entries.insert(entry.ticket.id, entry);
     }
 
     /// Forgets an activation that is not done.
     pub(crate) fn remove(&mut self, id: ActivationId) {
-        self.entries.remove(&id);
+        let entry = self.entries.remove(&id);
+        self.called -= usize::from(entry.is_some_and(|entry| entry.caller.is_some()));
     }
 
-    /// Notes that the entry, which the caller has made `Done` at `at`, is owed to its controllers.
-    pub(crate) fn note_done(&mut self, id: ActivationId, at: Instant) {
+    /// Notes who waits for an activation that is not done, if that was not known.
+    pub(crate) fn note_caller(&mut self, id: ActivationId, caller: Option<ActivationId>) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.caller.is_none()) {
+            entry.caller = caller;
+            self.called += usize::from(caller.is_some());
+        }
+    }
+
+    /// Notes that the entry, which the sender has made `Done` at `at`, is owed to its controllers; `was_called` is what
+    /// [`Entry::end_call`] said of it.
+    pub(crate) fn note_done(&mut self, id: ActivationId, at: Instant, was_called: bool) {
+        self.called -= usize::from(was_called);
         self.owed.insert((at, id));
     }
 
@@ -353,6 +390,18 @@ impl<P, R> Ledger<P, R> {
         self.entries
             .values()
             .filter_map(|entry| Some((entry.stage.container()?, entry)))
+    }
+
+    /// Whether any that is not done was called by another activation.
+    pub(crate) const fn has_called(&self) -> bool {
+        self.called > 0
+    }
+
+    /// What was called by other activations and is not done, ascending by id, with the caller.
+    pub(crate) fn called(&self) -> impl Iterator<Item = (ActivationId, &Entry<P, R>)> {
+        self.entries
+            .values()
+            .filter_map(|entry| Some((entry.caller?, entry)))
     }
 
     /// Ids in the given stage, ascending.

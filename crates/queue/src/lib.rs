@@ -9,6 +9,7 @@
 
 mod age;
 mod average;
+mod calls;
 mod containers;
 mod creation;
 mod decision;
@@ -27,6 +28,7 @@ mod waiting;
 
 pub use age::{is_expired, is_too_old};
 pub use average::AverageRing;
+pub use calls::{Call, Calls, comes_free};
 pub use creation::{Backoff, CreationJob, CreationSettings, CreationStep};
 pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, action_limit};
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};

@@ -7,6 +7,7 @@
 //! Invariant: activations and credits never wait at the same time, unless fenced or full of unconfirmed outcomes.
 //! Invariant: while an activation waits, a decision is due.
 
+mod calls;
 mod deliver;
 mod ending;
 mod failing;
@@ -70,6 +71,8 @@ pub struct MemoryQueue<P, R> {
     scale_after: Option<Instant>,
     failure: Option<Failure>,
     starved: Option<Starved>,
+    /// When the calls of other queues last showed that no container of this one comes free.
+    knotted_at: Option<Instant>,
     is_namespace_full: bool,
     /// When a namespace that was full had room again, until this queue may ask for it.
     room_since: Option<Instant>,
@@ -125,6 +128,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             scale_after: None,
             failure: None,
             starved: None,
+            knotted_at: None,
             is_namespace_full: false,
             room_since: None,
             counts: NamespaceCounts::default(),
@@ -151,6 +155,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 id,
                 attempt,
                 waited,
+                caller,
                 payload,
             } => {
                 let submission = Submission {
@@ -158,6 +163,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                     id,
                     attempt,
                     waited,
+                    caller,
                     payload,
                 };
                 self.on_submit(now, submission, out);
@@ -236,6 +242,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::Action(action) => self.on_action(now, action, out),
             Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
             Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
+            Input::Knotted(is_knotted) => self.on_knotted(now, is_knotted),
             Input::RemovalFailed => {
                 self.is_removing = false;
                 self.quiet_since = None;

@@ -71,9 +71,13 @@ pub enum Output<P, R> {
     /// Propose that new activations of this action are refused (or taken again), for other schedulers and SDKs to
     /// see. The queue itself refuses from this moment.
     SetThrottle(bool),
-    /// The namespace is full, this queue has work and not one container: an idle container of another queue of the
-    /// namespace should make room. Sent once each time this begins.
+    /// The namespace is full, this queue has work and not one container that comes free: an idle container of another
+    /// queue of the namespace should make room. Sent once each time this begins.
     Starved,
+    /// Calls wait in this queue, and whether its containers come free depends on other queues of the namespace: judge with
+    /// [`comes_free`](crate::comes_free) by the [`Calls`](crate::Calls) of all of them, and answer with
+    /// [`Knotted`](crate::Input::Knotted). Said again while it lasts; need not be answered if the others are not known.
+    Entangled,
     /// The invoker has said nothing about an activation: for `silent_after` neither that it starts it nor how it ended
     /// (in a container without code there is the time limit of an init besides), or no end within the bound. Said once
     /// per delivery; until the bound the activation goes on waiting for the answer.

@@ -19,6 +19,7 @@ mod fence;
 mod follower;
 mod http;
 mod intern;
+mod knots;
 mod message;
 mod metrics;
 mod neighbours;

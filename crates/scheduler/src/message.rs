@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
-use whiskraft_queue::{ActivationState, ControllerId, RegisteredContainer};
+use whiskraft_queue::{ActivationState, Calls, ControllerId, RegisteredContainer};
 use whiskraft_types::{
     ActivationId, ActivationRecord, ContainerId, CreationError, Epoch, NamespaceName, QueueKey, Rejection,
     Revision, SessionId,
@@ -47,6 +47,8 @@ pub(crate) struct Submission {
     pub(crate) attempt: u32,
     /// Since a scheduler first accepted it.
     pub(crate) waited: Duration,
+    /// The activation that waits for its end.
+    pub(crate) caller: Option<ActivationId>,
     pub(crate) payload: Payload,
 }
 
@@ -207,11 +209,24 @@ pub(crate) enum Request {
         key: QueueKey,
         epoch: Epoch,
     },
-    /// A queue of this namespace has work and no container: give one up that idles.
+    /// A queue of this namespace has work and no container that comes free: give one up that idles.
     Reclaim {
         starved: QueueKey,
         /// Time since it last had one.
         unserved: Duration,
+        /// Containers that it has.
+        held: u32,
+    },
+    /// What the queues of a namespace know of calls.
+    Calls {
+        namespace: NamespaceName,
+        answer: oneshot::Sender<Vec<(QueueKey, Calls)>>,
+    },
+    /// The judgement over the calls of all queues.
+    Knotted {
+        key: QueueKey,
+        epoch: Epoch,
+        is_knotted: bool,
     },
     /// Stop up to `count` queues of a session, they are about to move; answered with those that are stopped.
     Release {
@@ -252,4 +267,6 @@ pub(crate) struct Found {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) state: ActivationState<Record>,
+    /// Of one that ended without a container: how long it waited.
+    pub(crate) waited: Duration,
 }

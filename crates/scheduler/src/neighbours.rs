@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use whiskraft_proto::v1::ReclaimRequest;
 use whiskraft_proto::v1::operator_client::OperatorClient;
-use whiskraft_types::QueueKey;
+use whiskraft_types::{NamespaceName, QueueKey};
 
 use crate::context::Context;
 
@@ -20,8 +20,8 @@ const ASK_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Starved queues asked for at a time: one that does not answer must not hold up the others.
 const ASKS_MAX: usize = 64;
 
-/// A starved queue and its time without a container.
-type Starved = (QueueKey, Duration);
+/// A starved queue, its time without a container, and how many it has that do not come free.
+type Starved = (QueueKey, Duration, u32);
 
 /// The near end; a cheap copy.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ pub(crate) struct NeighboursHandle {
 
 impl NeighboursHandle {
     /// Asks for room for a queue.
-    pub(crate) fn ask(&self, starved: QueueKey, unserved: Duration) {
-        let _ = self.sender.try_send((starved, unserved));
+    pub(crate) fn ask(&self, starved: QueueKey, unserved: Duration, held: u32) {
+        let _ = self.sender.try_send((starved, unserved, held));
     }
 }
 
@@ -40,8 +40,7 @@ impl NeighboursHandle {
 pub(crate) struct Neighbours {
     context: Context,
     starved: mpsc::Receiver<Starved>,
-    /// By address; of members that came and went few remain, as there are few members.
-    channels: BTreeMap<String, Channel>,
+    channels: Channels,
 }
 
 impl Neighbours {
@@ -51,7 +50,7 @@ impl Neighbours {
             Self {
                 context,
                 starved,
-                channels: BTreeMap::new(),
+                channels: Channels::default(),
             },
             NeighboursHandle { sender },
         )
@@ -69,7 +68,7 @@ impl Neighbours {
                 () = &mut stopping => return,
                 Some(()) = asks.next() => {}
                 starved = self.starved.recv(), if asks.len() < ASKS_MAX => match starved {
-                    Some((starved, unserved)) => asks.extend(self.asks(&starved, unserved)),
+                    Some(starved) => asks.extend(self.asks(&starved)),
                     None => return,
                 },
             }
@@ -77,14 +76,15 @@ impl Neighbours {
     }
 
     /// One request to each neighbour that may have room.
-    fn asks(&mut self, starved: &QueueKey, unserved: Duration) -> Vec<impl Future<Output = ()> + use<>> {
+    fn asks(&mut self, (starved, unserved, held): &Starved) -> Vec<impl Future<Output = ()> + use<>> {
         let request = ReclaimRequest {
             starved: Some(starved.into()),
             unserved_ms: u32::try_from(unserved.as_millis()).unwrap_or(u32::MAX),
+            held: *held,
         };
-        let channels = self.addresses(starved).into_iter();
-        let channels: Vec<_> = channels
-            .filter_map(|address| Some((self.channel(&address)?, address)))
+        let addresses = leaders_beside(&self.context, &starved.namespace).into_iter();
+        let channels: Vec<_> = addresses
+            .filter_map(|address| Some((self.channels.get(&address)?, address)))
             .collect();
         let ask = |(channel, address)| {
             let (mut client, request) = (OperatorClient::new(channel), request.clone());
@@ -97,33 +97,39 @@ impl Neighbours {
         };
         channels.into_iter().map(ask).collect()
     }
+}
 
-    /// Where the others are that lead queues of this namespace with containers, or that starve in it as well: who
-    /// starves must know of whom comes first.
-    fn addresses(&self, starved: &QueueKey) -> BTreeSet<String> {
-        let node = &self.context.node;
-        node.read(|state| {
-            let holding = state
-                .queues_counted_in(&starved.namespace)
-                .filter(|(_, counts)| counts.slots() > 0);
-            let leaders = holding.filter_map(|(key, _)| Some(state.queue(key)?.leader?.0));
-            let others = leaders
-                .filter(|id| *id != node.id())
-                .collect::<BTreeSet<_>>()
-                .into_iter();
-            others
-                .filter_map(|id| Some(state.member(id)?.client_address.clone()))
-                .collect()
-        })
-    }
+/// Where the others are that lead queues with containers in this namespace.
+pub(crate) fn leaders_beside(context: &Context, namespace: &NamespaceName) -> BTreeSet<String> {
+    let node = &context.node;
+    node.read(|state| {
+        let holding = state
+            .queues_counted_in(namespace)
+            .filter(|(_, counts)| counts.slots() > 0);
+        let leaders = holding.filter_map(|(key, _)| Some(state.queue(key)?.leader?.0));
+        let others = leaders
+            .filter(|id| *id != node.id())
+            .collect::<BTreeSet<_>>()
+            .into_iter();
+        others
+            .filter_map(|id| Some(state.member(id)?.client_address.clone()))
+            .collect()
+    })
+}
 
-    fn channel(&mut self, address: &str) -> Option<Channel> {
-        if let Some(channel) = self.channels.get(address) {
+/// Connections to other schedulers by address; of members that came and went few remain, as there are few members.
+#[derive(Debug, Default)]
+pub(crate) struct Channels(BTreeMap<String, Channel>);
+
+impl Channels {
+    /// The connection to an address, opened when it is used.
+    pub(crate) fn get(&mut self, address: &str) -> Option<Channel> {
+        if let Some(channel) = self.0.get(address) {
             return Some(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let channel = endpoint.connect_timeout(ASK_WAIT_MAX).connect_lazy();
-        self.channels.insert(address.to_owned(), channel.clone());
+        self.0.insert(address.to_owned(), channel.clone());
         Some(channel)
     }
 }

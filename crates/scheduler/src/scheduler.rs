@@ -20,6 +20,7 @@ use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
 use crate::drain::DrainActor;
 use crate::follower::Follower;
 use crate::http::with_plain_routes;
+use crate::knots::Knots;
 use crate::message::Request;
 use crate::metrics::Scraper;
 use crate::neighbours::Neighbours;
@@ -208,6 +209,8 @@ fn start_shards(
     tasks.spawn(ProposalsActor::new(context.clone(), shards.clone(), waiting).run());
     let (neighbours_actor, neighbours) = Neighbours::new(context.clone());
     tasks.spawn(neighbours_actor.run());
+    let (knots_actor, knots) = Knots::new(context.clone(), shards.clone());
+    tasks.spawn(knots_actor.run());
     let settings = Arc::new(context.config.queue.settings());
     for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
@@ -220,6 +223,7 @@ fn start_shards(
             creation: creation.clone(),
             proposals: proposals.clone(),
             neighbours: neighbours.clone(),
+            knots: knots.clone(),
             rates: rates.clone(),
             streams: streams.clone(),
             settings: Arc::clone(&settings),

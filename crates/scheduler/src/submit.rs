@@ -231,6 +231,8 @@ impl SubmitStream {
         let (key, shard) = parsed.map_err(|error: InvalidMessage| Rejection::Invalid {
             reason: error.to_string(),
         })?;
+        // One that cannot be read is none: who names nobody is served as before there were names.
+        let caller = activation_id(&submission.caller).ok();
         let payload = Arc::new(Content {
             arguments: submission.payload,
             transaction: submission.transaction,
@@ -246,6 +248,7 @@ impl SubmitStream {
                 epoch,
                 attempt,
                 waited: Duration::from_millis(submission.waited_ms),
+                caller,
                 payload,
             },
             shard,

@@ -116,6 +116,7 @@ impl Activation {
             subject: self.context.subject.clone(),
             api_key: self.context.api_key.clone(),
             cause: self.context.cause.clone(),
+            caller: self.context.caller.map(activation_id_bytes).unwrap_or_default(),
             waited_ms: self.waited_ms(now),
         }
     }

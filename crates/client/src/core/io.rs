@@ -31,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) subject: String,
     pub(crate) api_key: String,
     pub(crate) cause: String,
+    pub(crate) caller: Option<ActivationId>,
 }
 
 /// Identifies one life of the stream to a scheduler; a reconnect is another one.

@@ -86,6 +86,10 @@ impl Operator for Fake {
         Err(Status::unimplemented("no client calls this"))
     }
 
+    async fn calls(&self, _: Request<v1::CallsRequest>) -> Result<Response<v1::CallsResponse>, Status> {
+        Err(Status::unimplemented("no client calls this"))
+    }
+
     async fn take_rate(
         &self,
         _: Request<v1::TakeRateRequest>,

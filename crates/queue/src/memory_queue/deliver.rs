@@ -174,6 +174,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 waited,
                 payload,
             });
+            self.starved = None;
             self.watch_sent(now);
         }
     }

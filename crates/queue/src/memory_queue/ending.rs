@@ -22,10 +22,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
+        let waited = match entry.stage {
+            Stage::Held | Stage::Waiting => now.saturating_since(entry.ticket.accepted_at),
+            Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) | Stage::Done(_) => Duration::ZERO,
+        };
         let done = Stage::Done(Done {
             outcome: outcome.clone(),
             invoker,
             at: now,
+            waited,
         });
         match std::mem::replace(&mut entry.stage, done) {
             Stage::Held => self.held.remove(&entry.ticket),
@@ -40,6 +45,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 return;
             }
         }
+        let was_called = entry.end_call();
         for controller in entry.waiters.iter() {
             out.push(Output::Complete {
                 controller,
@@ -48,7 +54,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             });
         }
         tracing::trace!(activation = %id, queue = %self.key, "ended");
-        self.ledger.note_done(id, now);
+        self.ledger.note_done(id, now, was_called);
         self.ledger.evict(&self.settings);
     }
 

@@ -113,7 +113,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             return;
         }
         let snapshot = self.snapshot(now, counts);
-        let decision = self.settings.rule.decide(&snapshot);
+        let is_knotted = self.is_knotted(now, out);
+        let decision = if is_knotted {
+            // Containers that never come free are as good as none.
+            Decision::EnableNamespaceThrottling { count: 0, drop: true }
+        } else {
+            self.settings.rule.decide(&snapshot)
+        };
         self.last_decision = Some((decision, now));
         tracing::trace!(queue = %self.key, ?snapshot, ?decision, "decided");
         match decision {
@@ -125,7 +131,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Decision::AddContainer { count } | Decision::EnableNamespaceThrottling { count, drop: false } => {
                 self.reserve(count, out);
             }
-            Decision::EnableNamespaceThrottling { drop: true, .. } => self.starve(now, out),
+            Decision::EnableNamespaceThrottling { drop: true, .. } => self.starve(now, is_knotted, out),
             Decision::Pausing if snapshot.existing > 0 => {}
             Decision::Pausing => {
                 let text = if counts.limit == 0 {
@@ -138,7 +144,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         if !self.waiting.is_empty() {
             let next = now + self.settings.decision_interval;
-            self.decide_at = Some(self.decide_at.map_or(next, |at| at.min(next)));
+            // Who starves hears it on time, not at the next look after that.
+            let ends = self.starves_until().filter(|at| *at > now);
+            self.decide_at = [self.decide_at, ends, Some(next)].into_iter().flatten().min();
         }
     }
 

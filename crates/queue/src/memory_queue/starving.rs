@@ -4,6 +4,8 @@
 //! Chained calls could wait for each other for ever (A holds every slot and waits for B), so a queue without a
 //! container says that it starves, which makes an idle container of the namespace go, and after `starved_wait` without
 //! any room it ends what waits with one text and refuses what comes with `Throttled`.
+//! Containers of which none comes free are as good as none (`calls.rs`): then the same is true for the calls, and only
+//! for them, for what else waits is served once the callers have heard.
 
 use std::time::Duration;
 
@@ -19,11 +21,13 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Age from which a waiting activation needs no pause.
 const ROOM_AGE: Duration = Duration::from_secs(4);
 
-/// The namespace is full and the queue has no container.
+/// The namespace is full and the queue has no container, or none that comes free.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Starved {
     since: Instant,
     checked_at: Instant,
+    /// Whether it has containers, all at work for callers that wait for it.
+    is_knotted: bool,
 }
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
@@ -74,8 +78,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         None
     }
 
-    /// The namespace is full and this queue has no container. It waits a moment for room, then tells the callers.
-    pub(super) fn starve(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+    /// The namespace is full and this queue has no container, or none that comes free. It waits a moment for room, then
+    /// tells the callers.
+    pub(super) fn starve(&mut self, now: Instant, is_knotted: bool, out: &mut Vec<Output<P, R>>) {
         if self.waiting.is_empty() && self.starved.is_none() {
             return;
         }
@@ -94,12 +99,31 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.starved = Some(Starved {
             since,
             checked_at: now,
+            is_knotted,
         });
-        if now.saturating_since(since) >= wait {
-            let ids = self.waiting.ids();
-            tracing::debug!(queue = %self.key, activations = ids.len(), "namespace is full; activations fail");
-            self.fail_all(now, ids, ActivationStatus::DeveloperError, TOO_MANY, out);
+        if now.saturating_since(since) < wait {
+            return;
         }
+        let ids = if is_knotted {
+            // With the first caller that hears it a container comes free: what comes next is to be judged anew.
+            self.starved = None;
+            self.waiting_calls()
+        } else {
+            self.waiting.ids()
+        };
+        tracing::debug!(queue = %self.key, activations = ids.len(), is_knotted, "namespace is full; activations fail");
+        self.fail_all(now, ids, ActivationStatus::DeveloperError, TOO_MANY, out);
+    }
+
+    /// Whether this queue has said that it starves, and nothing has changed since.
+    #[must_use]
+    pub fn starves(&self) -> bool {
+        self.starved.is_some()
+    }
+
+    /// When those that wait are told, if nothing changes.
+    pub(super) fn starves_until(&self) -> Option<Instant> {
+        Some(self.starved?.since + self.settings.starved_wait)
     }
 
     /// Whether new activations are refused because the namespace has no room for a first container. Forgotten when it
@@ -107,7 +131,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn is_starved(&self, now: Instant) -> bool {
         self.starved.is_some_and(|starved| {
             let wait = self.settings.starved_wait;
-            now.saturating_since(starved.since) >= wait && now.saturating_since(starved.checked_at) < wait
+            !starved.is_knotted
+                && now.saturating_since(starved.since) >= wait
+                && now.saturating_since(starved.checked_at) < wait
         })
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Submission<P> {
     pub(super) id: ActivationId,
     pub(super) attempt: u32,
     pub(super) waited: Duration,
+    pub(super) caller: Option<ActivationId>,
     pub(super) payload: P,
 }
 
@@ -89,6 +90,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             id,
             attempt,
             waited,
+            caller,
             payload,
         } = submission;
         let accepted_at = self.accepted_at(now, waited);
@@ -108,6 +110,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 id,
                 outcome: done.outcome.clone(),
             });
+        } else {
+            self.ledger.note_caller(id, caller);
         }
     }
 
@@ -118,11 +122,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             id,
             attempt,
             waited,
+            caller,
             payload,
         } = submission;
         let ticket = self.next_ticket(now, waited, id);
         let waiters = Waiters::one(controller);
-        let entry = |stage, payload| Entry::new(now, stage, waiters, Some(payload), ticket, attempt);
+        let entry = |stage, payload| {
+            Entry::new(now, stage, waiters, Some(payload), ticket, attempt).called_by(caller)
+        };
         if attempt > 1 && !self.expected.is_empty() {
             self.held.insert(ticket);
             return self.ledger.insert(entry(Stage::Held, payload));
@@ -140,6 +147,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 payload: payload.clone(),
             });
             self.ledger.insert(entry(Stage::Delivered(container), payload));
+            self.starved = None;
             return self.watch_sent(now);
         }
         self.waiting.insert(ticket);

@@ -1,5 +1,7 @@
 //! What can be seen of a queue from outside: `status`, and the lookup of an activation by id.
 
+use std::time::Duration;
+
 use whiskraft_types::{ActivationId, Instant, WaitReason};
 
 use super::MemoryQueue;
@@ -118,6 +120,21 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub fn accepted(&self, id: ActivationId) -> Option<(Instant, u32)> {
         let entry = self.ledger.find(id)?;
         Some((entry.ticket.accepted_at, entry.attempt))
+    }
+
+    /// How long an activation that ended without a container waited for one; zero for any other.
+    #[must_use]
+    pub fn waited(&self, id: ActivationId) -> Duration {
+        match self.ledger.find(id).map(|entry| &entry.stage) {
+            Some(Stage::Done(done)) => done.waited,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// How many activations have not ended.
+    #[must_use]
+    pub fn open_len(&self) -> usize {
+        self.ledger.open_len()
     }
 
     /// Activations that have not ended, each with every controller that waits for it: whom the shell has to tell when

@@ -86,7 +86,11 @@ impl World {
             Output::SetThrottle(throttled) => self.throttled = throttled,
             Output::RemoveContainer { container } => self.end_container(container),
             Output::RemoveQueue => self.removed = true,
-            Output::WithdrawAck { .. } | Output::Starved | Output::Silent { .. } | Output::Late { .. } => {}
+            Output::WithdrawAck { .. }
+            | Output::Starved
+            | Output::Entangled
+            | Output::Silent { .. }
+            | Output::Late { .. } => {}
         }
     }
 

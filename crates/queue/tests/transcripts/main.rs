@@ -6,6 +6,7 @@
 )]
 
 mod ages;
+mod calls;
 mod faults;
 mod ledger;
 mod life;

@@ -155,6 +155,7 @@ impl Rig {
                 id: activation(&format!("a{id}")),
                 attempt: value("attempt").map_or(1, |attempt| attempt.parse().unwrap()),
                 waited: value("waited").map_or(Duration::ZERO, duration),
+                caller: value("by").map(activation),
                 payload: value("payload").unwrap_or_default().to_owned(),
             });
         }
@@ -300,6 +301,8 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
             controller: controller(from),
             id: activation(id),
         },
+        ("knotted", []) => Input::Knotted(true),
+        ("unknotted", []) => Input::Knotted(false),
         ("withdraw", [id]) => Input::Withdraw {
             container: container(id),
         },
@@ -485,6 +488,7 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
         Output::SetThrottle(true) => "throttle on".to_owned(),
         Output::SetThrottle(false) => "throttle off".to_owned(),
         Output::Starved => "starved".to_owned(),
+        Output::Entangled => "entangled".to_owned(),
         Output::Silent { container, .. } => format!("silent c{}", container.seq),
         Output::Late { container, age, .. } => format!("late c{} {}ms", container.seq, age.as_millis()),
         Output::RemoveContainer { container } => format!("remove c{}", container.seq),

@@ -8,11 +8,11 @@ use whiskraft_proto::v1::{self, controller_server::Controller};
 use whiskraft_proto::{activation_id, identity, required};
 use whiskraft_queue::{ActivationState, ControllerId};
 use whiskraft_state::{Command, EnsureQueue, Leadership, Response as Answer};
-use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection};
+use whiskraft_types::{ActivationId, QueueKey, Rejection};
 
 use crate::context::Context;
 use crate::control::hello::check_cluster;
-use crate::message::{Found, Record, Request as ShardRequest};
+use crate::message::{Found, Request as ShardRequest};
 use crate::shard::ShardsHandle;
 use crate::submit::SubmitStream;
 use crate::wire;
@@ -165,7 +165,7 @@ impl Controller for ControllerService {
         use v1::find_activation_response::State;
 
         let request = request.into_inner();
-        let Some(Found { key, epoch, state }) = self.find(request.clone()).await? else {
+        let Some(found) = self.find(request.clone()).await? else {
             let state = State::Unknown.into();
             return Ok(Response::new(v1::FindActivationResponse {
                 state,
@@ -173,29 +173,30 @@ impl Controller for ControllerService {
             }));
         };
         let id = activation_id(&request.id).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        Ok(Response::new(found_response(id, &key, epoch, state)))
+        Ok(Response::new(found_response(id, found)))
     }
 }
 
 /// What a queue knows of an activation, as callers read it.
-pub(crate) fn found_response(
-    id: ActivationId,
-    key: &QueueKey,
-    epoch: Epoch,
-    state: ActivationState<Record>,
-) -> v1::FindActivationResponse {
+pub(crate) fn found_response(id: ActivationId, found: Found) -> v1::FindActivationResponse {
     use v1::find_activation_response::State;
 
+    let Found {
+        key,
+        epoch,
+        state,
+        waited,
+    } = found;
     let (state, record) = match state {
         ActivationState::Waiting => (State::Waiting, None),
         ActivationState::Delivered(_) => (State::Delivered, None),
         ActivationState::Started(_) => (State::Started, None),
-        ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome))),
+        ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome, waited))),
     };
     v1::FindActivationResponse {
         state: state.into(),
         record: record.map(|record| std::sync::Arc::unwrap_or_clone(record).into()),
-        key: Some(key.into()),
+        key: Some((&key).into()),
         epoch: epoch.0,
     }
 }

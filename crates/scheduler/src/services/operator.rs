@@ -20,6 +20,7 @@ use whiskraft_types::{NameError, NamespaceName, QueueKey};
 
 use crate::context::Context;
 use crate::creation::CreationHandle;
+use crate::knots;
 use crate::message::Request as ShardRequest;
 use crate::rate::RateHandle;
 use crate::shard::{ShardsHandle, Visitor};
@@ -145,7 +146,16 @@ impl Operator for OperatorService {
         self.shards.try_send_all(|| ShardRequest::Reclaim {
             starved: starved.clone(),
             unserved,
+            held: request.held,
         });
         Ok(Response::new(v1::ReclaimResponse {}))
+    }
+
+    async fn calls(&self, request: Request<v1::CallsRequest>) -> Result<Response<v1::CallsResponse>, Status> {
+        let namespace: Result<NamespaceName, NameError> = request.into_inner().namespace.parse();
+        let namespace = namespace.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let queues = self.shards.calls(&namespace).await;
+        let queues = queues.ok_or_else(|| Status::unavailable("the scheduler is stopping"))?;
+        Ok(Response::new(knots::to_wire(&queues)))
     }
 }

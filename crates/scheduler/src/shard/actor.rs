@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
+use crate::knots::KnotsHandle;
 use crate::message::{Payload, Record, Request};
 use crate::metrics::ShardMeter;
 use crate::neighbours::NeighboursHandle;
@@ -53,6 +54,7 @@ pub(crate) struct ShardParts {
     pub(crate) creation: CreationHandle,
     pub(crate) proposals: ProposalsHandle,
     pub(crate) neighbours: NeighboursHandle,
+    pub(crate) knots: KnotsHandle,
     pub(crate) rates: RateHandle,
     pub(crate) streams: ControlStreams,
     pub(crate) settings: Arc<QueueSettings>,

@@ -84,7 +84,17 @@ impl Shard {
                 self.step_queue(&key, input);
             }
             Request::RemovalFailed { key, epoch } => self.step_in_epoch(&key, epoch, Input::RemovalFailed),
-            Request::Reclaim { starved, unserved } => self.on_reclaim(starved, unserved),
+            Request::Reclaim {
+                starved,
+                unserved,
+                held,
+            } => self.on_reclaim(starved, unserved, held),
+            Request::Calls { namespace, answer } => drop(answer.send(self.calls(&namespace))),
+            Request::Knotted {
+                key,
+                epoch,
+                is_knotted,
+            } => self.step_in_epoch(&key, epoch, Input::Knotted(is_knotted)),
             Request::Release {
                 session,
                 count,
@@ -161,6 +171,7 @@ impl Shard {
         Some(Found {
             key: local.key.clone(),
             epoch: local.epoch,
+            waited: local.queue.waited(id),
             state,
         })
     }

@@ -111,6 +111,7 @@ impl Shard {
             id,
             attempt,
             waited,
+            caller,
             payload,
             ..
         } = submission;
@@ -119,6 +120,7 @@ impl Shard {
             id,
             attempt,
             waited,
+            caller,
             payload,
         };
         self.step(slot, input);

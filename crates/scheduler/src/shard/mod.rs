@@ -1,6 +1,7 @@
 //! Shards: each owns a part of the queues that this scheduler leads and drives them in one loop.
 
 mod actor;
+mod calls;
 mod cold;
 mod count;
 mod handle;

@@ -1,6 +1,7 @@
 //! Carries out what a queue wants: frames go to the outbox, everything slower to the actor whose job it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use whiskraft_queue::{Input, Outcome};
@@ -66,10 +67,11 @@ impl Shard {
                 outcome,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
+                let waited = local.queue.waited(id);
                 if self.is_ticking && matches!(outcome, Outcome::Failure { .. }) {
                     self.count_dropped(slot);
                 }
-                let record = record_of(id, outcome);
+                let record = record_of(id, outcome, waited);
                 self.parts.meter.completed(record.status);
                 self.outbox
                     .result(controller, ResultItem::Completed { key, epoch, record });
@@ -97,6 +99,7 @@ impl Shard {
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
             QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
             QueueOutput::Starved => self.on_starved(slot),
+            QueueOutput::Entangled => self.parts.knots.ask(&local.key, local.epoch),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
             QueueOutput::RemoveQueue => {
                 let proposal = Proposal::RemoveQueue {
@@ -148,15 +151,20 @@ impl Shard {
     }
 }
 
-/// The record of an activation, made up here if it did not run.
-pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>) -> Record {
+/// The record of an activation, made up here if it did not run, with the time it waited in vain.
+pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, waited: Duration) -> Record {
     match outcome {
         Outcome::Record(record) => record,
-        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text)),
+        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, waited)),
     }
 }
 
-fn failure(id: ActivationId, status: ActivationStatus, text: &str) -> ActivationRecord<Bytes> {
+fn failure(
+    id: ActivationId,
+    status: ActivationStatus,
+    text: &str,
+    waited: Duration,
+) -> ActivationRecord<Bytes> {
     let now = unix_ms();
     ActivationRecord {
         id,
@@ -166,7 +174,7 @@ fn failure(id: ActivationId, status: ActivationStatus, text: &str) -> Activation
         start_ms: now,
         end_ms: now,
         init_ms: None,
-        wait_ms: 0,
+        wait_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         timed_out: false,
         ran_on: None,
     }

@@ -4,6 +4,7 @@
 //! The shard of a queue that starves says so, again and again while it does, to all shards here and to the schedulers
 //! that lead other queues of the namespace. Whoever leads an idle container ends it; if that does not help, containers
 //! at work end after their current activation, chosen by all in the same way from the tables (`rotation.rs`).
+//! A queue whose containers all work for callers that wait for it is one without a container.
 //! Who gets a slot that comes free is a matter of turns: the queue that was without one the longest comes first, the
 //! others hold their wishes back.
 
@@ -42,14 +43,16 @@ struct Wish {
     heard_last: Instant,
     /// Milliseconds since the clock's origin, below zero if before it: when it last had a container.
     served_at: i128,
+    /// Containers that it has, none of which comes free: with one more it does not starve.
+    held: u32,
 }
 
 /// Queues that starve.
 #[derive(Debug, Default)]
 pub(crate) struct Reclaims {
     wishes: BTreeMap<NamespaceName, BTreeMap<QueueKey, Wish>>,
-    /// Those led by this shard, and since when they starve.
-    own: BTreeMap<QueueKey, Instant>,
+    /// Those led by this shard, since when they starve, and with how many containers.
+    own: BTreeMap<QueueKey, (Instant, u32)>,
     next: Option<Instant>,
     repeat: Option<Instant>,
 }
@@ -60,7 +63,7 @@ impl Reclaims {
         self.next.into_iter().chain(self.repeat).min()
     }
 
-    fn note(&mut self, now: Instant, starved: QueueKey, unserved: Duration) {
+    fn note(&mut self, now: Instant, starved: QueueKey, unserved: Duration, held: u32) {
         let len: usize = self.wishes.values().map(BTreeMap::len).sum();
         let queues = self.wishes.entry(starved.namespace.clone()).or_default();
         if len >= WISHES_MAX && !queues.contains_key(&starved) {
@@ -71,8 +74,9 @@ impl Reclaims {
             heard_first: now,
             heard_last: now,
             served_at,
+            held,
         });
-        (wish.heard_last, wish.served_at) = (now, served_at);
+        (wish.heard_last, wish.served_at, wish.held) = (now, served_at, held);
         self.next.get_or_insert(now);
     }
 
@@ -111,19 +115,25 @@ impl Told {
 }
 
 impl Shard {
-    /// A queue led here has work, no container, and no room in its namespace.
+    /// A queue led here has work, no container that comes free, and no room in its namespace.
     pub(crate) fn on_starved(&mut self, slot: Slot) {
         if let Some(local) = self.queues.get(slot) {
-            self.reclaims.own.entry(local.key.clone()).or_insert(self.now);
             let key = local.key.clone();
+            let held = self
+                .parts
+                .context
+                .node
+                .read(|state| state.queue_counts(&key).slots());
+            let own = self.reclaims.own.entry(key.clone()).or_insert((self.now, held));
+            own.1 = held;
             self.cry(key);
             self.reclaims.repeat.get_or_insert(self.now + REPEAT);
         }
     }
 
     /// A queue starves, led by this shard or another one; `unserved` is its time without a container.
-    pub(crate) fn on_reclaim(&mut self, starved: QueueKey, unserved: Duration) {
-        self.reclaims.note(self.now, starved, unserved);
+    pub(crate) fn on_reclaim(&mut self, starved: QueueKey, unserved: Duration, held: u32) {
+        self.reclaims.note(self.now, starved, unserved, held);
     }
 
     /// Whether slots that are free, or come free, are for other queues of the namespace first.
@@ -156,7 +166,7 @@ impl Shard {
             node.read(|state| {
                 queues.retain(|key, wish| {
                     now.saturating_since(wish.heard_last) < WISH_AGE_MAX
-                        && state.queue_counts(key).slots() == 0
+                        && state.queue_counts(key).slots() <= wish.held
                 });
             });
             if !queues.is_empty() && node.read(|state| state.is_namespace_throttled(namespace)) {
@@ -170,9 +180,10 @@ impl Shard {
 
     /// Says again which queues led here starve.
     fn repeat(&mut self) {
-        let own: Vec<QueueKey> = self.reclaims.own.keys().cloned().collect();
-        for key in own {
-            if self.is_starving(&key) {
+        let own = self.reclaims.own.iter();
+        let own: Vec<_> = own.map(|(key, (_, held))| (key.clone(), *held)).collect();
+        for (key, held) in own {
+            if self.is_starving(&key, held) {
                 self.cry(key);
             } else {
                 self.reclaims.own.remove(&key);
@@ -182,25 +193,32 @@ impl Shard {
     }
 
     fn cry(&self, starved: QueueKey) {
-        let unserved = match (self.mirror.left_at(&starved), self.reclaims.own.get(&starved)) {
+        let own = self.reclaims.own.get(&starved).copied();
+        let held = own.map_or(0, |(_, held)| held);
+        let unserved = match (self.mirror.left_at(&starved), own) {
+            // Its containers serve nobody since it says so.
+            (_, Some((since, _))) if held > 0 => self.now.saturating_since(since),
             (Some(at), _) => self.now.saturating_since(at),
-            (None, Some(since)) => UNSERVED_LONG + self.now.saturating_since(*since),
+            (None, Some((since, _))) => UNSERVED_LONG + self.now.saturating_since(since),
             (None, None) => UNSERVED_LONG,
         };
-        self.parts.neighbours.ask(starved.clone(), unserved);
+        self.parts.neighbours.ask(starved.clone(), unserved, held);
         self.parts.shards.try_send_all(|| Request::Reclaim {
             starved: starved.clone(),
             unserved,
+            held,
         });
     }
 
-    /// Whether a queue led here has work, no container, and no room in its namespace.
-    fn is_starving(&self, key: &QueueKey) -> bool {
+    /// Whether a queue led here has work, no room in its namespace, and no container but the `held` that do not come
+    /// free.
+    fn is_starving(&self, key: &QueueKey, held: u32) -> bool {
         let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
-        let waits = local.is_some_and(|local| local.queue.waiting_len() > 0);
+        let waits =
+            local.is_some_and(|local| local.queue.waiting_len() > 0 && (held == 0 || local.queue.starves()));
         waits
             && self.parts.context.node.read(|state| {
-                state.is_namespace_throttled(&key.namespace) && state.queue_counts(key).slots() == 0
+                state.is_namespace_throttled(&key.namespace) && state.queue_counts(key).slots() <= held
             })
     }
 
@@ -215,7 +233,7 @@ impl Shard {
         if wanted == 0 {
             return;
         }
-        for (container, key, invoker) in self.chosen(namespace, wanted) {
+        for (container, key, invoker) in self.chosen(namespace, wanted, starving) {
             let has_served = self
                 .mirror
                 .running_since(&key, container)
@@ -255,13 +273,20 @@ impl Shard {
 
     /// The containers of a namespace that have to make room for `wanted` queues, wherever they are led. One that was
     /// told to go here for another reason counts.
-    fn chosen(&self, namespace: &NamespaceName, wanted: usize) -> Vec<(ContainerId, QueueKey, InvokerId)> {
+    fn chosen(
+        &self,
+        namespace: &NamespaceName,
+        wanted: usize,
+        starving: &BTreeMap<QueueKey, Wish>,
+    ) -> Vec<(ContainerId, QueueKey, InvokerId)> {
         let held = self.parts.context.node.read(|state| {
             let over = state.namespace_limits(namespace).containers_over();
             // While it has more than it may, what comes free is for nobody.
             (state.namespace_counts(namespace).slots() <= over).then(|| held(state, namespace))
         });
-        let held = held.unwrap_or_default();
+        let mut held = held.unwrap_or_default();
+        // What none of its containers gives it, one fewer does not give it either.
+        held.retain(|held| !starving.contains_key(&held.key));
         let mut chosen = victims(&held, wanted);
         let others = held
             .iter()
@@ -313,8 +338,8 @@ mod tests {
         let mut reclaims = Reclaims::default();
         let (long, short, sated) = (key("guest/long"), key("guest/short"), key("guest/sated"));
         assert_eq!(reclaims.ahead_of(&sated), 0);
-        reclaims.note(at(1), long.clone(), Duration::from_secs(9));
-        reclaims.note(at(2), short.clone(), Duration::from_secs(3));
+        reclaims.note(at(1), long.clone(), Duration::from_secs(9), 0);
+        reclaims.note(at(2), short.clone(), Duration::from_secs(3), 0);
         assert_eq!(reclaims.ahead_of(&long), 0);
         assert_eq!(reclaims.ahead_of(&short), 1);
         assert_eq!(reclaims.ahead_of(&sated), 2);

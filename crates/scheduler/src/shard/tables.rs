@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use whiskraft_queue::{ActionProfile, ActivationState, Input, MemoryQueue, Outcome};
 use whiskraft_raft::Batch;
@@ -296,7 +297,7 @@ impl Shard {
                 ResultItem::Completed {
                     key: local.key.clone(),
                     epoch: local.epoch,
-                    record: record_of(id, orphaned()),
+                    record: record_of(id, orphaned(), Duration::ZERO),
                 }
             } else {
                 ResultItem::Rejected(id, rejection.clone())

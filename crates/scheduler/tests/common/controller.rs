@@ -29,6 +29,18 @@ pub fn id(number: u8) -> [u8; 16] {
     [number; 16]
 }
 
+fn submission(leadership: &v1::QueueLeadership, number: u8) -> v1::Submission {
+    v1::Submission {
+        id: id(number).to_vec().into(),
+        key: leadership.key.clone(),
+        epoch: leadership.epoch,
+        attempt: 1,
+        blocking: true,
+        payload: "{}".into(),
+        ..Default::default()
+    }
+}
+
 impl Controller {
     pub async fn connect(address: &str, identity: u8) -> Self {
         let (frames, receiver) = mpsc::channel(64);
@@ -60,14 +72,23 @@ impl Controller {
 
     pub async fn submit(&self, leadership: &v1::QueueLeadership, number: u8, attempt: u32, payload: &str) {
         let submission = v1::Submission {
-            id: id(number).to_vec().into(),
-            key: leadership.key.clone(),
-            epoch: leadership.epoch,
             attempt,
-            blocking: true,
             payload: payload.to_owned().into(),
-            ..Default::default()
+            ..submission(leadership, number)
         };
+        self.send(submission).await;
+    }
+
+    /// Submits a new activation for another one that waits for it.
+    pub async fn call(&self, leadership: &v1::QueueLeadership, number: u8, caller: u8) {
+        let submission = v1::Submission {
+            caller: id(caller).to_vec().into(),
+            ..submission(leadership, number)
+        };
+        self.send(submission).await;
+    }
+
+    async fn send(&self, submission: v1::Submission) {
         self.frames
             .send(v1::SubmitFrame {
                 submissions: vec![submission],

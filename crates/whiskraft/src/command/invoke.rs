@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use whiskraft_client::{
     ActionError, ActionSpec, ActivationRecord, Client, Expect, InvokeError, InvokeOptions, StoredAction,
 };
-use whiskraft_types::{ActionName, ActivationStatus, Rejection};
+use whiskraft_types::{ActionName, ActivationId, ActivationStatus, Rejection};
 
 use super::activation::record_json;
 use super::notice::{Obstacle, with_notice};
@@ -35,6 +35,9 @@ Examples:
   Many invocations with a report (and --json for scripts); {i} is the number of the invocation, {id} its id:
   whiskraft invoke hello --repeat 2000 --concurrency 16 -p 'name=Ada {i}' --expect 'greeting=Hello, Ada {i}!'
   whiskraft invoke hello --repeat 6000 --rate 200 --concurrency 64 --records runs.ndjson";
+
+/// Variable in which every runtime tells an action its activation.
+const CALLER: &str = "__OW_ACTIVATION_ID";
 
 /// Arguments of `whiskraft invoke`.
 #[derive(Debug, Args)]
@@ -114,9 +117,15 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
     let options = InvokeOptions {
         deadline: args.timeout,
         id: Some(id),
+        caller: caller(),
         ..InvokeOptions::default()
     };
     if args.no_wait {
+        // Nobody waits for it, so nobody is its caller.
+        let options = InvokeOptions {
+            caller: None,
+            ..options
+        };
         let invocation = client.submit(&config.namespace, &action, payload, options).await;
         output::line(invocation.map_err(|error| invoke_failure(error, None))?.id());
         return Ok(());
@@ -126,6 +135,11 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
         .await
         .map_err(|(error, obstacle)| invoke_failure(error, obstacle))?;
     show(&record, args.json)
+}
+
+/// The activation that this process is part of, if an action has started it.
+fn caller() -> Option<ActivationId> {
+    std::env::var(CALLER).ok()?.parse().ok()
 }
 
 /// What is invoked.
@@ -225,6 +239,7 @@ async fn run_many(
             .map(|(field, value)| (field, Template::new(value)))
             .collect(),
         deadline: args.timeout,
+        caller: caller(),
         quiet: args.run.quiet,
     };
     let report = load::run(client.clone(), plan, records).await?;

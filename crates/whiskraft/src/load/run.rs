@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use whiskraft_client::{ActivationRecord, Client, InvokeError, InvokeOptions};
-use whiskraft_types::{ActionName, ActivationStatus, NamespaceName};
+use whiskraft_types::{ActionName, ActivationId, ActivationStatus, NamespaceName};
 
 use super::collect::{Collector, Ended, Outcome};
 use super::report::Report;
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) expect: BTreeMap<String, Template>,
     /// Longest wait for one result.
     pub(crate) deadline: Duration,
+    /// The activation that this process is part of.
+    pub(crate) caller: Option<ActivationId>,
     /// Whether to keep the terminal free of progress.
     pub(crate) quiet: bool,
 }
@@ -138,10 +140,12 @@ impl Shared {
             action,
             payload,
             deadline,
+            caller,
             ..
         } = &self.plan;
         let options = InvokeOptions {
             deadline: *deadline,
+            caller: *caller,
             ..InvokeOptions::default()
         };
         self.client

@@ -73,6 +73,7 @@ impl Rig {
             id,
             attempt: 1,
             waited: Duration::ZERO,
+            caller: None,
             payload: (),
         });
     }

@@ -5,7 +5,6 @@ use whiskraft_proto::{activation_id, v1};
 use whiskraft_types::{NameError, NamespaceName};
 
 use super::OperatorService;
-use crate::message::Found;
 use crate::services::controller::found_response;
 use crate::shard::{Explained, Search};
 
@@ -40,10 +39,9 @@ impl OperatorService {
             invoker,
             queue,
         } = explained;
-        let Found { key, epoch, state } = found;
         Ok(v1::ExplainResponse {
             scheduler,
-            found: Some(found_response(id, &key, epoch, state)),
+            found: Some(found_response(id, found)),
             position: position.map(|position| position as u64),
             waited_ms,
             attempt,
