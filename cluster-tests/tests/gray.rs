@@ -79,6 +79,8 @@ struct Seen {
     /// Placements on the gray one, from the first.
     placed: Vec<Duration>,
     placed_all: usize,
+    /// When its fault could be told, from the first placement.
+    stood_out: Duration,
 }
 
 /// Those that have nothing to do with the gray invoker do not suffer.
@@ -117,22 +119,25 @@ async fn watch_gray(fault: &str) -> Seen {
         others: Tally::of(all.iter().filter(|done| !on_gray(done))),
         placed: times.iter().map(|at| at.saturating_sub(first)).collect(),
         placed_all: placements.all().len(),
+        stood_out: Duration::ZERO,
     }
 }
 
 impl Seen {
-    /// Placements later than the time for finding out.
+    /// Placements later than the time for finding out, from when it stood out.
     fn late(&self) -> usize {
-        self.placed.iter().filter(|at| **at > FOUND_OUT).count()
+        let found_out = self.stood_out + FOUND_OUT;
+        self.placed.iter().filter(|at| **at > found_out).count()
     }
 
     fn print(&self, fault: &str) {
         println!(
-            "F31 {fault} ({}):\n  placements on it {} of {}, later than {FOUND_OUT:?} {}: {:.1?}\n  \
+            "F31 {fault} ({}):\n  placements on it {} of {}, later than {FOUND_OUT:?} after {:?} {}: {:.1?}\n  \
              others before: {}\n  others then: {}; {}\n  on it: {}",
             machine(),
             self.placed.len(),
             self.placed_all,
+            self.stood_out,
             self.late(),
             self.placed,
             self.before,
@@ -184,7 +189,9 @@ async fn a_silent_invoker_is_passed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invoker_that_lies_about_its_memory_is_passed_over() {
     let fault = "backend.simulated.lie-about-memory=128MiB";
-    let seen = watch_gray(fault).await;
+    let mut seen = watch_gray(fault).await;
+    // It does some of its work: each scheduler has to see as many of its creations refused as not.
+    seen.stood_out = Duration::from_secs(5);
     seen.print(fault);
     seen.assert_passed_over();
     assert_eq!(
