@@ -70,7 +70,8 @@ pub enum Observation {
     Ended,
     /// It ran an activation.
     Run {
-        /// Length of the run relative to the average of the same queue on the other invokers; 1 is as fast as they are.
+        /// Length of the run relative to the average of the same queue on all invokers, this one among them; 1 is as
+        /// fast as the average.
         slowness: f64,
     },
     /// An activation that was delivered to it was given up without an answer.
