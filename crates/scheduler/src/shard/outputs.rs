@@ -66,7 +66,7 @@ impl Shard {
                 outcome,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
-                if self.is_ticking && matches!(outcome, Outcome::Failure { .. }) {
+                if matches!(outcome, Outcome::Failure { .. }) {
                     self.count_dropped(slot);
                 }
                 let record = record_of(id, outcome);
@@ -86,14 +86,7 @@ impl Shard {
                 }
             }
             QueueOutput::Reserve { count } => self.reserve(slot, count),
-            QueueOutput::SetThrottle(throttled) => {
-                let proposal = Proposal::SetThrottle {
-                    key: local.key.clone(),
-                    epoch: local.epoch,
-                    throttled,
-                };
-                self.parts.proposals.push(proposal);
-            }
+            QueueOutput::SetThrottle(throttled) => self.set_throttle(slot, throttled),
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
             QueueOutput::Starved => self.on_starved(slot),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
