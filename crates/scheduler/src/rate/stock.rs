@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn who_comes_to_wait_as_an_ask_ends_is_asked_for_by_one_of_the_two() {
-        let stocks: Vec<_> = (0..20_000).map(|_| (stock(60), AtomicU32::new(0))).collect();
+        let stocks: Vec<_> = (0..2_000).map(|_| (stock(60), AtomicU32::new(0))).collect();
         let meet = |place: &AtomicU32| {
             place.fetch_add(1, Ordering::SeqCst);
             let mut looks = 0_u32;
