@@ -78,7 +78,8 @@ pub enum Observation {
     Placed,
     /// It ran an activation.
     Run {
-        /// Length of the run relative to the average of the same queue on the other invokers; 1 is as fast as they are.
+        /// Length of the run relative to the average of the same queue on all invokers, this one among
+        /// them; 1 is as fast as the average.
         /// `None` if there is nothing to compare with.
         slowness: Option<f64>,
     },

@@ -185,7 +185,7 @@ impl DrainActor {
         let command = Command::MoveQueues { session, queues };
         let mut is_certain = true;
         loop {
-            match self.context.node.propose(command.clone()).await {
+            match self.context.propose(command.clone()).await {
                 Ok((_, Response::Refused(refusal))) => return Err(refusal.to_string()),
                 Ok((revision, _)) => {
                     let _ = self.context.node.wait_applied(revision).await;

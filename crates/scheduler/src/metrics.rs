@@ -117,7 +117,7 @@ metrics! {
     NAMESPACES_THROTTLED = Gauge "whiskraft_namespaces_throttled" [] in "namespaces":
         "Namespaces that use all the containers they may.";
     INVOKERS = Gauge "whiskraft_invokers" ["state"] in "invokers":
-        "Invokers with a session: healthy, unhealthy, suspect (without a stream to this scheduler), or given no containers, or one at a time, by this scheduler while others can take them: flapping, slow, silent, failing.";
+        "Invokers with a session: healthy, unhealthy, disconnected (without a stream to this scheduler), or given no containers, or one at a time, by this scheduler while others can take them: flapping, slow, silent, failing.";
     INVOKER_MEMORY = Gauge "whiskraft_invoker_memory_bytes" ["use"] in "bytes":
         "Memory of all invokers together: total, busy, and of paused containers.";
     RAFT_ROLE = Gauge "whiskraft_raft_role" ["role"] in "1":

@@ -20,6 +20,9 @@ const ASK_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Starved queues asked for at a time: one that does not answer must not hold up the others.
 const ASKS_MAX: usize = 64;
 
+/// Queues of a namespace that are looked at for their leaders.
+const QUEUES_MAX: usize = 1024;
+
 /// A starved queue, its time without a container, and how many it has that do not come free.
 type Starved = (QueueKey, Duration, u32);
 
@@ -75,7 +78,7 @@ impl Neighbours {
         }
     }
 
-    /// One request to each neighbour that may have room.
+    /// One request to each neighbour that may have room, or a queue that comes first.
     fn asks(&mut self, (starved, unserved, held): &Starved) -> Vec<impl Future<Output = ()> + use<>> {
         let request = ReclaimRequest {
             starved: Some(starved.into()),
@@ -99,18 +102,13 @@ impl Neighbours {
     }
 }
 
-/// Where the others are that lead queues with containers in this namespace.
+/// Where the others are that lead queues of this namespace, with or without containers: who starves must know of whom comes
+/// first, and who starves elsewhere is in no table.
 pub(crate) fn leaders_beside(context: &Context, namespace: &NamespaceName) -> BTreeSet<String> {
     let node = &context.node;
     node.read(|state| {
-        let holding = state
-            .queues_counted_in(namespace)
-            .filter(|(_, counts)| counts.slots() > 0);
-        let leaders = holding.filter_map(|(key, _)| Some(state.queue(key)?.leader?.0));
-        let others = leaders
-            .filter(|id| *id != node.id())
-            .collect::<BTreeSet<_>>()
-            .into_iter();
+        let leaders = state.leaders_in(namespace, QUEUES_MAX).into_iter();
+        let others = leaders.filter(|id| *id != node.id());
         others
             .filter_map(|id| Some(state.member(id)?.client_address.clone()))
             .collect()

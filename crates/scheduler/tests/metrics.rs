@@ -192,6 +192,10 @@ async fn an_invoker_that_fails_is_shown_as_failing() {
     let (_, text) = get(&leadership.client_address, "/metrics").await;
     assert!(text.contains("whiskraft_invokers{state=\"failing\"} 1"), "{text}");
     assert!(text.contains("whiskraft_invokers{state=\"healthy\"} 1"), "{text}");
+    assert!(
+        text.contains("whiskraft_invokers{state=\"disconnected\"} 0"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

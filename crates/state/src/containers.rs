@@ -70,7 +70,10 @@ impl State {
         match (row.state, change) {
             (_, Change::Removed) => Ok(Next::Gone),
             (Was::InProgress, Change::Placed { invoker }) => self.place(row, *invoker),
-            (Was::InProgress, Change::Unplaced { invoker }) => Ok(unplaced(row, *invoker)),
+            (Was::InProgress, Change::Unplaced { invoker }) => {
+                let has_queue = self.queue(&row.key).is_some();
+                Ok(unplaced(row, *invoker, has_queue))
+            }
             (Was::InProgress, Change::Running | Change::Warm) if row.invoker.is_none() => {
                 // It would outlive the invoker it is on.
                 Err(Refusal::Invalid {
@@ -146,8 +149,10 @@ impl State {
     }
 }
 
-fn unplaced(row: &ContainerRecord, from: InvokerId) -> Next {
+fn unplaced(row: &ContainerRecord, from: InvokerId, has_queue: bool) -> Next {
     match row.invoker {
+        // Without a queue nobody would settle it: it would keep its slot for ever.
+        Some((on, _)) if on == from && !has_queue => Next::Gone,
         Some((on, _)) if on == from => Next::Record(ContainerRecord {
             invoker: None,
             resumes: None,

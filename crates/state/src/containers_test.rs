@@ -10,28 +10,41 @@ const PLACED: ContainerChange = ContainerChange::Placed {
     invoker: InvokerId(1),
 };
 
+const UNPLACED: ContainerChange = ContainerChange::Unplaced {
+    invoker: InvokerId(1),
+};
+
 /// A container in a state, and what holds after one more change: its state and whether it is an event.
 #[test]
 fn every_change_in_every_state() {
     use ContainerChange::{Removed, Running, Warm};
     use ContainerState as Is;
-    let table: [(&[ContainerChange], ContainerChange, Option<ContainerState>, bool); 16] = [
+    let table: [(&[ContainerChange], ContainerChange, Option<ContainerState>, bool); 25] = [
         (&[], PLACED, Some(Is::InProgress), true),
         (&[], Running, Some(Is::InProgress), false),
         (&[], Warm, Some(Is::InProgress), false),
         (&[], Removed, None, true),
+        (&[], UNPLACED, Some(Is::InProgress), false),
         (&[PLACED], PLACED, Some(Is::InProgress), false),
         (&[PLACED], Running, Some(Is::Running), true),
         (&[PLACED], Warm, Some(Is::Warm), true),
         (&[PLACED], Removed, None, true),
+        (&[PLACED], UNPLACED, Some(Is::InProgress), true),
+        (&[PLACED, UNPLACED], PLACED, Some(Is::InProgress), true),
+        (&[PLACED, UNPLACED], Running, Some(Is::InProgress), false),
+        (&[PLACED, UNPLACED], Warm, Some(Is::InProgress), false),
+        (&[PLACED, UNPLACED], Removed, None, true),
+        (&[PLACED, UNPLACED], UNPLACED, Some(Is::InProgress), false),
         (&[PLACED, Running], PLACED, Some(Is::Running), false),
         (&[PLACED, Running], Running, Some(Is::Running), false),
         (&[PLACED, Running], Warm, Some(Is::Warm), true),
         (&[PLACED, Running], Removed, None, true),
+        (&[PLACED, Running], UNPLACED, Some(Is::Running), false),
         (&[PLACED, Running, Warm], PLACED, Some(Is::Warm), false),
         (&[PLACED, Running, Warm], Running, Some(Is::Warm), false),
         (&[PLACED, Running, Warm], Warm, Some(Is::Warm), false),
         (&[PLACED, Running, Warm], Removed, None, true),
+        (&[PLACED, Running, Warm], UNPLACED, Some(Is::Warm), false),
     ];
     for (past, change, is, is_event) in table {
         let mut world = World::new();
@@ -107,6 +120,26 @@ fn one_that_came_back_holds_its_slot_and_no_memory() {
         world.update(id, back(1)).events.is_empty(),
         "it was created after all"
     );
+}
+
+#[test]
+fn one_that_comes_back_after_its_queue_has_gone_ends() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    let epoch = world.ensure(&key).epoch;
+    let id = world.reserve(&key, 1).remove(0);
+    world.update(id, PLACED);
+    world.apply(Command::RemoveQueue {
+        key: key.clone(),
+        epoch,
+    });
+    assert!(world.state.queue(&key).is_none() && world.state.container(id).is_some());
+    let elsewhere = ContainerChange::Unplaced {
+        invoker: InvokerId(2),
+    };
+    assert!(world.update(id, elsewhere).events.is_empty());
+    assert_eq!(world.update(id, UNPLACED).events.len(), 1);
+    assert_eq!(world.state.container(id), None);
 }
 
 #[test]

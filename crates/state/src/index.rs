@@ -181,13 +181,6 @@ impl Index {
     }
 
     /// Queues of a namespace that have containers, with their counts.
-    pub(crate) fn queues_counted_in(
-        &self,
-        name: &NamespaceName,
-    ) -> impl Iterator<Item = (&QueueKey, &Counts)> {
-        self.counts_by_queue.range(move |queue| queue.namespace.cmp(name))
-    }
-
     pub(crate) fn warm_of(&self, key: &QueueKey) -> impl Iterator<Item = ContainerId> {
         self.warm_by_queue
             .range(move |(queue, _)| queue.cmp(key))

@@ -1,5 +1,7 @@
 //! Cases of queues and their leaders.
 
+use std::collections::BTreeSet;
+
 use whiskraft_types::SchedulerId;
 
 use super::*;
@@ -324,4 +326,28 @@ fn move_ends_the_throttle_of_a_full_queue() {
     });
     let command = move_all(&world, world.leader_session(&key));
     assert!(world.events(command).contains(&Event::ActionThrottle(key, false)));
+}
+
+#[test]
+fn the_leaders_of_a_namespace_are_those_of_all_its_queues_whether_they_have_containers_or_not() {
+    let mut world = World::new();
+    let keys: Vec<_> = (0..9).map(|n| format!("a{n}")).collect();
+    for name in &keys {
+        world.put_action(name, None);
+    }
+    let keys: Vec<_> = keys.iter().map(|name| queue("guest", name)).collect();
+    world.ensure_all(&keys);
+    let elsewhere = queue("other", "hello");
+    world.ensure(&elsewhere);
+    let leader = |world: &World, key| world.state.queue(key).unwrap().leader.unwrap().0;
+    let name = &keys[0].namespace;
+    let all: BTreeSet<SchedulerId> = keys.iter().map(|key| leader(&world, key)).collect();
+    assert_eq!(all.len(), 3, "queues are spread");
+    assert_eq!(world.state.leaders_in(name, 9), all);
+    assert_eq!(
+        world.state.leaders_in(name, 1),
+        BTreeSet::from([leader(&world, &keys[0])])
+    );
+    let one = BTreeSet::from([leader(&world, &elsewhere)]);
+    assert_eq!(world.state.leaders_in(&elsewhere.namespace, 9), one);
 }

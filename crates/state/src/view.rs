@@ -1,6 +1,7 @@
 //! Reading the state: rows by key, and ordered ranges of them.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use whiskraft_types::{
     ByteSize, ContainerId, InvokerId, LogRevision, NamespaceLimits, NamespaceName, QueueKey, SchedulerId,
@@ -116,9 +117,23 @@ impl State {
             .filter_map(|id| Some((id, self.container(id)?)))
     }
 
-    /// Queues of a namespace that have containers, with their counts.
-    pub fn queues_counted_in(&self, name: &NamespaceName) -> impl Iterator<Item = (&QueueKey, &Counts)> {
-        self.index.queues_counted_in(name)
+    /// The live schedulers that lead queues of a namespace, by the first `len_max` of these queues: so many tell all of
+    /// them in practice, and as a rule the first few do.
+    #[must_use]
+    pub fn leaders_in(&self, name: &NamespaceName, len_max: usize) -> BTreeSet<SchedulerId> {
+        let live = self.live_schedulers().count();
+        let queues = self.tables.queues.range(|key| key.namespace.cmp(name));
+        let named = queues.take(len_max).filter_map(|(_, row)| row.leader);
+        let mut leaders = BTreeSet::new();
+        for (id, session) in named {
+            if self.scheduler_session(id) == Some(session) {
+                leaders.insert(id);
+            }
+            if leaders.len() == live {
+                break;
+            }
+        }
+        leaders
     }
 
     /// Containers that were placed on an invoker.

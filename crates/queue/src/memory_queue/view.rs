@@ -84,7 +84,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    /// Average length of a run in milliseconds, if one is known. Cheap enough for every decision about memory.
+    /// Average length of a run in milliseconds, if one is known. Cheap enough for every completion.
     #[must_use]
     pub fn average_ms(&self) -> Option<f64> {
         self.average.mean_ms()

@@ -217,9 +217,9 @@ impl ControlStream {
     /// Ends the session of an invoker that has drained. Its last reports need not be applied before: what they are
     /// about hangs on the session.
     fn on_leaving(&mut self) {
-        let (node, Peer { invoker, session }) = (self.parts.context.node.clone(), self.peer);
+        let (context, Peer { invoker, session }) = (self.parts.context.clone(), self.peer);
         self.under_way.push(Box::pin(async move {
-            match node.propose(Command::CloseSession { session }).await {
+            match context.propose(Command::CloseSession { session }).await {
                 Ok(_) => {
                     tracing::info!(%invoker, %session, "invoker left");
                     Done::Left { closed: true }

@@ -25,7 +25,7 @@ const SCRAPES_MAX: usize = 2;
 const INVOKER_STATES: [&str; 7] = [
     "healthy",
     "unhealthy",
-    "suspect",
+    "disconnected",
     SuspicionReason::Flapping.name(),
     SuspicionReason::Slow.name(),
     SuspicionReason::Silent.name(),
@@ -145,7 +145,7 @@ impl Scraper {
         let suspects = self.creation.suspects();
         let of = |(id, row): (InvokerId, &InvokerRecord)| match suspects.get(&id) {
             _ if !row.healthy => "unhealthy",
-            _ if !self.streams.is_connected(id, row.session) => "suspect",
+            _ if !self.streams.is_connected(id, row.session) => "disconnected",
             Some(suspicion) => suspicion.reason.name(),
             None => "healthy",
         };

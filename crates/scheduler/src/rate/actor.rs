@@ -58,9 +58,7 @@ impl RateHandle {
 
     /// Asks for tokens unless that is under way.
     pub(crate) fn ask(&self, stock: &Arc<Stock>) {
-        if stock.begin_ask() && self.asks.try_send(Arc::clone(stock)).is_err() {
-            stock.end_ask();
-        }
+        pass_on(&self.asks, stock);
     }
 
     /// The answer to another scheduler that takes this one for the home of a namespace.
@@ -92,6 +90,13 @@ impl RateHandle {
         Ok(per_minute.map_or(unlimited, |per_minute| {
             self.homes.take(now, namespace, per_minute, wanted)
         }))
+    }
+}
+
+/// Puts a stock among those to be asked for, unless it is there or is asked for.
+fn pass_on(asks: &mpsc::Sender<Arc<Stock>>, stock: &Arc<Stock>) {
+    if stock.begin_ask() && asks.try_send(Arc::clone(stock)).is_err() {
+        stock.abandon_ask();
     }
 }
 
@@ -269,4 +274,24 @@ impl Asker {
 fn home(state: &State, namespace: &NamespaceName) -> Option<(SchedulerId, String)> {
     let id = state.rate_home(namespace)?;
     Some((id, state.member(id)?.client_address.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stock_that_found_no_room_is_asked_for_with_its_next_activation() {
+        let stock = || Arc::new(Stock::new("guest".parse().unwrap(), 60));
+        let (asks, mut waiting) = mpsc::channel(1);
+        pass_on(&asks, &stock());
+        let late = stock();
+        late.note_missed();
+        pass_on(&asks, &late);
+        assert!(waiting.try_recv().is_ok_and(|other| !Arc::ptr_eq(&other, &late)));
+        assert!(waiting.try_recv().is_err());
+        late.note_missed();
+        pass_on(&asks, &late);
+        assert!(waiting.try_recv().is_ok_and(|asked| Arc::ptr_eq(&asked, &late)));
+    }
 }

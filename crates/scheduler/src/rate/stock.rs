@@ -30,6 +30,9 @@ pub(crate) struct Stock {
     per_minute: AtomicU32,
     tokens: AtomicU32,
     /// Activations that wait for the answer to an ask.
+    ///
+    /// It and `is_asking` have one order for all threads (`SeqCst`): whoever ends an ask looks here after it said so, and
+    /// whoever comes to wait says so here before it looks there, so that one of the two sees the other.
     missed: AtomicU32,
     is_asking: AtomicBool,
     /// In microseconds since the clock's origin: until then the home has none.
@@ -89,28 +92,33 @@ impl Stock {
 
     /// An activation waits for the answer of the home.
     pub(crate) fn note_missed(&self) {
-        self.missed.fetch_add(1, Ordering::Relaxed);
+        self.missed.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether the caller shall ask: nobody else does.
     pub(crate) fn begin_ask(&self) -> bool {
-        !self.is_asking.swap(true, Ordering::AcqRel)
+        !self.is_asking.swap(true, Ordering::SeqCst)
     }
 
     /// The ask is over; true if the caller shall ask again, because somebody has come to wait meanwhile.
     pub(crate) fn end_ask(&self) -> bool {
-        self.is_asking.store(false, Ordering::Release);
+        self.is_asking.swap(false, Ordering::SeqCst);
         self.is_missed() && self.begin_ask()
+    }
+
+    /// Nobody will carry out the ask that has begun: the next activation may begin another.
+    pub(crate) fn abandon_ask(&self) {
+        self.is_asking.store(false, Ordering::SeqCst);
     }
 
     /// Whether an activation has come to wait since the last ask.
     pub(crate) fn is_missed(&self) -> bool {
-        self.missed.load(Ordering::Relaxed) > 0
+        self.missed.load(Ordering::SeqCst) > 0
     }
 
     /// Tokens to ask for, and how many activations wait for them.
     pub(crate) fn wanted(&self) -> (u32, u32) {
-        let missed = self.missed.swap(0, Ordering::Relaxed);
+        let missed = self.missed.swap(0, Ordering::SeqCst);
         let held = self.tokens.load(Ordering::Relaxed);
         (missed.saturating_add(self.batch()).saturating_sub(held), missed)
     }
@@ -184,6 +192,39 @@ mod tests {
         assert!(stock.end_ask());
         assert_eq!(stock.wanted(), (2, 1));
         assert!(!stock.end_ask());
+    }
+
+    #[test]
+    fn who_comes_to_wait_as_an_ask_ends_is_asked_for_by_one_of_the_two() {
+        let stocks: Vec<_> = (0..2_000).map(|_| (stock(60), AtomicU32::new(0))).collect();
+        let meet = |place: &AtomicU32| {
+            place.fetch_add(1, Ordering::SeqCst);
+            let mut looks = 0_u32;
+            while place.load(Ordering::SeqCst) < 2 {
+                looks += 1;
+                match looks % 1000 {
+                    0 => std::thread::yield_now(),
+                    _ => std::hint::spin_loop(),
+                }
+            }
+        };
+        stocks.iter().for_each(|(stock, _)| assert!(stock.begin_ask()));
+        let ends = || {
+            stocks
+                .iter()
+                .map(|(stock, place)| (meet(place), stock.end_ask()).1)
+        };
+        let comes = |(stock, place): &(Stock, AtomicU32)| {
+            meet(place);
+            stock.note_missed();
+            stock.begin_ask()
+        };
+        let (ended, came): (Vec<bool>, Vec<bool>) = std::thread::scope(|scope| {
+            let ended = scope.spawn(|| ends().collect());
+            let came = stocks.iter().map(comes).collect();
+            (ended.join().unwrap(), came)
+        });
+        assert!(ended.iter().zip(&came).all(|(ended, came)| ended != came));
     }
 
     #[test]

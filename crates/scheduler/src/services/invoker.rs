@@ -35,7 +35,7 @@ impl InvokerService {
     async fn open(&self, request: v1::OpenInvokerSessionRequest) -> Result<v1::OpenedSession, Rejection> {
         let open = self.check(request)?;
         self.parts.context.available().await?;
-        let proposed = self.parts.context.node.propose(Command::OpenSession(open)).await;
+        let proposed = self.parts.context.propose(Command::OpenSession(open)).await;
         let (revision, answer) = proposed.map_err(|error| wire::propose_error(&error))?;
         let session = match answer {
             Answer::Session(session) => session,

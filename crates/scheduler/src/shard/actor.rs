@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use whiskraft_queue::{Input, NamespaceCounts, Output, QueueSettings};
-use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId, WaitReason};
+use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId};
 
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
@@ -21,7 +21,7 @@ use crate::neighbours::NeighboursHandle;
 use crate::profiles::Profiles;
 use crate::proposals::ProposalsHandle;
 use crate::rate::RateHandle;
-use crate::shard::count::Creations;
+use crate::shard::count::{Creations, Drops};
 use crate::shard::handle::ShardsHandle;
 use crate::shard::led::Led;
 use crate::shard::local::{LocalQueues, Slot};
@@ -32,6 +32,7 @@ use crate::shard::reclaim::{Reclaims, Told};
 use crate::shard::sightings::Sightings;
 use crate::shard::surplus::Surplus;
 use crate::shard::tables::TableChanges;
+use crate::shard::throttles::Throttles;
 use crate::shard::unary::Unary;
 
 /// Requests handled per turn: the age of the turn's clock stays well below the lease's margin.
@@ -88,13 +89,11 @@ pub(crate) struct Shard {
     pub(crate) now: Instant,
     pub(crate) reclaims: Reclaims,
     pub(crate) creations: Creations,
-    /// Whether queues tick in this turn: what they fail then, they fail for its age.
-    pub(crate) is_ticking: bool,
-    /// Why activations of the queue that ticks have waited too long, once one has.
-    pub(crate) kept_by: Option<WaitReason>,
+    pub(crate) drops: Drops,
     pub(crate) surplus: Surplus,
     pub(crate) told: Told,
     pub(crate) sightings: Sightings,
+    pub(crate) throttles: Throttles,
     pub(crate) unary: Unary,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
@@ -122,11 +121,11 @@ impl Shard {
             now,
             reclaims: Reclaims::default(),
             creations: Creations::default(),
-            is_ticking: false,
-            kept_by: None,
+            drops: Drops::default(),
             surplus: Surplus::default(),
             told: Told::default(),
             sightings: Sightings::default(),
+            throttles: Throttles::default(),
             unary: Unary::default(),
             outputs: Vec::new(),
             fence,
@@ -146,6 +145,7 @@ impl Shard {
                 self.reclaims.next(),
                 self.surplus.next(),
                 self.sightings.next(),
+                self.throttles.next(),
                 self.parked.overdue_at(),
                 self.unary.next_deadline(),
             ];
@@ -166,9 +166,7 @@ impl Shard {
                 // Deadlines before requests: a channel that is never empty must not starve them.
                 () = sleep_until(&context, deadline) => {
                     self.begin();
-                    self.is_ticking = true;
                     self.tick();
-                    self.is_ticking = false;
                 }
                 count = self.parts.requests.recv_many(&mut requests, REQUESTS_PER_TURN) => {
                     if count == 0 {
@@ -220,6 +218,7 @@ impl Shard {
         self.reclaim();
         self.shrink();
         self.report_sightings();
+        self.repeat_throttles();
         for _ in 0..TICKS_PER_TURN {
             let Some(slot) = self.queues.pop_due(self.now) else {
                 return;
@@ -228,8 +227,9 @@ impl Shard {
                 continue;
             };
             let counts = self.namespace_counts(&local.key.namespace);
-            self.kept_by = None;
+            self.drops.begin();
             self.step(slot, Input::Tick(counts));
+            self.drops.end();
         }
     }
 

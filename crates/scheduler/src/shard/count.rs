@@ -33,6 +33,35 @@ impl Creations {
     }
 }
 
+/// Why the queue that ticks gives activations up: what it fails at its tick, it fails for its age, and nothing that
+/// fails otherwise is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Drops {
+    is_ticking: bool,
+    /// Looked up once per tick: a queue may fail thousands in one.
+    kept_by: Option<WaitReason>,
+}
+
+impl Drops {
+    /// A queue is about to tick.
+    pub(crate) const fn begin(&mut self) {
+        (self.is_ticking, self.kept_by) = (true, None);
+    }
+
+    /// It has ticked.
+    pub(crate) const fn end(&mut self) {
+        self.is_ticking = false;
+    }
+
+    fn reason(&mut self, look: impl FnOnce() -> Option<WaitReason>) -> Option<WaitReason> {
+        if self.is_ticking {
+            self.kept_by = self.kept_by.or_else(look);
+            return self.kept_by;
+        }
+        None
+    }
+}
+
 impl Shard {
     /// A container runs.
     pub(crate) fn count_running(&mut self, container: ContainerId) {
@@ -41,14 +70,10 @@ impl Shard {
         }
     }
 
-    /// A queue has failed an activation at its tick.
+    /// A queue has failed an activation; it counts if that was at its tick.
     pub(crate) fn count_dropped(&mut self, slot: Slot) {
-        // Once per tick: a queue may fail thousands in one.
-        let reason = self
-            .kept_by
-            .or_else(|| Some(kept_by(&self.queues.get(slot)?.queue.view())));
-        self.kept_by = reason;
-        if let Some(reason) = reason {
+        let look = || Some(kept_by(&self.queues.get(slot)?.queue.view()));
+        if let Some(reason) = self.drops.reason(look) {
             self.parts.meter.dropped(reason);
         }
     }
@@ -67,5 +92,24 @@ fn kept_by(view: &QueueView) -> WaitReason {
             0 => WaitReason::ContainersBusy,
             _ => WaitReason::ContainerStarting,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tick_has_its_own_reason_and_nothing_else_has_one() {
+        let mut drops = Drops::default();
+        let (first, second) = (WaitReason::NamespaceLimit, WaitReason::ContainersBusy);
+        assert_eq!(drops.reason(|| Some(first)), None);
+        drops.begin();
+        assert_eq!(drops.reason(|| Some(first)), Some(first));
+        assert_eq!(drops.reason(|| Some(second)), Some(first), "looked up once");
+        drops.end();
+        assert_eq!(drops.reason(|| Some(first)), None);
+        drops.begin();
+        assert_eq!(drops.reason(|| Some(second)), Some(second));
     }
 }

@@ -10,6 +10,10 @@ use whiskraft_queue::KnownContainer;
 use whiskraft_state::{ContainerRecord, ContainerState};
 use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey, SessionId};
 
+/// Shortest time between two looks for what is to be forgotten: each goes through all of it, and log entries come by the
+/// hundred per second.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
+
 /// What is kept of a container.
 #[derive(Debug, Clone, Copy)]
 struct Row {
@@ -28,6 +32,7 @@ pub(crate) struct Mirror {
     lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
     /// Invokers that live and had a container of the queue until then: they may keep a result of it.
     recent: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
+    pruned_at: Option<Instant>,
 }
 
 /// What a new leadership has to know.
@@ -133,8 +138,14 @@ impl Mirror {
         *self = new;
     }
 
-    /// Forgets losses older than `keep`, and containers that went longer than `recent` ago.
+    /// Forgets losses older than `keep`, and containers that went longer than `recent` ago; at once or within
+    /// [`PRUNE_PAUSE`].
     pub(crate) fn prune(&mut self, now: Instant, keep: Duration, recent: Duration) {
+        let pruned_at = self.pruned_at;
+        if pruned_at.is_some_and(|at| now.saturating_since(at) < PRUNE_PAUSE) {
+            return;
+        }
+        self.pruned_at = Some(now);
         forget(&mut self.lost, now, keep);
         forget(&mut self.recent, now, recent);
     }
@@ -283,6 +294,21 @@ mod tests {
         mirror.prune(at(5), Duration::from_secs(5), Duration::from_secs(5));
         assert_eq!(mirror.inheritance(&row.key).lost, [InvokerId(7)]);
         mirror.prune(at(6), Duration::from_secs(5), Duration::from_secs(5));
+        assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
+    }
+
+    #[test]
+    fn what_is_to_be_forgotten_is_looked_for_once_a_second() {
+        let mut mirror = Mirror::default();
+        let row = record(7, ContainerState::Running);
+        let (keep, recent) = (Duration::from_secs(5), Duration::from_secs(5));
+        mirror.put(at(0), container(1), &row);
+        mirror.remove(at(0), container(1), &row, &BTreeSet::new());
+        let after = |millis| at(0) + Duration::from_millis(millis);
+        mirror.prune(after(4_900), keep, recent);
+        mirror.prune(after(5_899), keep, recent);
+        assert_eq!(mirror.inheritance(&row.key).expected, [InvokerId(7)]);
+        mirror.prune(after(5_900), keep, recent);
         assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
     }
 

@@ -23,6 +23,7 @@ mod show;
 mod sightings;
 mod surplus;
 mod tables;
+mod throttles;
 mod unary;
 mod walk;
 

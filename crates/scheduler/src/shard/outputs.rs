@@ -68,7 +68,7 @@ impl Shard {
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
                 let waited = local.queue.waited(id);
-                if self.is_ticking && matches!(outcome, Outcome::Failure { .. }) {
+                if matches!(outcome, Outcome::Failure { .. }) {
                     self.count_dropped(slot);
                 }
                 let record = record_of(id, outcome, waited);
@@ -88,14 +88,7 @@ impl Shard {
                 }
             }
             QueueOutput::Reserve { count } => self.reserve(slot, count),
-            QueueOutput::SetThrottle(throttled) => {
-                let proposal = Proposal::SetThrottle {
-                    key: local.key.clone(),
-                    epoch: local.epoch,
-                    throttled,
-                };
-                self.parts.proposals.push(proposal);
-            }
+            QueueOutput::SetThrottle(throttled) => self.set_throttle(slot, throttled),
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
             QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
             QueueOutput::Starved => self.on_starved(slot),
