@@ -117,6 +117,13 @@ impl FairShares {
         })
     }
 
+    /// Whether the namespace has nothing at all.
+    #[must_use]
+    pub fn holds_nothing(&self, namespace: &NamespaceName) -> bool {
+        let share = self.uses.get(namespace);
+        share.is_none_or(|share| share.held == ByteSize::ZERO)
+    }
+
     /// Whether the namespace may take `memory` of the `free` one. No only if it would be above its entitlement, and what
     /// is left would not cover what namespaces that hold less per weight still want up to theirs.
     #[must_use]

@@ -131,6 +131,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Decision::AddContainer { count } | Decision::EnableNamespaceThrottling { count, drop: false } => {
                 self.reserve(count, out);
             }
+            // Its own containers of an old revision give their slots back when what they run has ended.
+            Decision::EnableNamespaceThrottling { drop: true, .. }
+                if !is_knotted && self.containers.ending() > 0 =>
+            {
+                self.starved = None;
+            }
             Decision::EnableNamespaceThrottling { drop: true, .. } => self.starve(now, is_knotted, out),
             Decision::Pausing if snapshot.existing > 0 => {}
             Decision::Pausing => {

@@ -75,6 +75,22 @@ fn a_namespace_nobody_looked_at_for_a_while_gets_another_look() {
 }
 
 #[test]
+fn an_update_in_a_full_namespace_leaves_no_queue_without_hope() {
+    check(
+        "have c1
+         running c1
+         credit c1
+         submit a1..a2 -> accepted a1, deliver a1 to c1, accepted a2
+         action r2 -> nothing
+         tick limit 1 running 1 -> nothing
+         wait 900ms limit 1 running 1 -> nothing
+         completed a1 c1 -> completed a1 to k1, ack a1 to i1, remove c1
+         removed c1
+         wait 100ms limit 1 -> reserve 1",
+    );
+}
+
+#[test]
 fn starvation_counts_from_the_last_time_that_there_was_room() {
     check(
         "started-up

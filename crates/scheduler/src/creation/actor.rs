@@ -367,7 +367,7 @@ impl CreationActor {
     }
 
     /// Gives the slot back and tells the queue.
-    async fn give_up(&mut self, container: ContainerId, error: CreationError, message: String) {
+    pub(super) async fn give_up(&mut self, container: ContainerId, error: CreationError, message: String) {
         let Some(job) = self.forget(container) else {
             return;
         };

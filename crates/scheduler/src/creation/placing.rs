@@ -175,7 +175,9 @@ impl CreationActor {
         }
         match self.placer.place(container, &request, candidates) {
             Ok(invoker) => Placed::On(invoker),
-            Err(Shortage::Memory) => Placed::Waits(Obstacle::Memory, request),
+            Err(Shortage::Memory) if !self.placer.able(&request, candidates).is_empty() => {
+                Placed::Waits(Obstacle::Memory, request)
+            }
             Err(shortage) => Placed::Fails(shortage.error(), self.placer.explain(&request, candidates)),
         }
     }
@@ -197,7 +199,8 @@ impl CreationActor {
                     self.tell_delayed(container, message).await;
                 }
             }
-            Placed::Fails(error, message) => self.on_failure(container, None, error, message).await,
+            // What nobody may run holds no slot meanwhile: its queue asks again, after longer and longer pauses.
+            Placed::Fails(error, message) => self.give_up(container, error, message).await,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::creation::actor::CreationActor;
 use crate::creation::in_progress::OnItsWay;
 use crate::creation::place;
 use crate::creation::pools::{Placeless, Pool, Pools};
-use crate::creation::turns::Starving;
+use crate::creation::turns::{Among, Starving};
 
 /// Time in which its own scheduler finds a place for a container if there is one: what has none for longer waits.
 pub(super) const WAITS_MIN: Duration = Duration::from_millis(25);
@@ -75,7 +75,10 @@ impl CreationActor {
                 continue;
             }
             let has_asked = (is_due && self.take_from_others(pool, &need.request, &planned))
-                || (need.is_first && self.take_a_turn(pool, &need.request, &planned));
+                || (need.is_first && self.take_a_turn(pool, Among::Queues, &need.request, &planned))
+                || (is_due
+                    && pool.shares.holds_nothing(&namespace)
+                    && self.take_a_turn(pool, Among::Namespaces, &need.request, &planned));
             if has_asked {
                 return self.look_soon();
             }
@@ -89,13 +92,19 @@ impl CreationActor {
             .make_room(now, around, placer, pool, request, planned)
     }
 
-    /// A queue of the namespace gives its place to another one that has none.
-    fn take_a_turn(&mut self, pool: &Pool, request: &PlacementRequest, planned: &Candidates) -> bool {
+    /// Somebody gives a place to one that has none.
+    fn take_a_turn(
+        &mut self,
+        pool: &Pool,
+        among: Among,
+        request: &PlacementRequest,
+        planned: &Candidates,
+    ) -> bool {
         let (now, placer, reclaiming) = (self.now, &mut self.placer, &mut self.reclaiming);
         let turns = &mut self.turns;
         let victims = self.parts.context.node.read(|state| {
             let is_leaving = |id| reclaiming.has_asked(id);
-            turns.take(now, state, (placer, pool, planned), request, is_leaving)
+            turns.take(now, state, among, (placer, pool, planned), request, is_leaving)
         });
         for victim in &victims {
             reclaiming.ask(now, &self.parts.streams, victim);

@@ -1,12 +1,13 @@
-//! Turns within a namespace that has its share of the memory: a queue with work and not one container gets a place from
-//! another queue of the namespace, which may then wait for its own turn. Without it the queues that came first would keep
-//! all places for as long as they have work.
+//! Turns at places of which there are too few: a queue with work and not one container gets one from another queue of its
+//! namespace, and a namespace without any from another one above its share, even its last. Who gave may then wait for
+//! its own turn. Without it those that came first would keep all places for as long as they have work, or until their
+//! idle containers are paused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use whiskraft_queue::{Candidates, Holding, HoldingKind, PlacementRequest};
-use whiskraft_state::{ContainerState, State};
+use whiskraft_state::{ContainerRecord, ContainerState, State};
 use whiskraft_types::{ByteSize, ContainerId, Instant, InvokerId, NamespaceName, QueueKey};
 
 use crate::creation::place::Placer;
@@ -69,10 +70,20 @@ fn has_place(state: &State, key: &QueueKey) -> bool {
     rows.any(|(_, row)| row.state != ContainerState::Warm && row.invoker.is_some())
 }
 
-/// When each namespace may take the next place from a queue of its own.
+/// Who takes turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    /// The queues of one namespace.
+    Queues,
+    /// The namespaces above their share, of which there are more than places.
+    Namespaces,
+}
+
+/// When places may change hands next.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    next: BTreeMap<NamespaceName, Instant>,
+    /// Among the queues of a namespace; `None` is among namespaces.
+    next: BTreeMap<Option<NamespaceName>, Instant>,
 }
 
 impl Turns {
@@ -80,64 +91,78 @@ impl Turns {
         self.next.retain(|_, next| *next > now);
     }
 
-    /// Containers of the namespace's other queues, all on one invoker, whose end makes room for a first container; none while
-    /// its places changed hands too recently. `planned` is what is free when all that was told to end has.
+    /// Containers, all on one invoker, whose end makes room for a first container; none while places changed hands too
+    /// recently. Among queues the one with most containers gives, among namespaces the one that holds its place the longest, be
+    /// it its last. `planned` is what is free when all that was told to end has.
     pub(super) fn take(
         &mut self,
         now: Instant,
         state: &State,
+        among: Among,
         (placer, pool, planned): (&mut Placer, &Pool, &Candidates),
         request: &PlacementRequest,
         is_leaving: impl Fn(ContainerId) -> bool,
     ) -> Vec<Holding> {
-        if self.next.contains_key(&request.namespace) {
+        let turn = (among == Among::Queues).then(|| request.namespace.clone());
+        if self.next.contains_key(&turn) {
             return Vec::new();
         }
-        let running: Vec<_> = state
-            .containers_in(&request.namespace)
+        let givers = match among {
+            Among::Queues => vec![request.namespace.clone()],
+            Among::Namespaces => pool.shares.surplus().into_iter().map(|(name, _)| name).collect(),
+        };
+        let rows = givers.iter().flat_map(|namespace| state.containers_in(namespace));
+        let running: BTreeMap<ContainerId, &ContainerRecord> = rows
             .filter(|(id, row)| row.state == ContainerState::Running && !is_leaving(*id))
+            .filter(|(_, row)| row.invoker.is_some_and(|(on, _)| pool.invokers.contains(&on)))
             .collect();
-        let held: Vec<_> = running
-            .iter()
-            .map(|(container, row)| Held {
-                container: *container,
-                key: row.key.clone(),
-                since: row.since,
-                invoker: row.invoker.map(|(invoker, _)| invoker),
-            })
-            .collect();
-        let able = |invoker: &InvokerId| pool.invokers.contains(invoker);
+        let places = u32::try_from(running.len()).unwrap_or(u32::MAX).max(1);
+        let order = match among {
+            Among::Queues => by_queue(&running),
+            Among::Namespaces => {
+                let mut all: Vec<_> = running.iter().map(|(id, row)| (row.since, *id)).collect();
+                all.sort_unstable();
+                all.into_iter().map(|(_, id)| id).collect()
+            }
+        };
         let mut on = BTreeMap::<InvokerId, Vec<Holding>>::new();
-        for id in victims(&held, held.len()) {
-            let Some((container, row)) = running.iter().find(|(container, _)| *container == id) else {
-                continue;
-            };
-            let Some(invoker) = row.invoker.map(|(invoker, _)| invoker).filter(able) else {
+        for container in order {
+            let Some((row, (invoker, _))) = running.get(&container).and_then(|row| Some((row, row.invoker?)))
+            else {
                 continue;
             };
             let victims = on.entry(invoker).or_default();
             victims.push(Holding {
-                container: *container,
-                namespace: request.namespace.clone(),
+                container,
+                namespace: row.key.namespace.clone(),
                 invoker,
                 memory: row.memory,
                 kind: HoldingKind::Busy,
                 since: now,
             });
-            let missing = request
-                .memory
-                .saturating_sub(planned.left(invoker).unwrap_or_default());
-            if sum(victims) >= missing {
-                if !placer.could_place(request, planned, invoker) {
-                    continue;
-                }
-                let places = u32::try_from(held.len()).unwrap_or(u32::MAX).max(1);
-                self.next.insert(request.namespace.clone(), now + TENURE / places);
+            let free = planned.left(invoker).unwrap_or_default();
+            let missing = request.memory.saturating_sub(free);
+            if sum(victims) >= missing && placer.could_place(request, planned, invoker) {
+                self.next.insert(turn, now + TENURE / places);
                 return spare(on.remove(&invoker).unwrap_or_default(), missing);
             }
         }
         Vec::new()
     }
+}
+
+/// From the queue with most containers first, its oldest.
+fn by_queue(running: &BTreeMap<ContainerId, &ContainerRecord>) -> Vec<ContainerId> {
+    let held: Vec<_> = running
+        .iter()
+        .map(|(container, row)| Held {
+            container: *container,
+            key: row.key.clone(),
+            since: row.since,
+            invoker: row.invoker.map(|(invoker, _)| invoker),
+        })
+        .collect();
+    victims(&held, held.len())
 }
 
 fn sum(victims: &[Holding]) -> ByteSize {

@@ -456,6 +456,16 @@ impl Shard {
         // One that the tables have lost still has its result; nobody but the caller hears of the acknowledgement.
         let invoker = local.places.get(&container).copied().unwrap_or(InvokerId(0));
         let id = record.id;
+        let is_known = local.places.contains_key(&container) || self.mirror.knows(key, container);
+        let may_have_it = match local.queue.find(id) {
+            Some(ActivationState::Delivered(at) | ActivationState::Started(at)) => at == container,
+            // Held back after a failover, any container may have it.
+            Some(ActivationState::Waiting) => is_known,
+            Some(ActivationState::Done(_)) | None => true,
+        };
+        if !may_have_it {
+            return tell(answer, false);
+        }
         self.unary.delivered.remove(&id);
         let (_, answers) = self
             .unary
