@@ -84,7 +84,7 @@ fn an_update_in_a_full_namespace_leaves_no_queue_without_hope() {
          action r2 -> nothing
          tick limit 1 running 1 -> nothing
          wait 900ms limit 1 running 1 -> nothing
-         completed a1 c1 -> completed a1 to k1, ack a1 to i1, remove c1
+         completed a1 c1 -> remove c1, done a1 to k1
          removed c1
          wait 100ms limit 1 -> reserve 1",
     );
