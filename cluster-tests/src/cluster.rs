@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -146,10 +147,23 @@ pub struct Cluster {
     dir: TempDir,
 }
 
-/// A port that nobody listens on now.
+/// Ports for members: below those that systems give to outgoing connections, which could take one while its member is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port that nobody listens on now, and that this process has not had before.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
-    listener.local_addr().expect("a bound socket has an address")
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+
+    // Processes that run at the same time begin at different ones.
+    let first = u16::try_from(std::process::id() % 1000).unwrap_or(0) * 12;
+    for _ in PORTS {
+        let nth = first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + nth));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free loopback port in {PORTS:?}");
 }
 
 impl Cluster {

@@ -61,12 +61,11 @@ async fn queues_of_two_leaders_that_wait_for_each_other_are_told() {
     assert_ne!(first.leader, second.leader, "the knot is over two schedulers");
     let mut at_first = Controller::connect(&first.client_address, 1).await;
     let at_second = Controller::connect(&second.client_address, 2).await;
-    // Both ask for a container as soon as they are there.
-    invoker.serve_create().await;
-    invoker.serve_create().await;
     at_first.submit(&first, 1, 1, "{}").await;
+    invoker.serve_create().await;
     invoker.next_deliver().await;
     at_second.call(&second, 2, 1).await;
+    invoker.serve_create().await;
     let (scheduler, called) = invoker.next_deliver().await;
 
     at_first.call(&first, 3, 2).await;

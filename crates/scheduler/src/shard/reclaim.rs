@@ -28,7 +28,7 @@ const WISH_AGE_MAX: Duration = Duration::from_millis(500);
 /// Time that idle containers have to make room before one at work has to.
 const IDLE_FIRST: Duration = Duration::from_millis(100);
 /// Time that a container serves its queue before it has to go for another one.
-const TENURE_MIN: Duration = Duration::from_millis(500);
+const TENURE_MIN: Duration = Duration::from_millis(350);
 /// Unserved time of a queue whose last container nobody remembers: longer than that of any other.
 const UNSERVED_LONG: Duration = Duration::from_secs(60);
 /// Time after which a container that should have gone is told again: the command may have been lost.

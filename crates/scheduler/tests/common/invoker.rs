@@ -343,20 +343,8 @@ impl Invoker {
 
     /// Runs an activation: its result is its payload.
     pub async fn complete(&self, scheduler: u64, key: &v1::QueueKey, deliver: &v1::Deliver, credits: u32) {
-        self.complete_in(1000, scheduler, key, deliver, credits).await;
-    }
-
-    /// The same, with the length of the run in microseconds.
-    pub async fn complete_in(
-        &self,
-        run_us: u64,
-        scheduler: u64,
-        key: &v1::QueueKey,
-        deliver: &v1::Deliver,
-        credits: u32,
-    ) {
         let completed = v1::Completed {
-            run_us,
+            run_us: 1000,
             container: deliver.container,
             key: Some(key.clone()),
             epoch: deliver.epoch,
