@@ -97,7 +97,7 @@ impl Rig {
         }
     }
 
-    async fn is_suspected(mut self, does: Does, reason: &str) {
+    async fn work_until_suspected(mut self, does: Does, reason: &str) {
         let shown = until_shown(&self.cluster, self.leadership.leader, reason).await;
         tokio::select! {
             () = soon(reason, shown) => {}
@@ -141,7 +141,7 @@ async fn until_shown(cluster: &Cluster, scheduler: u64, reason: &str) -> impl Fu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_is_seen() {
     let rig = Rig::start(impatient()).await;
-    rig.is_suspected(Does::Nothing, "silent").await;
+    rig.work_until_suspected(Does::Nothing, "silent").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
