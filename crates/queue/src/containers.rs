@@ -390,6 +390,15 @@ impl Containers {
         }
     }
 
+    /// How many end when what runs in them has ended.
+    pub(crate) fn ending_at_work(&self) -> usize {
+        let all = self.all.values();
+        all.filter(|container| {
+            matches!(container.fate, Fate::Surplus | Fate::Ending) && container.in_flight > 0
+        })
+        .count()
+    }
+
     /// How many are ending.
     pub(crate) fn ending(&self) -> usize {
         self.all

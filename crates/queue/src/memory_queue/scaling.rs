@@ -133,7 +133,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
             // Its own containers of an old revision give their slots back when what they run has ended.
             Decision::EnableNamespaceThrottling { drop: true, .. }
-                if !is_knotted && self.containers.ending() > 0 =>
+                if !is_knotted && self.containers.ending_at_work() > 0 =>
             {
                 self.starved = None;
             }

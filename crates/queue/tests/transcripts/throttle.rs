@@ -91,6 +91,20 @@ fn an_update_in_a_full_namespace_leaves_no_queue_without_hope() {
 }
 
 #[test]
+fn a_container_that_has_ended_and_keeps_its_slot_is_no_hope() {
+    check(
+        "have c1
+         running c1
+         credit c1
+         submit a1..a2 -> accepted a1, deliver a1 to c1, accepted a2
+         action r2 -> nothing
+         completed a1 c1 -> remove c1, done a1 to k1
+         tick limit 1 running 1 -> starved
+         wait 800ms limit 1 running 1 -> failed a2 to k1 developer: Too many concurrent requests in flight.",
+    );
+}
+
+#[test]
 fn starvation_counts_from_the_last_time_that_there_was_room() {
     check(
         "started-up
