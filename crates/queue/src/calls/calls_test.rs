@@ -1,3 +1,5 @@
+//! Which containers come free, by hand and against a model that plays the calls out.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -339,7 +339,7 @@ impl CreationActor {
     }
 
     /// Puts a creation on the list of those that wait for memory; false if there is no room.
-    pub(super) fn waits(&mut self, container: ContainerId) -> bool {
+    fn waits(&mut self, container: ContainerId) -> bool {
         let Some(job) = self.jobs.get_mut(container) else {
             return false;
         };

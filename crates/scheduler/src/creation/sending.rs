@@ -42,9 +42,6 @@ impl CreationActor {
             }
             return;
         }
-        let Some(job) = self.jobs.get_mut(container) else {
-            return;
-        };
         let sent = match place::action(&self.parts.context, &job.wish) {
             Err((error, message)) => Err((error, message)),
             Ok(_) if !is_there => Err((CreationError::Unknown, format!("invoker {invoker} was lost"))),
