@@ -192,6 +192,7 @@ pub(crate) fn report(report: Report) -> v1::ContainerReport {
         change: Some(match report.change {
             Change::Running => Wire::Running(v1::ContainerRunning {}),
             Change::Warm => Wire::Warm(v1::ContainerWarm {}),
+            Change::Ended { reason } => Wire::Ended(v1::ContainerEnded { reason }),
             Change::Removed { reason } => Wire::Removed(v1::ContainerRemoved { reason }),
             Change::Failed { error, message } => {
                 let error = v1::CreationError::from(error).into();

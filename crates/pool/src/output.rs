@@ -183,7 +183,13 @@ pub enum Change {
     Running,
     /// Paused with its code loaded; it holds no slot.
     Warm,
-    /// Gone, or (from warm) about to go.
+    /// Gone, or (from warm) about to go, while results of it are kept that nobody has confirmed: [`Change::Removed`] follows
+    /// when the last of them is acknowledged.
+    Ended {
+        /// Why.
+        reason: String,
+    },
+    /// Gone, or (from warm) about to go; nothing is kept of it.
     Removed {
         /// Why.
         reason: String,

@@ -313,15 +313,36 @@ where
         change: Change,
         out: &mut Vec<Output<A, D, R>>,
     ) {
-        // While the table shows the container, a new leader asks this invoker for its results before it runs a
-        // resubmitted activation again.
-        let is_end = matches!(change, Change::Removed { .. } | Change::Failed { .. });
-        if is_end && self.results.has_of(&container) {
-            self.removals_held.insert(container, (key.clone(), change));
-            return;
-        }
+        let change = if self.results.has_of(&container) {
+            match self.hold_end(container, key, change) {
+                Some(change) => change,
+                None => return,
+            }
+        } else {
+            change
+        };
         if self.mode != Mode::Closed && self.outbox.push(container, key, change) {
             self.send_report(container, out);
+        }
+    }
+
+    /// What may be told of a container while results of it are kept. While the table shows it, a new leader asks this
+    /// invoker for them before it runs a resubmitted activation again; so its end waits for their acks, its slot does not.
+    fn hold_end(&mut self, container: ContainerId, key: &QueueKey, change: Change) -> Option<Change> {
+        match change {
+            Change::Removed { reason } => {
+                let end = Change::Removed {
+                    reason: reason.clone(),
+                };
+                self.removals_held.insert(container, (key.clone(), end));
+                Some(Change::Ended { reason })
+            }
+            // Its creation goes on elsewhere, and the table would show only that place.
+            Change::Failed { .. } => {
+                self.removals_held.insert(container, (key.clone(), change));
+                None
+            }
+            Change::Running | Change::Warm | Change::Ended { .. } => Some(change),
         }
     }
 

@@ -143,6 +143,7 @@ impl Follower {
                 } if self.reserved.contains(&id.session) => match record.state {
                     _ if *removed => gone.push(*id),
                     ContainerState::InProgress => {}
+                    ContainerState::Ended => gone.push(*id),
                     ContainerState::Running | ContainerState::Warm => running.push(*id),
                 },
                 Event::Member(id, record) => {

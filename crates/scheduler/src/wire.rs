@@ -40,6 +40,8 @@ pub(crate) fn queue(key: &QueueKey, record: Option<&QueueRecord>) -> v1::QueueIn
 pub(crate) fn container(id: ContainerId, record: &ContainerRecord, removed: bool) -> v1::ContainerInfo {
     let state = match record.state {
         _ if removed => v1::container_info::State::Removed,
+        // For whoever watches it is gone; that its invoker keeps results of it is between that one and queue leaders.
+        ContainerState::Ended => v1::container_info::State::Removed,
         ContainerState::InProgress => v1::container_info::State::InProgress,
         ContainerState::Running => v1::container_info::State::Running,
         ContainerState::Warm => v1::container_info::State::Warm,

@@ -402,7 +402,7 @@ fn record_violation(
 const fn holds_slot(state: ContainerState) -> bool {
     match state {
         ContainerState::InProgress | ContainerState::Running => true,
-        ContainerState::Warm => false,
+        ContainerState::Warm | ContainerState::Ended => false,
     }
 }
 

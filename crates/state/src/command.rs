@@ -211,6 +211,9 @@ pub enum ContainerChange {
         /// Where it was not created.
         invoker: InvokerId,
     },
+    /// It is gone and its slot free, but its invoker keeps results of it that nobody has confirmed: it is remembered until
+    /// it is removed.
+    Ended,
 }
 
 /// Status of an invoker.

@@ -1,4 +1,4 @@
-//! Containers after their reservation: placed, running, paused, gone.
+//! Containers after their reservation: placed, running, paused, ended, gone.
 //!
 //! Invariant: a container that is placed names a live session of its invoker; one that is not hangs on a queue.
 //! Invariant: containers in progress and running on an invoker never have more memory than it. All schedulers place through
@@ -81,12 +81,16 @@ impl State {
                 })
             }
             (Was::InProgress, Change::Running) => Ok(Next::Record(in_state(row, Was::Running))),
+            (Was::InProgress, Change::Ended) if row.invoker.is_none() => Ok(Next::Gone),
+            (Was::InProgress | Was::Running | Was::Warm, Change::Ended) => {
+                Ok(Next::Record(in_state(row, Was::Ended)))
+            }
             (Was::InProgress | Was::Running, Change::Warm) => Ok(Next::Record(in_state(row, Was::Warm))),
             (Was::Running, Change::Placed { .. } | Change::Unplaced { .. } | Change::Running) => {
                 Ok(Next::Same)
             }
             // A paused container gets its slot back by a reservation only, which gives it a new id.
-            (Was::Warm, _) => Ok(Next::Same),
+            (Was::Warm | Was::Ended, _) => Ok(Next::Same),
         }
     }
 

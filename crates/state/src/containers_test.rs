@@ -17,9 +17,9 @@ const UNPLACED: ContainerChange = ContainerChange::Unplaced {
 /// A container in a state, and what holds after one more change: its state and whether it is an event.
 #[test]
 fn every_change_in_every_state() {
-    use ContainerChange::{Removed, Running, Warm};
+    use ContainerChange::{Ended, Removed, Running, Warm};
     use ContainerState as Is;
-    let table: [(&[ContainerChange], ContainerChange, Option<ContainerState>, bool); 25] = [
+    let table: [(&[ContainerChange], ContainerChange, Option<ContainerState>, bool); 36] = [
         (&[], PLACED, Some(Is::InProgress), true),
         (&[], Running, Some(Is::InProgress), false),
         (&[], Warm, Some(Is::InProgress), false),
@@ -45,6 +45,17 @@ fn every_change_in_every_state() {
         (&[PLACED, Running, Warm], Warm, Some(Is::Warm), false),
         (&[PLACED, Running, Warm], Removed, None, true),
         (&[PLACED, Running, Warm], UNPLACED, Some(Is::Warm), false),
+        (&[], Ended, None, true),
+        (&[PLACED], Ended, Some(Is::Ended), true),
+        (&[PLACED, UNPLACED], Ended, None, true),
+        (&[PLACED, Running], Ended, Some(Is::Ended), true),
+        (&[PLACED, Running, Warm], Ended, Some(Is::Ended), true),
+        (&[PLACED, Running, Ended], PLACED, Some(Is::Ended), false),
+        (&[PLACED, Running, Ended], Running, Some(Is::Ended), false),
+        (&[PLACED, Running, Ended], Warm, Some(Is::Ended), false),
+        (&[PLACED, Running, Ended], Ended, Some(Is::Ended), false),
+        (&[PLACED, Running, Ended], UNPLACED, Some(Is::Ended), false),
+        (&[PLACED, Running, Ended], Removed, None, true),
     ];
     for (past, change, is, is_event) in table {
         let mut world = World::new();
@@ -231,6 +242,21 @@ fn paused_container_gives_its_slot_back() {
     world.update(id, ContainerChange::Warm);
     let counts = world.state.queue_counts(&key);
     assert_eq!((counts.slots(), counts.warm), (0, 1));
+}
+
+#[test]
+fn ended_container_gives_slot_and_memory_back_and_is_remembered() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let id = world.run(&key, 1);
+    assert_ne!(world.state.promised_on(InvokerId(1)), ByteSize::ZERO);
+    world.update(id, ContainerChange::Ended);
+    assert_eq!(world.state.queue_counts(&key), crate::Counts::default());
+    assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::ZERO);
+    assert_eq!(world.state.containers_on(InvokerId(1)).count(), 1);
+    let next = world.reserve(&key, 1).remove(0);
+    assert_eq!(world.state.container(next).unwrap().resumes, None, "it is no more");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use whiskraft_types::ByteSize;
 
 use crate::record::{ContainerRecord, ContainerState};
 
-/// How many containers are in which state.
+/// How many containers are in which state; those that have ended count no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Reserved, being created or resumed.
@@ -24,7 +24,7 @@ impl Counts {
         self.in_progress.saturating_add(self.running)
     }
 
-    /// All containers.
+    /// All containers that live.
     #[must_use]
     pub const fn total(self) -> u32 {
         self.slots().saturating_add(self.warm)
@@ -37,26 +37,29 @@ impl Counts {
     }
 
     pub(crate) fn add(&mut self, container: &ContainerRecord) {
-        let count = self.of(container.state);
-        *count = count.saturating_add(1);
-        if container.state != ContainerState::Warm {
+        if let Some(count) = self.of(container.state) {
+            *count = count.saturating_add(1);
+        }
+        if container.state.holds_slot() {
             self.memory = self.memory.saturating_add(container.memory);
         }
     }
 
     pub(crate) fn subtract(&mut self, container: &ContainerRecord) {
-        let count = self.of(container.state);
-        *count = count.saturating_sub(1);
-        if container.state != ContainerState::Warm {
+        if let Some(count) = self.of(container.state) {
+            *count = count.saturating_sub(1);
+        }
+        if container.state.holds_slot() {
             self.memory = self.memory.saturating_sub(container.memory);
         }
     }
 
-    fn of(&mut self, state: ContainerState) -> &mut u32 {
+    fn of(&mut self, state: ContainerState) -> Option<&mut u32> {
         match state {
-            ContainerState::InProgress => &mut self.in_progress,
-            ContainerState::Running => &mut self.running,
-            ContainerState::Warm => &mut self.warm,
+            ContainerState::InProgress => Some(&mut self.in_progress),
+            ContainerState::Running => Some(&mut self.running),
+            ContainerState::Warm => Some(&mut self.warm),
+            ContainerState::Ended => None,
         }
     }
 }

@@ -106,7 +106,7 @@ impl Index {
         self.containers_by_queue.insert((container.key.clone(), id), ());
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.insert((invoker, id), ());
-            if container.holds_memory() {
+            if container.state.holds_slot() {
                 let promised = self.promised_on(invoker).saturating_add(container.memory);
                 self.promised_on.insert(invoker, promised);
             }
@@ -121,7 +121,7 @@ impl Index {
         self.containers_by_queue.remove(&(container.key.clone(), id));
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.remove(&(invoker, id));
-            if container.holds_memory() {
+            if container.state.holds_slot() {
                 match self.promised_on(invoker).saturating_sub(container.memory) {
                     ByteSize::ZERO => drop(self.promised_on.remove(&invoker)),
                     promised => drop(self.promised_on.insert(invoker, promised)),

@@ -68,6 +68,20 @@ pub enum ContainerState {
     Running,
     /// Paused with its code loaded. Holds no slot.
     Warm,
+    /// It has ended, and its invoker keeps results of it that nobody has confirmed. Holds no slot; tells a new leader where
+    /// to ask before it runs an activation again.
+    Ended,
+}
+
+impl ContainerState {
+    /// Whether it takes a slot, and memory where it is: what a paused or ended one takes is free for others.
+    #[must_use]
+    pub const fn holds_slot(self) -> bool {
+        match self {
+            Self::InProgress | Self::Running => true,
+            Self::Warm | Self::Ended => false,
+        }
+    }
 }
 
 /// A container.
@@ -89,16 +103,6 @@ pub struct ContainerRecord {
     pub since: LogRevision,
     /// The paused container that it continues, if it was granted a warm one.
     pub resumes: Option<ContainerId>,
-}
-
-impl ContainerRecord {
-    /// Whether its memory is taken where it is; that of a paused one is free for others.
-    pub(crate) const fn holds_memory(&self) -> bool {
-        match self.state {
-            ContainerState::InProgress | ContainerState::Running => true,
-            ContainerState::Warm => false,
-        }
-    }
 }
 
 /// What an invoker offers, fixed for its session.

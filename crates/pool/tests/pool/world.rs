@@ -312,7 +312,7 @@ impl World {
         match report.change {
             Change::Warm => self.warm.push(report.container),
             Change::Running => {}
-            Change::Removed { .. } | Change::Failed { .. } => {
+            Change::Ended { .. } | Change::Removed { .. } | Change::Failed { .. } => {
                 self.warm.retain(|container| *container != report.container);
                 for leader in &mut self.leaders {
                     leader.asks.remove(&report.container);

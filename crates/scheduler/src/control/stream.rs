@@ -250,6 +250,11 @@ impl ControlStream {
                 ContainerChange::Running
             }
             Change::Warm(_) => ContainerChange::Warm,
+            Change::Ended(ended) => {
+                tracing::debug!(%container, invoker = %self.peer.invoker, reason = ended.reason,
+                    "container ended; its invoker keeps results of it");
+                ContainerChange::Ended
+            }
             Change::Removed(removed) => {
                 tracing::debug!(%container, invoker = %self.peer.invoker, reason = removed.reason, "container removed");
                 ContainerChange::Removed

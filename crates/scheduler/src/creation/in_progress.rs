@@ -73,7 +73,7 @@ impl InProgress {
                     Event::Container {
                         id, record, removed, ..
                     } => {
-                        rings |= *removed || record.state == ContainerState::Warm || record.invoker.is_none();
+                        rings |= *removed || !record.state.holds_slot() || record.invoker.is_none();
                         if *removed || record.state != ContainerState::InProgress {
                             table.rows.remove(id);
                         } else {

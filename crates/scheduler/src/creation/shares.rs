@@ -48,7 +48,7 @@ pub(super) fn shares_of(
 ) -> FairShares {
     let rows = invokers.iter().flat_map(|invoker| state.containers_on(*invoker));
     let mut held = BTreeMap::<&NamespaceName, ByteSize>::new();
-    for (_, row) in rows.filter(|(id, row)| row.state != ContainerState::Warm && !reclaiming.has_asked(*id)) {
+    for (_, row) in rows.filter(|(id, row)| row.state.holds_slot() && !reclaiming.has_asked(*id)) {
         let sum = held.entry(&row.key.namespace).or_default();
         *sum = sum.saturating_add(row.memory);
     }

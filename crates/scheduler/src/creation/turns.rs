@@ -67,7 +67,7 @@ impl Starving {
 /// Whether a queue has a container that runs or is being created.
 fn has_place(state: &State, key: &QueueKey) -> bool {
     let mut rows = state.containers_of(key);
-    rows.any(|(_, row)| row.state != ContainerState::Warm && row.invoker.is_some())
+    rows.any(|(_, row)| row.state.holds_slot() && row.invoker.is_some())
 }
 
 /// Who takes turns.

@@ -164,7 +164,7 @@ impl Watcher {
     }
 
     fn wants(&self, event: &whiskraft_state::Event) -> bool {
-        self.tables.contains(&i32::from(wire::table(event)))
+        self.tables.contains(&i32::from(wire::table(event))) && !was_told(event)
     }
 
     async fn send(&self, frame: Frame) -> Result<(), Gone> {
@@ -172,5 +172,15 @@ impl Watcher {
             .send(Ok(v1::WatchFrame { frame: Some(frame) }))
             .await
             .map_err(|_| Gone)
+    }
+}
+
+/// Whether it is about a container that has ended: watchers heard then that it is gone.
+fn was_told(event: &whiskraft_state::Event) -> bool {
+    match event {
+        whiskraft_state::Event::Container { record, before, .. } => {
+            before.unwrap_or(record.state) == ContainerState::Ended
+        }
+        _ => false,
     }
 }

@@ -19,7 +19,8 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 struct Row {
     invoker: Option<(InvokerId, SessionId)>,
     known: KnownContainer,
-    warm: bool,
+    /// Whether it serves, or will: a paused or ended one is only asked for results.
+    holds_slot: bool,
     /// Since when it runs, as far as this shard knows.
     running_since: Option<Instant>,
 }
@@ -57,11 +58,11 @@ impl Mirror {
         let row = Row {
             invoker: record.invoker,
             known,
-            warm: record.state == ContainerState::Warm,
+            holds_slot: record.state.holds_slot(),
             running_since: known.running.then(|| before.unwrap_or(now)),
         };
         rows.insert(id, row);
-        if let Some((invoker, _)) = record.invoker.filter(|_| row.warm && before.is_some()) {
+        if let Some((invoker, _)) = record.invoker.filter(|_| !row.holds_slot && before.is_some()) {
             note(&mut self.recent, now, &record.key, invoker);
         }
     }
@@ -159,7 +160,7 @@ impl Mirror {
             .filter_map(|row| Some(row.invoker?.0))
             .chain(recent.map(|(invoker, _)| *invoker))
             .collect();
-        let containers = rows().filter(|row| !row.warm).map(|row| row.known).collect();
+        let containers = rows().filter(|row| row.holds_slot).map(|row| row.known).collect();
         let lost = self
             .lost
             .get(key)

@@ -301,7 +301,7 @@ impl Shard {
 /// What holds the slots of a namespace.
 fn held(state: &State, namespace: &NamespaceName) -> Vec<Held> {
     let rows = state.containers_in(namespace);
-    rows.filter(|(_, row)| row.state != ContainerState::Warm)
+    rows.filter(|(_, row)| row.state.holds_slot())
         .map(|(container, row)| Held {
             container,
             key: row.key.clone(),

@@ -85,7 +85,7 @@ fn surplus(state: &State, namespace: &NamespaceName) -> usize {
 
 fn held(state: &State, namespace: &NamespaceName) -> Vec<Held> {
     let rows = state.containers_in(namespace);
-    rows.filter(|(_, row)| row.state != ContainerState::Warm)
+    rows.filter(|(_, row)| row.state.holds_slot())
         .map(|(container, row)| {
             let on = row.invoker.filter(|_| row.state == ContainerState::Running);
             Held {

@@ -142,8 +142,12 @@ impl Shard {
         removed: bool,
         ended: &BTreeSet<SessionId>,
     ) {
-        if removed {
+        // One that has ended is gone for its queue; the mirror keeps it until its invoker has nothing more to say of it.
+        let is_gone = removed || record.state == ContainerState::Ended;
+        if is_gone {
             self.creations.end(id);
+        }
+        if removed {
             self.mirror.remove(self.now, id, record, ended);
         } else {
             if record.state == ContainerState::Running {
@@ -154,7 +158,7 @@ impl Shard {
         let Some(slot) = self.queues.slot(&record.key) else {
             return;
         };
-        if removed {
+        if is_gone {
             if let Some(local) = self.queues.get_mut(slot) {
                 local.places.remove(&id);
             }
@@ -181,7 +185,7 @@ impl Shard {
                 container: id,
                 invoker,
             },
-            ContainerState::Warm => Input::ContainerWarm { container: id },
+            ContainerState::Warm | ContainerState::Ended => Input::ContainerWarm { container: id },
         };
         self.step(slot, input);
     }

@@ -294,6 +294,7 @@ impl Draw {
                 ..64 => ContainerChange::Unplaced {
                     invoker: InvokerId(1 + u64::from(self.c % 4)),
                 },
+                64..160 => ContainerChange::Ended,
                 _ => ContainerChange::Warm,
             },
             _ => ContainerChange::Removed,

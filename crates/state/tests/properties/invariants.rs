@@ -29,7 +29,7 @@ pub(crate) fn check(before: &State, after: &State, applied: &Applied, history: &
     invariant_nothing_hangs_on_an_ended_session(after);
     invariant_one_session_per_owner(after);
     invariant_container_ids_are_never_reused(before, after, history);
-    invariant_paused_containers_get_no_slot_back(before, after);
+    invariant_paused_and_ended_containers_get_no_slot_back(before, after);
     invariant_counts_equal_recount(after);
     invariant_promises_fit_the_memory_of_invokers(after);
     invariant_ranges_equal_scans(after);
@@ -204,7 +204,7 @@ fn invariant_container_ids_are_never_reused(before: &State, after: &State, histo
     }
 }
 
-fn invariant_paused_containers_get_no_slot_back(before: &State, after: &State) {
+fn invariant_paused_and_ended_containers_get_no_slot_back(before: &State, after: &State) {
     for (id, _) in before
         .containers()
         .filter(|(_, row)| row.state == ContainerState::Warm)
@@ -212,7 +212,18 @@ fn invariant_paused_containers_get_no_slot_back(before: &State, after: &State) {
         assert!(
             after
                 .container(id)
-                .is_none_or(|row| row.state == ContainerState::Warm),
+                .is_none_or(|row| matches!(row.state, ContainerState::Warm | ContainerState::Ended)),
+            "container {id}"
+        );
+    }
+    for (id, _) in before
+        .containers()
+        .filter(|(_, row)| row.state == ContainerState::Ended)
+    {
+        assert!(
+            after
+                .container(id)
+                .is_none_or(|row| row.state == ContainerState::Ended),
             "container {id}"
         );
     }
@@ -238,6 +249,7 @@ fn recount(state: &State, is_counted: impl Fn(&QueueKey) -> bool) -> Counts {
             ContainerState::InProgress => counts.in_progress += 1,
             ContainerState::Running => counts.running += 1,
             ContainerState::Warm => counts.warm += 1,
+            ContainerState::Ended => {}
         }
         if holds_slot(row.state) {
             counts.memory = counts.memory.saturating_add(row.memory);

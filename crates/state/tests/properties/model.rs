@@ -342,7 +342,7 @@ impl Model {
 
     /// Whether the change had an effect; `None` if it is impossible.
     fn update(&mut self, update: &ContainerUpdate) -> Option<bool> {
-        use ContainerState::{InProgress, Running, Warm};
+        use ContainerState::{Ended, InProgress, Running, Warm};
         let ContainerUpdate {
             container: id,
             change,
@@ -351,7 +351,7 @@ impl Model {
         let promised = |on: InvokerId, memory| {
             let others = self.containers.iter().filter(|(other, row)| {
                 let is_there = row.invoker.is_some_and(|(invoker, _)| invoker == on);
-                *other != id && is_there && row.state != Warm
+                *other != id && is_there && !matches!(row.state, Warm | Ended)
             });
             others.fold(memory, |sum: ByteSize, (_, row)| sum.saturating_add(row.memory))
         };
@@ -387,10 +387,14 @@ impl Model {
                 row.invoker?;
                 row.state = Running;
             }
-            ContainerChange::Warm if row.state != Warm => {
+            ContainerChange::Warm if matches!(row.state, InProgress | Running) => {
                 row.invoker?;
                 row.state = Warm;
             }
+            ContainerChange::Ended if row.invoker.is_none() => {
+                return Some(self.containers.remove(id).is_some());
+            }
+            ContainerChange::Ended => row.state = Ended,
             ContainerChange::Placed { .. }
             | ContainerChange::Unplaced { .. }
             | ContainerChange::Running

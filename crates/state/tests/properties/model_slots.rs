@@ -66,7 +66,7 @@ impl Model {
         });
         let document = &self.documents[&DocumentKey::action(&key.action).unwrap()];
         let in_action = [request.instances, document.limits.as_ref().unwrap().instances];
-        let holds = |row: &ContainerRecord| row.state != ContainerState::Warm;
+        let holds = |row: &ContainerRecord| !matches!(row.state, ContainerState::Warm | ContainerState::Ended);
         let of_namespace = self
             .containers
             .values()

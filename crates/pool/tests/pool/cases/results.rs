@@ -73,6 +73,11 @@ fn removal_is_told_when_the_last_result_is_acknowledged() {
         !is_told(&world),
         "a new leader must still ask here for the results"
     );
+    ack_all(&mut world);
+    assert!(
+        matches!(changes(&world, c)[..], [.., Change::Ended { .. }]),
+        "its slot is free at once"
+    );
     world.step(Input::ResultsAcked { ids: vec![id(1)] });
     assert!(!is_told(&world), "one result is left");
     world.step(Input::ResultsAcked { ids: vec![id(2)] });
@@ -93,6 +98,9 @@ fn end_of_a_resumed_container_is_told_when_the_results_of_its_old_id_are_acknowl
     world.settle();
     assert_eq!(world.life(new), None);
     let is_told = |world: &World| matches!(changes(world, new)[..], [.., Change::Removed { .. }]);
+    // That it runs, then that it has ended.
+    ack_all(&mut world);
+    ack_all(&mut world);
     assert!(!is_told(&world));
     world.step(Input::ResultsAcked {
         ids: vec![result_of_warm(old)],
@@ -139,6 +147,8 @@ fn results_of_an_evicted_container_hold_the_end_of_the_one_that_was_to_resume_it
     });
     world.settle();
     let is_told = |world: &World| matches!(changes(world, new)[..], [.., Change::Removed { .. }]);
+    // That it runs, then that it has ended.
+    ack_all(&mut world);
     ack_all(&mut world);
     assert!(!is_told(&world));
     world.step(Input::ResultsAcked {

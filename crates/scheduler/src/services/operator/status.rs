@@ -123,6 +123,7 @@ fn containers(state: &State) -> BTreeMap<u8, u64> {
             ContainerState::InProgress => 0,
             ContainerState::Running => 1,
             ContainerState::Warm => 2,
+            ContainerState::Ended => continue,
         };
         *counts.entry(state).or_default() += 1;
     }

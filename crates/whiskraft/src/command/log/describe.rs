@@ -147,6 +147,7 @@ fn update(update: &ContainerUpdate) -> String {
         ContainerChange::Placed { invoker } => format!("placed on {invoker}"),
         ContainerChange::Running => "running".to_owned(),
         ContainerChange::Warm => "warm".to_owned(),
+        ContainerChange::Ended => "ended, results kept".to_owned(),
         ContainerChange::Removed => "removed".to_owned(),
         ContainerChange::Unplaced { invoker } => format!("came back from {invoker}"),
     };
