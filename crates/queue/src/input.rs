@@ -224,6 +224,8 @@ pub struct ActionProfile {
     pub blackbox: bool,
     /// Longest run. An invoker that says nothing about an activation for much longer has lost it.
     pub timeout: Duration,
+    /// Whether the action was deleted, at `revision`: what was handed out finishes, nothing else begins, and the queue goes.
+    pub deleted: bool,
 }
 
 /// Containers of the namespace over all queues and schedulers, from the local copy of the log's tables.

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, Epoch, Instant, InvokerId, QueueKey};
+use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey};
 
 use crate::containers::Containers;
 use crate::ledger::Ledger;
@@ -37,6 +37,8 @@ pub use view::{QueueView, Wait};
 
 /// Outcomes and ids are forgotten at most this often, so that a busy queue does not tick for each of them.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// Text for activations that nothing has run when their action is deleted.
+const DELETED: &str = "The action was deleted before the activation began.";
 /// When a refused caller should try again: about the time in which a full queue or namespace changes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -267,7 +269,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .containers
             .gone_since()
             .map(|at| at + self.settings.settle_wait);
-        let idle = self.quiet_since.map(|at| at + self.settings.idle_after);
+        let idle = self.quiet_since.map(|at| at + self.idle_after());
         let flush = self
             .failure
             .as_ref()
@@ -320,8 +322,22 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
+    /// How long it stays with nothing to do.
+    fn idle_after(&self) -> Duration {
+        if self.action.deleted {
+            Duration::ZERO
+        } else {
+            self.settings.idle_after
+        }
+    }
+
     /// What follows from the state alone. Done after every input, so nothing has to be remembered to be cleared.
     fn update_derived(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
+        if self.action.deleted && !self.is_fenced {
+            let ids = self.waiting.ids();
+            self.fail_all(now, ids, ActivationStatus::DeveloperError, DELETED, out);
+            self.decide_at = None;
+        }
         let len = self.len();
         let is_throttled = if self.is_throttled {
             len > self.settings.release_len()

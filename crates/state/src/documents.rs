@@ -59,7 +59,8 @@ impl State {
         turn.event(Event::Document(key.clone(), None));
         turn.effect(Effect::DeleteDocument { key: key.clone() });
         if let Some(action) = action_of(key) {
-            self.delete_queues_of(&action, turn);
+            // Newer than anything that runs of it: their leaders let that finish, refuse more and remove them.
+            self.raise_revision(&action, Revision(turn.revision.0), turn);
         }
         Ok(Response::Revision(Revision(turn.revision.0)))
     }

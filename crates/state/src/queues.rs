@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    /// Tells the queues of an action that its document was written.
+    /// Tells the queues of an action that its document was written or deleted.
     pub(crate) fn raise_revision(&mut self, action: &ActionName, revision: Revision, turn: &mut Turn) {
         let keys: Vec<QueueKey> = self.index.queues_of_action(action).collect();
         for key in keys {
@@ -130,12 +130,6 @@ impl State {
                 self.put_queue(&key, queue, turn);
             }
         }
-    }
-
-    /// Removes the queues of an action that no longer exists.
-    pub(crate) fn delete_queues_of(&mut self, action: &ActionName, turn: &mut Turn) {
-        let keys: Vec<QueueKey> = self.index.queues_of_action(action).collect();
-        keys.iter().for_each(|key| self.delete_queue(key, turn));
     }
 
     fn queue_in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Result<&QueueRecord, Refusal> {

@@ -206,7 +206,7 @@ fn new_action_revision_reaches_its_queues_in_every_namespace_and_no_other() {
 }
 
 #[test]
-fn deleted_action_takes_its_queues_along() {
+fn queues_of_a_deleted_action_stay_until_their_leaders_remove_them_and_get_no_containers() {
     let mut world = World::new();
     let keys = [queue("guest", "hello"), queue("alice", "hello")];
     for key in &keys {
@@ -216,9 +216,20 @@ fn deleted_action_takes_its_queues_along() {
         key: document("hello"),
         expected: None,
     });
-    assert_eq!(world.state.queues_len(), 0);
+    let deleted = world.state.revision().0;
+    for key in &keys {
+        assert_eq!(world.state.queue(key).unwrap().revision, Revision(deleted));
+    }
+    assert_eq!(world.reserve(&keys[0], 1), []);
+    let ensure = Command::EnsureQueue(EnsureQueue { key: keys[0].clone() });
+    assert!(matches!(
+        world.respond(ensure),
+        Response::Refused(Refusal::NoAction { .. })
+    ));
+    // Stored again before the leader has removed it: it goes on.
     world.apply(put("hello", None, None));
-    assert_eq!(world.state.queues_len(), 0);
+    assert!(world.state.queue(&keys[0]).unwrap().revision > Revision(deleted));
+    assert_eq!(world.reserve(&keys[0], 1).len(), 1);
 }
 
 /// Moves all queues that a scheduler leads.

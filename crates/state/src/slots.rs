@@ -71,7 +71,10 @@ impl State {
         let namespace_max = self.tables.slots_max(&key.namespace);
         // The document's own word counts too: the leader may not have seen yet that it was changed.
         let document = DocumentKey::action(&key.action).and_then(|key| self.document(&key));
-        let documented = document.and_then(|document| document.limits.as_ref()?.instances);
+        let Some(document) = document else {
+            return 0; // It was deleted; what runs of it finishes.
+        };
+        let documented = document.limits.as_ref().and_then(|limits| limits.instances);
         let action_max = [request.instances, documented]
             .into_iter()
             .flatten()

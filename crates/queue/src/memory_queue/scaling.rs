@@ -44,7 +44,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         if self
             .quiet_since
-            .is_some_and(|since| now.saturating_since(since) >= self.settings.idle_after)
+            .is_some_and(|since| now.saturating_since(since) >= self.idle_after())
         {
             self.is_removing = true;
             out.push(Output::RemoveQueue);

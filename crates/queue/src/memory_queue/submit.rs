@@ -66,6 +66,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.is_draining {
             return Err(Rejection::Draining);
         }
+        // One that may have begun under a former leader is not new.
+        let may_have_begun = attempt > 1 && (!self.expected.is_empty() || self.lost(now).is_some());
+        if self.action.deleted && !may_have_begun {
+            return Err(Rejection::NoQueue);
+        }
         let limit = if self.is_throttled || self.ledger.is_full(&self.settings) {
             Some(ThrottleScope::Action)
         } else {

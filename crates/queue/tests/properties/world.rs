@@ -114,6 +114,7 @@ fn profile(revision: Revision, instances: Option<u32>) -> ActionProfile {
         instances,
         blackbox: false,
         timeout: Duration::from_secs(60),
+        deleted: false,
     }
 }
 

@@ -171,3 +171,60 @@ fn idle_queue_that_drains_is_not_removed_meanwhile() {
          state Removed",
     );
 }
+
+#[test]
+fn deleted_action_lets_what_runs_finish_and_nothing_begin() {
+    check(
+        "have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         submit a2           -> accepted a2
+         action r2 deleted   -> failed a2 to k1 developer: The action was deleted before the activation began.
+         submit a3           -> rejected a3 no-queue
+         completed a1 c1 +1  -> remove c1, done a1 to k1
+         removed c1
+         received a1         -> ack a1 to i1
+         received a2
+         wait 0s             -> remove queue",
+    );
+}
+
+#[test]
+fn delivery_given_back_after_its_action_was_deleted_ends() {
+    check(
+        "have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         action r2 deleted   -> nothing
+         refused a1 c1       -> remove c1, failed a1 to k1 developer: The action was deleted before the activation began.",
+    );
+}
+
+#[test]
+fn action_stored_again_before_its_queue_has_gone_serves_on() {
+    check(
+        "have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         action r2 deleted   -> nothing
+         action r3           -> nothing
+         submit a2           -> accepted a2
+         completed a1 c1 +1  -> remove c1, done a1 to k1
+         removed c1
+         tick                -> reserve 1",
+    );
+}
+
+#[test]
+fn queue_of_a_deleted_action_still_adopts_what_runs_before_it_goes() {
+    check(
+        "takeover i1 with c1
+         action r2 deleted   -> remove c1
+         submit a1 attempt 2 -> accepted a1
+         submit a2 attempt 2 -> accepted a2
+         submit a3           -> rejected a3 no-queue
+         register i1 c1 has a1 asks 0 -> failed a2 to k1 developer: The action was deleted before the activation began.
+         submit a4 attempt 2 -> rejected a4 no-queue
+         completed a1 c1     -> remove c1, done a1 to k1",
+    );
+}

@@ -358,6 +358,7 @@ fn profile(revision: u64, words: &[&str]) -> ActionProfile {
         instances: value("instances").map(|count| count.parse().unwrap()),
         blackbox: words.contains(&"blackbox"),
         timeout: value("timeout").map_or(Duration::from_secs(60), duration),
+        deleted: words.contains(&"deleted"),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use whiskraft_proto::v1::{self, watch_frame::Frame, watch_server::Watch};
 use whiskraft_raft::{Batch, EventStream, StreamEnd, WatchStart};
-use whiskraft_state::State;
+use whiskraft_state::{ContainerState, Event, State};
 use whiskraft_types::LogRevision;
 
 use crate::context::Context;
@@ -163,7 +163,7 @@ impl Watcher {
         }
     }
 
-    fn wants(&self, event: &whiskraft_state::Event) -> bool {
+    fn wants(&self, event: &Event) -> bool {
         self.tables.contains(&i32::from(wire::table(event))) && !was_told(event)
     }
 
@@ -176,9 +176,9 @@ impl Watcher {
 }
 
 /// Whether it is about a container that has ended: watchers heard then that it is gone.
-fn was_told(event: &whiskraft_state::Event) -> bool {
+fn was_told(event: &Event) -> bool {
     match event {
-        whiskraft_state::Event::Container { record, before, .. } => {
+        Event::Container { record, before, .. } => {
             before.unwrap_or(record.state) == ContainerState::Ended
         }
         _ => false,

@@ -358,10 +358,9 @@ impl Shard {
     fn profile(&self, key: &QueueKey, revision: Revision) -> (ActionProfile, ByteSize) {
         let node = &self.parts.context.node;
         let document = DocumentKey::action(&key.action);
-        let limits = document
-            .as_ref()
-            .and_then(|key| node.read(|state| state.document(key)?.limits.clone()));
-        let limits: ActionLimits = limits.unwrap_or_default();
+        let record = document.and_then(|key| node.read(|state| state.document(&key).cloned()));
+        let deleted = record.is_none();
+        let limits: ActionLimits = record.and_then(|record| record.limits).unwrap_or_default();
         let blackbox = self.parts.profiles.is_blackbox(node, &key.action, revision);
         let profile = ActionProfile {
             revision,
@@ -369,16 +368,17 @@ impl Shard {
             instances: limits.instances,
             blackbox,
             timeout: limits.timeout,
+            deleted,
         };
         (profile, limits.memory)
     }
 }
 
-/// How an activation ends whose queue went, with its action, while it may have been running.
+/// How an activation ends whose queue went while it may have been running.
 fn orphaned<R>() -> Outcome<R> {
     Outcome::Failure {
         status: ActivationStatus::WhiskError,
-        text: "The action was deleted while this activation may have been running; its outcome is not known."
+        text: "The queue of its action was removed while this activation may have been running; its outcome is not known."
             .to_owned(),
     }
 }

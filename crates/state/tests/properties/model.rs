@@ -164,6 +164,11 @@ impl Model {
                 };
                 self.expect(key, *expected)?;
                 self.documents.remove(key);
+                for (queue, row) in &mut self.queues {
+                    if DocumentKey::action(&queue.action).as_ref() == Some(key) {
+                        row.revision = Revision(self.revision);
+                    }
+                }
                 self.touch(&row.blobs);
                 return Ok(Response::Revision(Revision(self.revision)));
             }
@@ -188,11 +193,11 @@ impl Model {
         self.containers
             .retain(|_, row| row.invoker.is_none_or(|(_, session)| live.contains(&session)));
         let documents = &self.documents;
-        self.queues
-            .retain(|key, _| documents.contains_key(&DocumentKey::action(&key.action).unwrap()));
         let candidates = self.candidates();
         for (key, row) in &mut self.queues {
-            row.revision = documents[&DocumentKey::action(&key.action).unwrap()].revision;
+            if let Some(document) = documents.get(&DocumentKey::action(&key.action).unwrap()) {
+                row.revision = document.revision;
+            }
             let is_led = row.leader.is_some_and(|(_, session)| live.contains(&session));
             if !is_led && (row.leader.is_some() || !candidates.is_empty()) {
                 let leader = choice(&candidates, key, state);

@@ -64,7 +64,7 @@ impl Model {
             } = row.limits;
             (containers, (containers * over_provision_percent).div_ceil(100))
         });
-        let document = &self.documents[&DocumentKey::action(&key.action).unwrap()];
+        let document = self.documents.get(&DocumentKey::action(&key.action).unwrap())?;
         let in_action = [request.instances, document.limits.as_ref().unwrap().instances];
         let holds = |row: &ContainerRecord| !matches!(row.state, ContainerState::Warm | ContainerState::Ended);
         let of_namespace = self

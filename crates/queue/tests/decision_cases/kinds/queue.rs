@@ -44,6 +44,7 @@ impl Rig {
             instances: None,
             blackbox: false,
             timeout: Duration::from_secs(60),
+            deleted: false,
         };
         let queue = MemoryQueue::new(key, Epoch(1), action, Arc::new(settings), Instant::ORIGIN);
         Self {
