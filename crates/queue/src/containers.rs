@@ -150,16 +150,19 @@ impl Containers {
         }
     }
 
-    /// What all creations under way wait for, if all of them do: what the oldest lacks.
+    /// What all creations under way wait for, if all of them do: what the oldest lacks of which that is known. One that has
+    /// no place waits behind those of which it is.
     pub(crate) fn delay_of_all(&self) -> Option<&Delay> {
-        let mut starting = self
-            .all
-            .values()
-            .filter(|container| container.fate == Fate::Serving && !container.is_running);
-        let first = starting.next()?.delay.as_ref()?;
-        starting
-            .all(|container| container.delay.is_some())
-            .then_some(first)
+        let all = self.all.values();
+        let starting = all.filter(|container| container.fate == Fate::Serving && !container.is_running);
+        let mut first = None;
+        for container in starting {
+            if container.delay.is_none() && container.invoker.is_some() {
+                return None;
+            }
+            first = first.or(container.delay.as_ref());
+        }
+        first
     }
 
     /// Ends a container after what runs in it; whether it is free now.

@@ -11,7 +11,6 @@
 //! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
@@ -73,8 +72,6 @@ pub(crate) struct Done<R> {
     pub(crate) invoker: Option<InvokerId>,
     /// When.
     pub(crate) at: Instant,
-    /// Time from its acceptance if no container ever had it, else zero.
-    pub(crate) waited: Duration,
 }
 
 /// One activation.
@@ -94,7 +91,7 @@ pub(crate) struct Entry<P, R> {
     pub(crate) attempt: u32,
     /// Times that an invoker refused it.
     pub(crate) refusals: u8,
-    /// When an invoker got it, as far as this leader knows; means nothing unless one has it.
+    /// When an invoker got it, as far as this leader knows, or when it ended if none did; means nothing before.
     pub(crate) sent_at: Instant,
     /// When its invoker was last heard of it, or got it.
     pub(crate) heard_at: Instant,

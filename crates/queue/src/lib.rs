@@ -38,7 +38,7 @@ pub use judge::{
     TrialSettings,
 };
 pub use ledger::ActivationState;
-pub use memory_queue::{MemoryQueue, QueueView, Wait};
+pub use memory_queue::{ActivationEnd, MemoryQueue, QueueView, Wait};
 pub use order::{DequeueOrder, Line, OldestFirst};
 pub use output::{Outcome, Output};
 pub use placement::{

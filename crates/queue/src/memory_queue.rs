@@ -33,7 +33,7 @@ use failing::Failure;
 use starving::Starved;
 use submit::Submission;
 
-pub use view::{QueueView, Wait};
+pub use view::{ActivationEnd, QueueView, Wait};
 
 /// Outcomes and ids are forgotten at most this often, so that a busy queue does not tick for each of them.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);

@@ -261,12 +261,20 @@ pub(crate) enum Request {
     },
 }
 
+/// When an activation ended, in wall time: for a record made up for one of which there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) start_ms: u64,
+    pub(crate) end_ms: u64,
+    pub(crate) wait_ms: u64,
+}
+
 /// What a queue knows of an activation.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) state: ActivationState<Record>,
-    /// Of one that ended without a container: how long it waited.
-    pub(crate) waited: Duration,
+    /// Of one that has ended: when.
+    pub(crate) end: Option<Ending>,
 }

@@ -17,7 +17,7 @@ pub enum WaitReason {
     NamespaceLimitZero,
     /// The action cannot be started; its activations fail.
     ActionBroken,
-    /// No invoker runs this kind of action, serves this namespace or has the tags it needs.
+    /// No invoker runs this kind of action, serves this namespace, has the tags it needs or is large enough.
     NoInvoker,
     /// The invokers that could run it have no memory left; shares decide who is next.
     NoMemory,

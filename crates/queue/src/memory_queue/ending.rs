@@ -22,15 +22,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
-        let waited = match entry.stage {
-            Stage::Held | Stage::Waiting => now.saturating_since(entry.ticket.accepted_at),
-            Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) | Stage::Done(_) => Duration::ZERO,
-        };
+        if matches!(entry.stage, Stage::Held | Stage::Waiting) {
+            entry.sent_at = now;
+        }
         let done = Stage::Done(Done {
             outcome: outcome.clone(),
             invoker,
             at: now,
-            waited,
         });
         match std::mem::replace(&mut entry.stage, done) {
             Stage::Held => self.held.remove(&entry.ticket),

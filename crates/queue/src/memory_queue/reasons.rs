@@ -52,13 +52,16 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// What went wrong with containers, or what they cannot get.
     fn wait_for_failure(&self) -> Option<(WaitReason, String)> {
-        let failed = self
-            .failure
-            .as_ref()
-            .map(|failure| (failure.error, &failure.text));
-        let delayed = self.containers.delay_of_all();
-        let (error, text) = failed.or_else(|| delayed.map(|delay| (delay.error, &delay.text)))?;
-        Some((self.reason_of(error), text.clone()))
+        if let Some(failure) = &self.failure {
+            let reason = match failure.error {
+                // What memory could help would be waited for: no invoker has the tags, or is large enough.
+                CreationError::NoAvailableResources => WaitReason::NoInvoker,
+                error => self.reason_of(error),
+            };
+            return Some((reason, failure.text.clone()));
+        }
+        let delay = self.containers.delay_of_all()?;
+        Some((self.reason_of(delay.error), delay.text.clone()))
     }
 
     fn reason_of(&self, error: CreationError) -> WaitReason {
@@ -87,6 +90,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         } else {
             counts.limit
         };
+        if self.is_namespace_full && counts.limit == 0 {
+            let detail = format!("the limit of the namespace is 0; {used} of its containers finish");
+            return Some((WaitReason::NamespaceLimitZero, detail));
+        }
         if self.is_namespace_full && used >= most {
             let detail = format!("the namespace uses {used} of {} containers", counts.limit);
             return Some((WaitReason::NamespaceLimit, detail));

@@ -1,7 +1,5 @@
 //! What can be seen of a queue from outside: `status`, and the lookup of an activation by id.
 
-use std::time::Duration;
-
 use whiskraft_types::{ActivationId, Instant, WaitReason};
 
 use super::MemoryQueue;
@@ -39,6 +37,17 @@ pub struct QueueView {
     pub last_decision: Option<(Decision, Instant)>,
     /// Containers of older revisions that are ending.
     pub old: usize,
+}
+
+/// The times of an activation that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActivationEnd {
+    /// When it was accepted first, by whomever.
+    pub accepted_at: Instant,
+    /// When a container got it; when it ended if none did.
+    pub begun_at: Instant,
+    /// When it ended.
+    pub ended_at: Instant,
 }
 
 /// Why the oldest waiting activation of a queue waits.
@@ -122,13 +131,18 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         Some((entry.ticket.accepted_at, entry.attempt))
     }
 
-    /// How long an activation that ended without a container waited for one; zero for any other.
+    /// When an activation that has ended began and ended, as far as this leader knows; `None` if it has not.
     #[must_use]
-    pub fn waited(&self, id: ActivationId) -> Duration {
-        match self.ledger.find(id).map(|entry| &entry.stage) {
-            Some(Stage::Done(done)) => done.waited,
-            _ => Duration::ZERO,
-        }
+    pub fn end(&self, id: ActivationId) -> Option<ActivationEnd> {
+        let entry = self.ledger.find(id)?;
+        let Stage::Done(done) = &entry.stage else {
+            return None;
+        };
+        Some(ActivationEnd {
+            accepted_at: entry.ticket.accepted_at,
+            begun_at: entry.sent_at,
+            ended_at: done.at,
+        })
     }
 
     /// How many activations have not ended.

@@ -228,3 +228,21 @@ fn queue_of_a_deleted_action_still_adopts_what_runs_before_it_goes() {
          completed a1 c1     -> remove c1, done a1 to k1",
     );
 }
+
+#[test]
+fn an_end_without_a_record_keeps_its_time() {
+    check(
+        "have c1
+         credit c1        -> nothing
+         wait 2s          -> nothing
+         submit a1        -> accepted a1, deliver a1 to c1
+         submit a2        -> accepted a2
+         wait 5s          -> reserve 1
+         gone i1          -> failed a1 to k1 whisk: The activation may have started on invoker 1\\, which was lost.
+         times a1 2s 7s
+         action r2 deleted -> failed a2 to k1 developer: The action was deleted before the activation began.
+         wait 3s          -> nothing
+         times a2 7s 7s
+         times a1 2s 7s",
+    );
+}

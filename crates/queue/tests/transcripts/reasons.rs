@@ -58,6 +58,15 @@ const NAMESPACE_LIMIT_ZERO: &str = "
     running c1
     why deciding";
 
+const NAMESPACE_LIMIT_LOWERED_TO_ZERO: &str = "
+    have c1
+    running c1
+    credit c1
+    submit a1..a2
+    full
+    tick limit 0 running 1 -> nothing
+    why namespace-limit-zero";
+
 const ACTION_BROKEN: &str = "
     have c1
     credit c1
@@ -70,6 +79,20 @@ const ACTION_BROKEN: &str = "
     wait 100ms -> reserve 1";
 
 const NO_INVOKER: &str = "
+    started-up
+    submit a1
+    tick -> reserve 1
+    granted 1 c9
+    creation-failed c9 resources: none of 2 invokers has the tags gpu
+    why no-invoker
+    removed c9
+    wait 100ms -> reserve 1
+    granted 1 c1
+    why no-invoker
+    running c1
+    why deciding";
+
+const NO_INVOKER_AT_ALL: &str = "
     started-up
     submit a1
     tick -> reserve 1
@@ -87,10 +110,12 @@ const NO_MEMORY: &str = "
     tick -> reserve 1
     granted 1 c1 c2
     delayed c1 resources: all memory is used
+    why no-memory
+    placed c2
     why container-starting
     delayed c2 pool: all memory is used
     why no-memory
-    creation-failed c2 resources: all memory is used
+    creation-failed c2 pool: all memory is used
     removed c1
     why no-memory";
 
@@ -163,8 +188,10 @@ fn every_reason_is_reached_and_ends() {
         TAKING_OVER,
         RESULTS_OWED,
         NAMESPACE_LIMIT_ZERO,
+        NAMESPACE_LIMIT_LOWERED_TO_ZERO,
         ACTION_BROKEN,
         NO_INVOKER,
+        NO_INVOKER_AT_ALL,
         NO_MEMORY,
         CREATION_FAILING,
         CONTAINER_STARTING,

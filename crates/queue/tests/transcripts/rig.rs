@@ -98,6 +98,12 @@ impl Rig {
             ("why", [reason]) => self.why(reason, line),
             ("state", [state]) => assert_eq!(format!("{:?}", self.queue().view().state), *state, "{line}"),
             ("old", [count]) => assert_eq!(self.queue().view().old.to_string(), *count, "{line}"),
+            ("times", [id, begun, ended]) => {
+                let end = self.queue().end(activation(id)).unwrap();
+                let (begun, ended) = (duration(begun), duration(ended));
+                let since = |at: Instant| at.saturating_since(Instant::ORIGIN);
+                assert_eq!((since(end.begun_at), since(end.ended_at)), (begun, ended), "{line}");
+            }
             ("average", [millis]) => {
                 assert_eq!(format!("{:?}", self.queue().average_ms()), *millis, "{line}");
             }

@@ -408,8 +408,8 @@ impl CreationActor {
                     again.push(container);
                 }
             } else if self.waiting.contains(container) {
-                let message = "no memory came free in time".to_owned();
-                self.give_up(container, CreationError::NoAvailableResources, message)
+                let message = self.waited_in_vain(container);
+                self.give_up(container, CreationError::ResourceNotEnough, message)
                     .await;
             } else {
                 let action = job.wish.key.action.clone();

@@ -22,6 +22,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Creations looked at in one go; the rest come when some of these are served.
 const TRIES_MAX: usize = 512;
+/// Creations whose queues hear in one go that they wait behind others.
+const UNTOLD_MAX: usize = 256;
+/// What a queue hears then.
+const BEHIND_OTHERS: &str = "memory is short, and those that hold less of it come first";
 
 /// What placement says about one creation.
 enum Placed {
@@ -125,6 +129,9 @@ impl CreationActor {
             }
             self.carry_out(container, placed, &candidates).await;
         }
+        for container in self.waiting.untold(UNTOLD_MAX) {
+            self.tell_obstacle(container, Obstacle::Turn, BEHIND_OTHERS.to_owned()).await;
+        }
         self.turn = pools.last();
         self.last_shares = Some(pools.order.clone());
         // Pauses count from the end: a look that takes long must not be all that is done.
@@ -189,14 +196,12 @@ impl CreationActor {
                 self.send_to(container, invoker).await;
             }
             Placed::Waits(obstacle, request) => {
-                if self.wait(container).await && self.waiting.is_news(container, obstacle) {
+                if self.wait(container).await {
                     let message = match obstacle {
                         Obstacle::Memory => self.placer.explain(&request, candidates),
-                        Obstacle::Turn => {
-                            "memory is short, and those that hold less of it come first".to_owned()
-                        }
+                        Obstacle::Turn => BEHIND_OTHERS.to_owned(),
                     };
-                    self.tell_delayed(container, message).await;
+                    self.tell_obstacle(container, obstacle, message).await;
                 }
             }
             // What nobody may run holds no slot meanwhile: its queue asks again, after longer and longer pauses.
@@ -239,13 +244,27 @@ impl CreationActor {
         let waits = self.waiting.push(&namespace, container);
         if !waits {
             let message = format!("too many containers of {namespace} wait for memory");
-            self.on_failure(container, None, CreationError::NoAvailableResources, message)
+            self.on_failure(container, None, CreationError::ResourceNotEnough, message)
                 .await;
         }
         waits
     }
 
-    async fn tell_delayed(&mut self, container: ContainerId, message: String) {
+    /// Why a creation ends that has waited for memory until its deadline.
+    pub(super) fn waited_in_vain(&mut self, container: ContainerId) -> String {
+        let candidates = self.candidates();
+        let request = self.jobs.get_mut(container).and_then(|job| job.request.clone());
+        let detail = request.map_or_else(String::new, |request| {
+            format!(": {}", self.placer.explain(&request, &candidates))
+        });
+        format!("no memory came free in time{detail}")
+    }
+
+    /// Tells a queue once per change what its creation waits for.
+    async fn tell_obstacle(&mut self, container: ContainerId, obstacle: Obstacle, message: String) {
+        if !self.waiting.is_news(container, obstacle) {
+            return;
+        }
         let Some(key) = self.jobs.get_mut(container).map(|job| job.wish.key.clone()) else {
             return;
         };

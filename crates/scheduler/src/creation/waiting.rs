@@ -16,6 +16,8 @@ const PER_NAMESPACE_MAX: usize = 256;
 pub(crate) struct Waiting {
     lists: BTreeMap<NamespaceName, VecDeque<ContainerId>>,
     all: BTreeMap<ContainerId, Parked>,
+    /// Those whose queues do not know yet that they wait.
+    untold: BTreeSet<ContainerId>,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl Waiting {
             return false;
         }
         list.push_back(container);
+        self.untold.insert(container);
         let namespace = namespace.clone();
         self.all.insert(
             container,
@@ -68,6 +71,7 @@ impl Waiting {
         let Some(parked) = self.all.remove(&container) else {
             return false;
         };
+        self.untold.remove(&container);
         if let Some(list) = self.lists.get_mut(&parked.namespace) {
             list.retain(|other| *other != container);
             if list.is_empty() {
@@ -79,9 +83,15 @@ impl Waiting {
 
     /// Whether the queue has to be told of an obstacle: once per change.
     pub(crate) fn is_news(&mut self, container: ContainerId, obstacle: Obstacle) -> bool {
+        self.untold.remove(&container);
         self.all
             .get_mut(&container)
             .is_some_and(|parked| parked.told.replace(obstacle) != Some(obstacle))
+    }
+
+    /// Up to `max` of which nobody has told their queues that they wait.
+    pub(crate) fn untold(&self, max: usize) -> Vec<ContainerId> {
+        self.untold.iter().copied().take(max).collect()
     }
 
     /// Namespaces in which something waits, but for these.
@@ -148,5 +158,12 @@ mod tests {
         assert!(!waiting.is_news(container(1), Obstacle::Memory));
         assert!(waiting.is_news(container(1), Obstacle::Turn));
         assert!(!waiting.is_news(container(2), Obstacle::Turn));
+        waiting.push(&guest, container(3));
+        waiting.push(&guest, container(4));
+        assert_eq!(waiting.untold(9), [container(3), container(4)]);
+        assert_eq!(waiting.untold(1), [container(3)]);
+        waiting.remove(container(3));
+        assert!(waiting.is_news(container(4), Obstacle::Turn));
+        assert_eq!(waiting.untold(9), []);
     }
 }

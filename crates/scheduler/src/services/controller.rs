@@ -185,13 +185,13 @@ pub(crate) fn found_response(id: ActivationId, found: Found) -> v1::FindActivati
         key,
         epoch,
         state,
-        waited,
+        end,
     } = found;
     let (state, record) = match state {
         ActivationState::Waiting => (State::Waiting, None),
         ActivationState::Delivered(_) => (State::Delivered, None),
         ActivationState::Started(_) => (State::Started, None),
-        ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome, waited))),
+        ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome, end))),
     };
     v1::FindActivationResponse {
         state: state.into(),

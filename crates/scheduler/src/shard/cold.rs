@@ -171,7 +171,7 @@ impl Shard {
         Some(Found {
             key: local.key.clone(),
             epoch: local.epoch,
-            waited: local.queue.waited(id),
+            end: self.ending(local, id),
             state,
         })
     }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use whiskraft_queue::{Input, Outcome};
-use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId};
+use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, ContainerId, Instant};
 
 use crate::clock::unix_ms;
 use crate::creation::Wish;
-use crate::message::{PullItem, Record, ResultItem};
+use crate::message::{Ending, PullItem, Record, ResultItem};
 use crate::proposals::Proposal;
 use crate::shard::actor::{QueueOutput, Shard};
-use crate::shard::local::Slot;
+use crate::shard::local::{LocalQueue, Slot};
 
 impl Shard {
     pub(crate) fn carry_out(&mut self, slot: Slot, output: QueueOutput) {
@@ -67,11 +67,12 @@ impl Shard {
                 outcome,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
-                let waited = local.queue.waited(id);
-                if matches!(outcome, Outcome::Failure { .. }) {
+                let is_failure = matches!(outcome, Outcome::Failure { .. });
+                let end = is_failure.then(|| self.ending(local, id)).flatten();
+                if is_failure {
                     self.count_dropped(slot);
                 }
-                let record = record_of(id, outcome, waited);
+                let record = record_of(id, outcome, end);
                 self.parts.meter.completed(record.status);
                 self.outbox
                     .result(controller, ResultItem::Completed { key, epoch, record });
@@ -104,6 +105,18 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// When an activation that has ended did, for whoever asks, be it much later.
+    pub(crate) fn ending(&self, local: &LocalQueue, id: ActivationId) -> Option<Ending> {
+        let end = local.queue.end(id)?;
+        let now = unix_ms();
+        let unix = |at: Instant| now.saturating_sub(millis(self.now.saturating_since(at)));
+        Some(Ending {
+            start_ms: unix(end.begun_at),
+            end_ms: unix(end.ended_at),
+            wait_ms: millis(end.begun_at.saturating_since(end.accepted_at)),
+        })
     }
 
     fn reserve(&mut self, slot: Slot, count: u32) {
@@ -144,11 +157,11 @@ impl Shard {
     }
 }
 
-/// The record of an activation, made up here if it did not run, with the time it waited in vain.
-pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, waited: Duration) -> Record {
+/// The record of an activation, made up here if nobody has one of its run.
+pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, end: Option<Ending>) -> Record {
     match outcome {
         Outcome::Record(record) => record,
-        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, waited)),
+        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, end)),
     }
 }
 
@@ -156,19 +169,30 @@ fn failure(
     id: ActivationId,
     status: ActivationStatus,
     text: &str,
-    waited: Duration,
+    end: Option<Ending>,
 ) -> ActivationRecord<Bytes> {
-    let now = unix_ms();
+    let end = end.unwrap_or_else(|| {
+        let now = unix_ms();
+        Ending {
+            start_ms: now,
+            end_ms: now,
+            wait_ms: 0,
+        }
+    });
     ActivationRecord {
         id,
         status,
         result: serde_json::json!({ "error": text }).to_string().into(),
         logs: Vec::new(),
-        start_ms: now,
-        end_ms: now,
+        start_ms: end.start_ms,
+        end_ms: end.end_ms,
         init_ms: None,
-        wait_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
+        wait_ms: end.wait_ms,
         timed_out: false,
         ran_on: None,
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

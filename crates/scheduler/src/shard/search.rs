@@ -91,7 +91,7 @@ impl Shard {
             found: Found {
                 key: local.key.clone(),
                 epoch: local.epoch,
-                waited: local.queue.waited(id),
+                end: self.ending(local, id),
                 state,
             },
         }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use whiskraft_queue::{ActionProfile, ActivationState, Input, MemoryQueue, Outcome};
 use whiskraft_raft::Batch;
@@ -301,7 +300,7 @@ impl Shard {
                 ResultItem::Completed {
                     key: local.key.clone(),
                     epoch: local.epoch,
-                    record: record_of(id, orphaned(), Duration::ZERO),
+                    record: record_of(id, orphaned(), None),
                 }
             } else {
                 ResultItem::Rejected(id, rejection.clone())
