@@ -15,20 +15,31 @@ pub(crate) struct Election {
 }
 
 impl Election {
-    /// Members that live and take queues.
+    /// Members that live and take queues; if there are none those that live and drain: who was asked to go serves until
+    /// there is somebody to go to.
     pub(crate) fn among(state: &State) -> Self {
-        let willing = state.members().filter(|(_, member)| !member.draining);
+        let willing = Self::live(state, |is_draining| !is_draining);
+        if willing.is_empty() {
+            return Self::live(state, |_| true);
+        }
+        willing
+    }
+
+    /// Members that live and take queues but for one session: where its queues may be moved to.
+    pub(crate) fn without(state: &State, session: SessionId) -> Self {
+        let mut election = Self::live(state, |is_draining| !is_draining);
+        election.candidates.retain(|(_, candidate)| *candidate != session);
+        election
+    }
+
+    fn live(state: &State, takes_queues: impl Fn(bool) -> bool) -> Self {
+        let willing = state
+            .members()
+            .filter(|(_, member)| takes_queues(member.draining));
         let candidates = willing
             .filter_map(|(id, _)| Some((id, state.scheduler_session(id)?)))
             .collect();
         Self { candidates }
-    }
-
-    /// The same but for one session.
-    pub(crate) fn without(state: &State, session: SessionId) -> Self {
-        let mut election = Self::among(state);
-        election.candidates.retain(|(_, candidate)| *candidate != session);
-        election
     }
 
     /// Whether nobody can lead.

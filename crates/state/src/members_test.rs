@@ -74,25 +74,33 @@ fn draining_member_gets_no_queue_and_keeps_those_it_has() {
 }
 
 #[test]
-fn orphans_get_a_leader_when_a_drain_ends() {
+fn draining_members_lead_on_while_nobody_else_lives() {
     let mut world = World::new();
     let key = queue("guest", "hello");
     let leader = world.ensure(&key).leader;
     let others = [1, 2, 3].map(SchedulerId).into_iter().filter(|id| *id != leader);
     others.for_each(|id| drop(world.apply(Command::SetDraining { id, draining: true })));
     world.expire(&[world.leader_session(&key)]);
-    let orphan = world.state.queue(&key).unwrap().clone();
-    assert_eq!(orphan.leader, None);
+    let heir = world.state.queue(&key).unwrap().leader.unwrap().0;
+    assert_ne!(heir, leader);
+    let new = queue("guest2", "hello");
+    assert_ne!(world.ensure(&new).leader, leader);
 
-    let id = [1, 2, 3]
-        .map(SchedulerId)
-        .into_iter()
-        .find(|id| *id != leader)
-        .unwrap();
-    world.apply(Command::SetDraining { id, draining: false });
-    let queue = world.state.queue(&key).unwrap();
-    assert_eq!(queue.leader.map(|(id, _)| id), Some(id));
-    assert!(queue.epoch > orphan.epoch);
+    // One of them stays after all: the other one can give its queues away again.
+    let stays = [1, 2, 3].map(SchedulerId).into_iter().find(|id| ![leader, heir].contains(id));
+    let stays = stays.unwrap();
+    world.apply(Command::SetDraining {
+        id: stays,
+        draining: false,
+    });
+    let session = world.leader_session(&key);
+    let queues = world.state.queues_of(session);
+    let queues = queues.map(|(key, row)| (key.clone(), row.epoch)).collect();
+    assert_eq!(
+        world.respond(Command::MoveQueues { session, queues }),
+        Response::Done
+    );
+    assert_eq!(world.ensure(&key).leader, stays);
 }
 
 #[test]

@@ -220,14 +220,23 @@ impl Model {
         }
     }
 
+    /// Who may lead: draining ones only if nobody else lives.
     fn candidates(&self) -> BTreeSet<(SchedulerId, SessionId)> {
+        let willing = self.live(false);
+        if willing.is_empty() { self.live(true) } else { willing }
+    }
+
+    fn live(&self, with_draining: bool) -> BTreeSet<(SchedulerId, SessionId)> {
         let of = |(session, row): (&SessionId, &SessionRecord)| match row.owner {
             SessionOwner::Scheduler(id) => Some((id, *session)),
             SessionOwner::Invoker { .. } => None,
         };
         let live = self.sessions.iter().filter_map(of);
-        live.filter(|(id, _)| self.members.get(id).is_some_and(|member| !member.draining))
-            .collect()
+        live.filter(|(id, _)| {
+            let member = self.members.get(id);
+            member.is_some_and(|member| with_draining || !member.draining)
+        })
+        .collect()
     }
 
     fn open(&mut self, open: &OpenSession) -> Answer {
@@ -318,7 +327,7 @@ impl Model {
     }
 
     fn move_queues(&mut self, from: SessionId, queues: &[(QueueKey, Epoch)], state: &State) -> Answer {
-        let mut others = self.candidates();
+        let mut others = self.live(false);
         others.retain(|(_, session)| *session != from);
         if others.is_empty() {
             return Err(Refused::Exactly(Refusal::NoScheduler));
