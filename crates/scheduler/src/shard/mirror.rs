@@ -33,6 +33,8 @@ pub(crate) struct Mirror {
     lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
     /// Invokers that live and had a container of the queue until then: they may keep a result of it.
     recent: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
+    /// When a container of the queue that an invoker had gave up its slot last, as long as that is remembered.
+    left_at: BTreeMap<QueueKey, Instant>,
     pruned_at: Option<Instant>,
 }
 
@@ -63,6 +65,7 @@ impl Mirror {
         };
         rows.insert(id, row);
         if let Some((invoker, _)) = record.invoker.filter(|_| !row.holds_slot && before.is_some()) {
+            self.left_at.insert(record.key.clone(), now);
             note(&mut self.recent, now, &record.key, invoker);
         }
     }
@@ -76,7 +79,9 @@ impl Mirror {
         ended: &BTreeSet<SessionId>,
     ) {
         if let Some(rows) = self.rows.get_mut(&record.key) {
-            rows.remove(&id);
+            if rows.remove(&id).is_some_and(|row| row.holds_slot && row.invoker.is_some()) {
+                self.left_at.insert(record.key.clone(), now);
+            }
             if rows.is_empty() {
                 self.rows.remove(&record.key);
             }
@@ -136,6 +141,7 @@ impl Mirror {
             new.lost.entry(key).or_default().extend(lost);
         }
         new.recent = std::mem::take(&mut self.recent);
+        new.left_at = std::mem::take(&mut self.left_at);
         *self = new;
     }
 
@@ -149,6 +155,7 @@ impl Mirror {
         self.pruned_at = Some(now);
         forget(&mut self.lost, now, keep);
         forget(&mut self.recent, now, recent);
+        self.left_at.retain(|_, at| now.saturating_since(*at) < recent);
     }
 
     /// What a leadership that starts now inherits.
@@ -189,9 +196,9 @@ impl Mirror {
         self.rows.get(key)?.get(&id)?.running_since
     }
 
-    /// When the last container of a queue went, if that is not long ago.
+    /// When a container of a queue that an invoker had gave up its slot last, if that is not long ago.
     pub(crate) fn left_at(&self, key: &QueueKey) -> Option<Instant> {
-        self.recent.get(key)?.iter().map(|(_, at)| *at).max()
+        self.left_at.get(key).copied()
     }
 
     /// Containers of a queue that run, with their invokers.
@@ -284,6 +291,32 @@ mod tests {
         );
         mirror.prune(at(10), Duration::from_secs(5), Duration::from_secs(9));
         assert_eq!(mirror.inheritance(&row.key), Inheritance::default());
+    }
+
+    #[test]
+    fn one_that_has_ended_is_asked_for_results_as_long_as_it_is_there_and_served_until_it_ended() {
+        let mut mirror = Mirror::default();
+        let running = record(7, ContainerState::Running);
+        let ended = record(7, ContainerState::Ended);
+        mirror.put(at(0), container(1), &running);
+        mirror.put(at(3), container(1), &ended);
+        let inherited = mirror.inheritance(&ended.key);
+        assert_eq!(inherited.expected, [InvokerId(7)]);
+        assert_eq!(inherited.containers, []);
+        mirror.remove(at(9), container(1), &ended, &BTreeSet::new());
+        assert_eq!(mirror.left_at(&ended.key), Some(at(3)));
+    }
+
+    #[test]
+    fn a_reservation_that_came_to_nothing_served_nobody() {
+        let mut mirror = Mirror::default();
+        let row = ContainerRecord {
+            invoker: None,
+            ..record(7, ContainerState::InProgress)
+        };
+        mirror.put(at(0), container(1), &row);
+        mirror.remove(at(1), container(1), &row, &BTreeSet::new());
+        assert_eq!(mirror.left_at(&row.key), None);
     }
 
     #[test]
