@@ -256,7 +256,11 @@ fn ended_container_gives_slot_and_memory_back_and_is_remembered() {
     assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::ZERO);
     assert_eq!(world.state.containers_on(InvokerId(1)).count(), 1);
     let next = world.reserve(&key, 1).remove(0);
-    assert_eq!(world.state.container(next).unwrap().resumes, None, "it is no more");
+    assert_eq!(
+        world.state.container(next).unwrap().resumes,
+        None,
+        "it is no more"
+    );
 }
 
 #[test]

@@ -87,7 +87,10 @@ fn draining_members_lead_on_while_nobody_else_lives() {
     assert_ne!(world.ensure(&new).leader, leader);
 
     // One of them stays after all: the other one can give its queues away again.
-    let stays = [1, 2, 3].map(SchedulerId).into_iter().find(|id| ![leader, heir].contains(id));
+    let stays = [1, 2, 3]
+        .map(SchedulerId)
+        .into_iter()
+        .find(|id| ![leader, heir].contains(id));
     let stays = stays.unwrap();
     world.apply(Command::SetDraining {
         id: stays,

@@ -102,7 +102,11 @@ impl Rig {
                 let end = self.queue().end(activation(id)).unwrap();
                 let (begun, ended) = (duration(begun), duration(ended));
                 let since = |at: Instant| at.saturating_since(Instant::ORIGIN);
-                assert_eq!((since(end.begun_at), since(end.ended_at)), (begun, ended), "{line}");
+                assert_eq!(
+                    (since(end.begun_at), since(end.ended_at)),
+                    (begun, ended),
+                    "{line}"
+                );
             }
             ("average", [millis]) => {
                 assert_eq!(format!("{:?}", self.queue().average_ms()), *millis, "{line}");

@@ -130,7 +130,8 @@ impl CreationActor {
             self.carry_out(container, placed, &candidates).await;
         }
         for container in self.waiting.untold(UNTOLD_MAX) {
-            self.tell_obstacle(container, Obstacle::Turn, BEHIND_OTHERS.to_owned()).await;
+            self.tell_obstacle(container, Obstacle::Turn, BEHIND_OTHERS.to_owned())
+                .await;
         }
         self.turn = pools.last();
         self.last_shares = Some(pools.order.clone());

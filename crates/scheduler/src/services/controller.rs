@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1::{self, controller_server::Controller};
 use whiskraft_proto::{activation_id, identity, required};
 use whiskraft_queue::{ActivationState, ControllerId};
-use whiskraft_state::{Command, EnsureQueue, Leadership, Response as Answer};
+use whiskraft_state::{Command, DocumentKey, EnsureQueue, Leadership, Response as Answer};
 use whiskraft_types::{ActivationId, QueueKey, Rejection};
 
 use crate::context::Context;
@@ -58,9 +58,14 @@ impl ControllerService {
         }
     }
 
-    /// The leadership as this node's tables have it, if there is one.
+    /// The leadership as this node's tables have it, if there is one. A queue of a deleted action finishes what it has and
+    /// takes nothing: whoever asks for it has to hear that.
     fn known(&self, key: &QueueKey) -> Option<v1::QueueLeadership> {
-        let queue = self.context.node.read(|state| state.queue(key).cloned())?;
+        let document = DocumentKey::action(&key.action)?;
+        let queue = self.context.node.read(|state| {
+            state.document(&document)?;
+            state.queue(key).cloned()
+        })?;
         let (leader, _) = queue.leader?;
         Some(self.leadership(
             key,

@@ -178,9 +178,7 @@ impl Watcher {
 /// Whether it is about a container that has ended: watchers heard then that it is gone.
 fn was_told(event: &Event) -> bool {
     match event {
-        Event::Container { record, before, .. } => {
-            before.unwrap_or(record.state) == ContainerState::Ended
-        }
+        Event::Container { record, before, .. } => before.unwrap_or(record.state) == ContainerState::Ended,
         _ => false,
     }
 }

@@ -79,7 +79,10 @@ impl Mirror {
         ended: &BTreeSet<SessionId>,
     ) {
         if let Some(rows) = self.rows.get_mut(&record.key) {
-            if rows.remove(&id).is_some_and(|row| row.holds_slot && row.invoker.is_some()) {
+            if rows
+                .remove(&id)
+                .is_some_and(|row| row.holds_slot && row.invoker.is_some())
+            {
                 self.left_at.insert(record.key.clone(), now);
             }
             if rows.is_empty() {

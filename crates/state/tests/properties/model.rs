@@ -223,7 +223,11 @@ impl Model {
     /// Who may lead: draining ones only if nobody else lives.
     fn candidates(&self) -> BTreeSet<(SchedulerId, SessionId)> {
         let willing = self.live(false);
-        if willing.is_empty() { self.live(true) } else { willing }
+        if willing.is_empty() {
+            self.live(true)
+        } else {
+            willing
+        }
     }
 
     fn live(&self, with_draining: bool) -> BTreeSet<(SchedulerId, SessionId)> {

@@ -66,7 +66,8 @@ impl Model {
         });
         let document = self.documents.get(&DocumentKey::action(&key.action).unwrap())?;
         let in_action = [request.instances, document.limits.as_ref().unwrap().instances];
-        let holds = |row: &ContainerRecord| !matches!(row.state, ContainerState::Warm | ContainerState::Ended);
+        let holds =
+            |row: &ContainerRecord| !matches!(row.state, ContainerState::Warm | ContainerState::Ended);
         let of_namespace = self
             .containers
             .values()
