@@ -265,3 +265,37 @@ async fn shares_of_short_memory_follow_the_weights() {
     tally.assert_none_lost();
     assert!(parts.iter().all(|part| (part - 1.0).abs() <= 0.15), "{parts:?}");
 }
+
+/// More namespaces than places: each gets one in its turn, and nobody waits for those that hold idle ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_namespaces_share_sixty_four_places() {
+    const NAMESPACES: usize = 500;
+    const RUN_MS: u64 = 200;
+    const BAR: Duration = Duration::from_secs(20);
+
+    let options = ClusterOptions::simulated(4, "2GiB").with_invoker("backend.simulated.create=20ms");
+    let cluster = Cluster::start(options).await;
+    let client = cluster.client().await;
+    let key = |tenant| tenants::queue(&tenants::namespace("n", tenant), 0);
+    let names = (0..NAMESPACES).map(|n| (tenants::namespace("n", n), NamespaceLimits::containers(10)));
+    tenants::put_namespaces(&client, names).await;
+    tenants::put_actions(&client, (0..NAMESPACES).map(|n| (key(n), tenants::small(128, 1)))).await;
+    let mut driver = Driver::new(&client);
+    for tenant in 0..NAMESPACES {
+        driver.call(Ask::new(tenant, key(tenant), RUN_MS));
+    }
+    until("all have ended", WAIT_LIMIT, async || {
+        (driver.ended() == NAMESPACES as u64).then_some(())
+    })
+    .await;
+    let took = driver.elapsed();
+    let tally = Tally::of(&driver.finish().await);
+    println!(
+        "one call of each of {NAMESPACES} namespaces on 64 places ({}): all ended after {took:?}; latency {}; {tally}",
+        machine(),
+        tally.latency()
+    );
+    tally.assert_none_lost();
+    assert_eq!(tally.success, NAMESPACES, "{tally}");
+    assert!(took <= BAR, "{took:?}");
+}

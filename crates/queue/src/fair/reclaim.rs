@@ -57,7 +57,7 @@ enum Claim {
 
 impl FairShares {
     /// Containers whose end makes `needed` free on one invoker for a container of `whom`, on top of what is free there
-    /// already; they count as lost from then on. `None` if no invoker can be helped.
+    /// already. `None` if no invoker can be helped.
     ///
     /// `free` is what each invoker has left with all of `of` in place. Victims of earlier calls that are still there
     /// belong into neither: they are told by [`lose`](Self::lose), and their memory is free for those they end for. Both
@@ -68,8 +68,9 @@ impl FairShares {
     /// than a container for each of many, and nobody would ever give any. On an invoker paused ones go first, then idle,
     /// then busy ones, of each kind those of the namespace that is the most above, the oldest first. Of the invokers the
     /// one with the cheapest victims is taken.
-    pub fn reclaim(
-        &mut self,
+    #[must_use]
+    pub fn room(
+        &self,
         whom: &NamespaceName,
         needed: ByteSize,
         free: &BTreeMap<InvokerId, ByteSize>,
@@ -92,9 +93,19 @@ impl FairShares {
             .uses
             .get(whom)
             .is_none_or(|share| share.held == ByteSize::ZERO);
-        let room = self
-            .cheapest(Claim::Share, &mut on, missing)
-            .or_else(|| holds_nothing.then(|| self.cheapest(Claim::First, &mut on, missing))?)?;
+        self.cheapest(Claim::Share, &mut on, missing)
+            .or_else(|| holds_nothing.then(|| self.cheapest(Claim::First, &mut on, missing))?)
+    }
+
+    /// The same as [`room`](Self::room), and the victims count as lost from then on.
+    pub fn reclaim(
+        &mut self,
+        whom: &NamespaceName,
+        needed: ByteSize,
+        free: &BTreeMap<InvokerId, ByteSize>,
+        of: impl IntoIterator<Item = Holding>,
+    ) -> Option<Room> {
+        let room = self.room(whom, needed, free, of)?;
         for victim in &room.victims {
             self.lose(&victim.namespace, victim.loss());
         }
@@ -202,7 +213,8 @@ impl Ranked {
 
 impl Holding {
     /// What its namespace's share loses with it.
-    const fn loss(&self) -> ByteSize {
+    #[must_use]
+    pub const fn loss(&self) -> ByteSize {
         match self.kind {
             HoldingKind::Warm => ByteSize::ZERO,
             HoldingKind::Idle | HoldingKind::Busy => self.memory,

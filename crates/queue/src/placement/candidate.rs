@@ -71,6 +71,18 @@ impl Candidates {
         }
     }
 
+    /// Counts memory as free again that will come free; one that had dropped out is back with that.
+    pub fn give_back(&mut self, invoker: InvokerId, memory: ByteSize) {
+        if let Some(at) = self.position(invoker) {
+            let Entry {
+                candidate,
+                dropped_out,
+            } = &mut self.all[at];
+            candidate.free = candidate.free.saturating_add(memory).min(candidate.total);
+            *dropped_out = false;
+        }
+    }
+
     /// Gives an invoker a container.
     pub fn give(&mut self, invoker: InvokerId, memory: ByteSize, memory_min: ByteSize) {
         self.debit(invoker, memory, memory_min);

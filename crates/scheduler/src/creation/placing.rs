@@ -19,7 +19,7 @@ use crate::message::Request;
 /// Time after which what waits for memory is looked at again, whatever happens.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest time between two looks, however much changes.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Creations looked at in one go; the rest come when some of these are served.
 const TRIES_MAX: usize = 512;
 /// Creations whose queues hear in one go that they wait behind others.

@@ -49,6 +49,12 @@ impl Pools {
         self.pools.get((*self.of.get(key)?)?)
     }
 
+    /// The pool of a queue, with its number.
+    pub(super) fn of_mut(&mut self, key: &QueueKey) -> Option<(usize, &mut Pool)> {
+        let at = (*self.of.get(key)?)?;
+        Some((at, self.pools.get_mut(at)?))
+    }
+
     /// Notes that a container got its place.
     pub(super) fn take(&mut self, key: &QueueKey, memory: ByteSize) {
         self.order.take(&key.namespace, memory);

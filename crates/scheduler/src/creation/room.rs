@@ -5,15 +5,16 @@
 //! schedulers. What waits elsewhere is in the tables too, so the one who decides needs to ask nobody. After a change of
 //! leader the new one does not know whom the old one told to go, and may tell as many again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use whiskraft_queue::{Candidates, PlacementRequest};
+use whiskraft_queue::{Candidates, Holding, PlacementRequest};
 use whiskraft_types::{ContainerId, NamespaceName, QueueKey};
 
 use crate::creation::actor::CreationActor;
 use crate::creation::in_progress::OnItsWay;
 use crate::creation::place;
+use crate::creation::placing::LOOK_PAUSE;
 use crate::creation::pools::{Placeless, Pool, Pools};
 use crate::creation::turns::{Among, Starving};
 
@@ -21,6 +22,8 @@ use crate::creation::turns::{Among, Starving};
 pub(super) const WAITS_MIN: Duration = Duration::from_millis(25);
 /// Creations of one namespace that room is looked for in one go.
 const NEEDY_MAX: usize = 4;
+/// Creations for which containers end in one go; the others are looked at again in a moment.
+const SERVED_MAX: usize = 16;
 
 /// A container that has no place.
 struct Need {
@@ -48,8 +51,8 @@ impl CreationActor {
             .waits_elsewhere(self.now, ages, |id| self.jobs.contains(id))
     }
 
-    /// One creation at a time gets room, so that no more ends than is needed: the next one sees what that one left. Those
-    /// for whom room was made before count as served.
+    /// One creation after the other gets room, so that no more ends than is needed: the next one sees what that one left.
+    /// Those for whom room was made before count as served.
     pub(super) fn make_room(
         &mut self,
         placeless: &Placeless,
@@ -60,12 +63,15 @@ impl CreationActor {
         self.turns.prune(self.now);
         let mut needy = self.needy(placeless, pools, starving);
         let mut planned = self.reclaiming.planned(candidates);
+        let (mut served, mut unclaimable) = (0, BTreeSet::new());
         while let Some(namespace) = pools.order.next(needy.keys()) {
             let Some(need) = needy.get_mut(&namespace).and_then(VecDeque::pop_front) else {
                 needy.remove(&namespace);
                 continue;
             };
-            let Some(pool) = pools.of(&need.key) else { continue };
+            let Some((number, pool)) = pools.of_mut(&need.key) else {
+                continue;
+            };
             let is_due = pool.shares.may_reclaim(&namespace);
             if !is_due && !need.is_first {
                 continue;
@@ -74,40 +80,70 @@ impl CreationActor {
                 pools.take(&need.key, need.request.memory);
                 continue;
             }
-            let has_asked = (is_due && self.take_from_others(pool, &need.request, &planned))
-                || (need.is_first && self.take_a_turn(pool, Among::Queues, &need.request, &planned))
-                || (is_due
-                    && pool.shares.holds_nothing(&namespace)
-                    && self.take_a_turn(pool, Among::Namespaces, &need.request, &planned));
-            if has_asked {
+            // What one has not found nobody finds who needs as much.
+            let kind = (number, need.request.memory, pool.shares.holds_nothing(&namespace));
+            let may_claim = is_due && !unclaimable.contains(&kind);
+            let mut victims = Vec::new();
+            if may_claim {
+                victims = self.claimed(pool, &need.request, &planned);
+                if victims.is_empty() {
+                    unclaimable.insert(kind);
+                }
+            }
+            if victims.is_empty() {
+                victims = self.in_turn(pool, &need, is_due, &planned);
+            }
+            for victim in &victims {
+                pool.shares.lose(&victim.namespace, victim.loss());
+            }
+            if self.end(&victims, &mut planned) && self.placer.plan(&need.request, &mut planned) {
+                pools.take(&need.key, need.request.memory);
+                served += 1;
+            }
+            if served == SERVED_MAX {
                 return self.look_soon();
             }
         }
+        if let Some(next) = self.turns.next() {
+            let at = next.max(self.looked_at + LOOK_PAUSE);
+            self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+        }
     }
 
-    fn take_from_others(&mut self, pool: &Pool, request: &PlacementRequest, planned: &Candidates) -> bool {
-        let around = (&self.parts.context, &self.parts.streams);
-        let (now, placer) = (self.now, &mut self.placer);
-        self.reclaiming
-            .make_room(now, around, placer, pool, request, planned)
+    /// Containers of namespaces with more than their share that have to end so that one gets its place.
+    fn claimed(&mut self, pool: &Pool, request: &PlacementRequest, planned: &Candidates) -> Vec<Holding> {
+        let (context, placer) = (&self.parts.context, &mut self.placer);
+        self.reclaiming.victims(context, placer, pool, request, planned)
     }
 
-    /// Somebody gives a place to one that has none.
-    fn take_a_turn(
-        &mut self,
-        pool: &Pool,
-        among: Among,
-        request: &PlacementRequest,
-        planned: &Candidates,
-    ) -> bool {
-        let (now, placer, reclaiming) = (self.now, &mut self.placer, &mut self.reclaiming);
+    /// Those that have to because it is its turn.
+    fn in_turn(&mut self, pool: &Pool, need: &Need, is_due: bool, planned: &Candidates) -> Vec<Holding> {
+        let Need {
+            request, is_first, ..
+        } = need;
+        let among_queues = is_first.then_some(Among::Queues);
+        let has_nothing = is_due && pool.shares.holds_nothing(&request.namespace);
+        let among_namespaces = has_nothing.then_some(Among::Namespaces);
+        let (now, placer, reclaiming) = (self.now, &mut self.placer, &self.reclaiming);
         let turns = &mut self.turns;
-        let victims = self.parts.context.node.read(|state| {
-            let is_leaving = |id| reclaiming.has_asked(id);
-            turns.take(now, state, among, (placer, pool, planned), request, is_leaving)
-        });
-        for victim in &victims {
-            reclaiming.ask(now, &self.parts.streams, victim);
+        for among in among_queues.into_iter().chain(among_namespaces) {
+            let victims = self.parts.context.node.read(|state| {
+                let is_leaving = |id| reclaiming.has_asked(id);
+                turns.take(now, state, among, (placer, pool, planned), request, is_leaving)
+            });
+            if !victims.is_empty() {
+                return victims;
+            }
+        }
+        Vec::new()
+    }
+
+    /// Tells containers to end; false if there are none. What cannot be told now is tried again at the next look.
+    fn end(&mut self, victims: &[Holding], planned: &mut Candidates) -> bool {
+        for victim in victims {
+            if self.reclaiming.ask(self.now, &self.parts.streams, victim) {
+                planned.give_back(victim.invoker, victim.memory);
+            }
         }
         !victims.is_empty()
     }

@@ -70,7 +70,8 @@ impl Reclaiming {
     /// Forgets what is free, and what has to be asked for again.
     pub(crate) fn prune(&mut self, now: Instant, state: &State) {
         self.asked.retain(|id, asked| {
-            now.saturating_since(asked.at) < ASKED_AGE_MAX && state.container(*id).is_some()
+            let is_there = state.container(*id).is_some_and(|row| row.state.holds_slot());
+            is_there && now.saturating_since(asked.at) < ASKED_AGE_MAX
         });
     }
 
@@ -88,17 +89,15 @@ impl Reclaiming {
         }))
     }
 
-    /// Tells containers of namespaces with more than their share to end, so that one creation fits; whether there were
-    /// some.
-    pub(crate) fn make_room(
-        &mut self,
-        now: Instant,
-        (context, streams): (&Context, &ControlStreams),
+    /// Containers of namespaces with more than their share whose end makes one creation fit.
+    pub(crate) fn victims(
+        &self,
+        context: &Context,
         placer: &mut Placer,
         pool: &Pool,
         request: &PlacementRequest,
         planned: &Candidates,
-    ) -> bool {
+    ) -> Vec<Holding> {
         let shares = &pool.shares;
         let mut free: BTreeMap<_, _> = planned
             .iter()
@@ -108,24 +107,20 @@ impl Reclaiming {
         let mut holdings = context.node.read(|state| self.holdings(state, shares));
         for _ in 0..INVOKERS_MAX {
             holdings.retain(|holding| free.contains_key(&holding.invoker));
-            // Asked of a copy: those that end count as lost from the next look on.
-            let room = shares.clone().reclaim(
+            let room = shares.room(
                 &request.namespace,
                 request.memory,
                 &free,
                 holdings.iter().cloned(),
             );
-            let Some(room) = room else { return false };
+            let Some(room) = room else { return Vec::new() };
             if !placer.could_place(request, planned, room.invoker) {
                 free.remove(&room.invoker);
                 continue;
             }
-            for holding in &room.victims {
-                self.ask(now, streams, holding);
-            }
-            return !room.victims.is_empty();
+            return room.victims;
         }
-        false
+        Vec::new()
     }
 
     /// Whether a container was told to end.
@@ -133,10 +128,10 @@ impl Reclaiming {
         self.asked.contains_key(&container)
     }
 
-    /// Tells a container to end after what runs in it.
-    pub(crate) fn ask(&mut self, now: Instant, streams: &ControlStreams, holding: &Holding) {
+    /// Tells a container to end after what runs in it; false if its invoker cannot be told now.
+    pub(crate) fn ask(&mut self, now: Instant, streams: &ControlStreams, holding: &Holding) -> bool {
         if !streams.remove(holding.invoker, holding.container, false) {
-            return;
+            return false;
         }
         tracing::debug!(container = %holding.container, namespace = %holding.namespace, "container gives its memory to those with less");
         let asked = Asked {
@@ -145,6 +140,7 @@ impl Reclaiming {
             at: now,
         };
         self.asked.insert(holding.container, asked);
+        true
     }
 
     /// Running containers of namespaces with more than their share. Which of them idle only their leaders know; those

@@ -70,6 +70,9 @@ fn has_place(state: &State, key: &QueueKey) -> bool {
     rows.any(|(_, row)| row.state.holds_slot() && row.invoker.is_some())
 }
 
+/// Turns that nobody could take for so long are lost; within it several are taken at once.
+const CATCH_UP: Duration = Duration::from_millis(100);
+
 /// Who takes turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Among {
@@ -87,8 +90,14 @@ pub(super) struct Turns {
 }
 
 impl Turns {
+    /// Forgets the turns that nobody has taken for a while.
     pub(super) fn prune(&mut self, now: Instant) {
-        self.next.retain(|_, next| *next > now);
+        self.next.retain(|_, next| *next + CATCH_UP > now);
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next.values().copied().min()
     }
 
     /// Containers, all on one invoker, whose end makes room for a first container; none while places changed hands too
@@ -104,7 +113,8 @@ impl Turns {
         is_leaving: impl Fn(ContainerId) -> bool,
     ) -> Vec<Holding> {
         let turn = (among == Among::Queues).then(|| request.namespace.clone());
-        if self.next.contains_key(&turn) {
+        let due = self.next.get(&turn).copied();
+        if due.is_some_and(|due| due > now) {
             return Vec::new();
         }
         let givers = match among {
@@ -143,7 +153,7 @@ impl Turns {
             let free = planned.left(invoker).unwrap_or_default();
             let missing = request.memory.saturating_sub(free);
             if sum(victims) >= missing && placer.could_place(request, planned, invoker) {
-                self.next.insert(turn, now + TENURE / places);
+                self.next.insert(turn, due.unwrap_or(now) + TENURE / places);
                 return spare(on.remove(&invoker).unwrap_or_default(), missing);
             }
         }
