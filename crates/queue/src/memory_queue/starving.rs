@@ -19,7 +19,7 @@ const TOO_MANY: &str = "Too many concurrent requests in flight.";
 /// Longest pause between the moment a full namespace has room and the first ask of a queue.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// Age from which a waiting activation needs no pause.
-const ROOM_AGE: Duration = Duration::from_secs(4);
+const ROOM_AGE: Duration = Duration::from_secs(1);
 
 /// The namespace is full and the queue has no container, or none that comes free.
 #[derive(Debug, Clone, Copy)]

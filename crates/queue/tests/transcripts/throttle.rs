@@ -132,13 +132,13 @@ fn longest_waiting_asks_first_when_a_full_namespace_has_room() {
         ));
     };
     asks_after("0ms", "1ms", "99ms");
-    asks_after("2s", "1ms", "49ms");
-    asks_after("3s", "1ms", "24ms");
+    asks_after("500ms", "1ms", "49ms");
+    asks_after("750ms", "1ms", "24ms");
     check(
         "started-up
          wait 60s
          full
-         submit a1 waited 4s
+         submit a1 waited 1s
          room
          tick limit 2 running 1 -> reserve 1",
     );

@@ -132,9 +132,13 @@ impl Shard {
             blackbox: local.profile.blackbox,
             count,
         };
+        let revision = wish.revision;
         // Without room for the wish, or while others come first, the queue asks again at its next decision.
-        if self.must_yield(&wish.key) || !self.parts.creation.reserve(wish) {
-            let revision = local.profile.revision;
+        let must_yield = self.must_yield(&wish.key);
+        if must_yield {
+            self.on_yielded(slot);
+        }
+        if must_yield || !self.parts.creation.reserve(wish) {
             self.followups.push((
                 slot,
                 Input::Granted {

@@ -131,6 +131,19 @@ impl Shard {
         }
     }
 
+    /// A queue led here leaves what is free to others. Without a container it takes its place in the line behind them: it may
+    /// never see a namespace without room, and would never say that it starves.
+    pub(crate) fn on_yielded(&mut self, slot: Slot) {
+        let Some(local) = self.queues.get(slot) else {
+            return;
+        };
+        let node = &self.parts.context.node;
+        let has_none = node.read(|state| state.queue_counts(&local.key).slots() == 0);
+        if has_none && !self.reclaims.own.contains_key(&local.key) {
+            self.on_starved(slot);
+        }
+    }
+
     /// A queue starves, led by this shard or another one; `unserved` is its time without a container.
     pub(crate) fn on_reclaim(&mut self, starved: QueueKey, unserved: Duration, held: u32) {
         self.reclaims.note(self.now, starved, unserved, held);
@@ -210,16 +223,20 @@ impl Shard {
         });
     }
 
-    /// Whether a queue led here has work, no room in its namespace, and no container but the `held` that do not come
-    /// free.
+    /// Whether a queue led here that has starved still has work and no container but the `held` that do not come free. Room
+    /// in its namespace changes nothing: until it has its slot, others would take it.
     fn is_starving(&self, key: &QueueKey, held: u32) -> bool {
         let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
-        let waits =
-            local.is_some_and(|local| local.queue.waiting_len() > 0 && (held == 0 || local.queue.starves()));
+        let waits = local.is_some_and(|local| {
+            let wants = (held == 0 && !local.queue.is_failing()) || local.queue.starves();
+            wants && local.queue.waiting_len() > 0
+        });
         waits
-            && self.parts.context.node.read(|state| {
-                state.is_namespace_throttled(&key.namespace) && state.queue_counts(key).slots() <= held
-            })
+            && self
+                .parts
+                .context
+                .node
+                .read(|state| state.queue_counts(key).slots() <= held)
     }
 
     /// Ends containers led by this shard for queues that starve: idle ones first, then, for those that starve longer,
