@@ -23,6 +23,8 @@ const RETRY_AT_ZERO: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBucket {
     per_minute: u32,
+    /// The last rate above zero: what the meter leaks at and is as large for. Zero: there was none yet.
+    pace: u32,
     /// Parts granted and not leaked yet; at most the capacity.
     level: u128,
     /// Moment that `level` is of.
@@ -57,31 +59,42 @@ impl TokenBucket {
     pub const fn new(per_minute: u32, now: Instant) -> Self {
         Self {
             per_minute,
+            pace: per_minute,
             level: 0,
             at: now,
         }
     }
 
     /// Changes the rate. What part of the burst is used stays the same, so that a limit that goes up and down grants no
-    /// more than the higher one would.
+    /// more than the higher one would. At a rate of zero the meter leaks on at the rate before, so that what follows
+    /// begins with its whole burst unless the namespace has used one a moment ago.
     pub fn set_rate(&mut self, per_minute: u32, now: Instant) {
         if per_minute == self.per_minute {
             return;
         }
         self.leak(now);
-        let before = self.capacity();
         self.per_minute = per_minute;
-        // At a rate of zero nothing is used and nothing fits: what comes after it starts with a full meter.
-        self.level = if before == 0 {
-            self.capacity()
-        } else {
-            (self.level * self.capacity()).div_ceil(before)
+        if per_minute == 0 {
+            return;
+        }
+        let before = self.capacity();
+        self.pace = per_minute;
+        // Without a rate before nothing can have been used.
+        self.level = match before {
+            0 => 0,
+            before => (self.level * self.capacity()).div_ceil(before),
         };
     }
 
     /// Grants up to `wanted`.
     pub fn take(&mut self, now: Instant, wanted: u32) -> Taken {
         self.leak(now);
+        if self.per_minute == 0 {
+            return Taken {
+                granted: 0,
+                retry_after: RETRY_AT_ZERO,
+            };
+        }
         let fits = (self.capacity() - self.level) / PARTS_PER_TOKEN;
         // Fits into the type of `wanted`, being at most that.
         let granted = u32::try_from(fits).map_or(wanted, |fits| fits.min(wanted));
@@ -99,15 +112,12 @@ impl TokenBucket {
     }
 
     fn leak(&mut self, now: Instant) {
-        let leaked = now.saturating_since(self.at).as_nanos() * u128::from(self.per_minute);
+        let leaked = now.saturating_since(self.at).as_nanos() * u128::from(self.pace);
         self.level = self.level.saturating_sub(leaked);
         self.at = self.at.max(now);
     }
 
     fn retry_after(&self) -> Duration {
-        if self.per_minute == 0 {
-            return RETRY_AT_ZERO;
-        }
         let excess = (self.level + PARTS_PER_TOKEN).saturating_sub(self.capacity());
         let nanos = excess.div_ceil(u128::from(self.per_minute));
         // At most a minute: a token is 60 s at the lowest rate.
@@ -115,7 +125,7 @@ impl TokenBucket {
     }
 
     fn capacity(&self) -> u128 {
-        u128::from(burst(self.per_minute)) * PARTS_PER_TOKEN
+        u128::from(burst(self.pace)) * PARTS_PER_TOKEN
     }
 }
 
@@ -153,11 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn rate_of_zero_grants_nothing_and_leaves_nothing_to_gain() {
+    fn rate_of_zero_grants_nothing_and_the_one_after_it_begins_with_its_burst() {
         let mut bucket = TokenBucket::new(0, at(0));
         assert_eq!(bucket.take(at(100_000), 1), taken(0, 60_000));
         bucket.set_rate(60, at(100_000));
-        assert_eq!(bucket.take(at(100_000), 1), taken(0, 1000));
+        assert_eq!(bucket.take(at(100_000), 99), taken(10, 1000));
+    }
+
+    #[test]
+    fn a_moment_at_zero_gains_nothing_and_a_while_at_zero_frees_the_burst() {
+        for (pause, granted) in [(0, 0), (4_000, 4), (10_000, 10), (60_000, 10)] {
+            let mut bucket = TokenBucket::new(60, at(0));
+            assert_eq!(bucket.take(at(0), 99).granted, 10);
+            bucket.set_rate(0, at(0));
+            assert_eq!(bucket.take(at(pause), 1), taken(0, 60_000));
+            bucket.set_rate(60, at(pause));
+            assert_eq!(bucket.take(at(pause), 99).granted, granted, "after {pause} ms");
+        }
     }
 
     #[test]

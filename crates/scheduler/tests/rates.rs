@@ -223,6 +223,22 @@ async fn a_limit_that_is_raised_or_removed_counts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_after_none_begins_with_its_burst() {
+    let mut stage = Stage::new("guest", Some(1)).await;
+    let queues = stage.queues.clone();
+    assert_eq!(
+        stage.offer(&queues, 1).await.accepted,
+        1,
+        "the burst of one is used"
+    );
+    limit(&stage.cluster, "guest", None).await;
+    let free = async { while stage.offer(&queues, 2 * BURST).await.throttled > 0 {} };
+    soon("no limit counts", free).await;
+    limit(&stage.cluster, "guest", Some(PER_MINUTE)).await;
+    assert_eq!(stage.offer(&queues[..1], BURST - 2).await.throttled, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_loss_of_the_home_refuses_nobody_under_the_limit() {
     let mut stage = Stage::new("guest", Some(PER_MINUTE)).await;
     let name: NamespaceName = "guest".parse().unwrap();

@@ -18,7 +18,7 @@ use whiskraft_types::{Instant, NamespaceName, SchedulerId};
 use crate::context::Context;
 use crate::message::Request;
 use crate::rate::homes::Buckets;
-use crate::rate::stock::Stock;
+use crate::rate::stock::{Answer, Stock};
 use crate::shard::ShardsHandle;
 
 /// Stocks that wait to be asked for; one that finds no room is asked for with its next activation.
@@ -65,7 +65,7 @@ impl RateHandle {
     ///
     /// # Errors
     /// If this scheduler may not act, or is not the home by its tables.
-    pub(crate) fn grant(&self, namespace: &NamespaceName, wanted: u32) -> Result<Taken, Status> {
+    pub(crate) fn grant(&self, namespace: &NamespaceName, wanted: u32) -> Result<Answer, Status> {
         let now = self.context.clock.now();
         if !self.context.fence.allows(now) {
             return Err(Status::unavailable(
@@ -87,9 +87,19 @@ impl RateHandle {
             granted: wanted,
             retry_after: Duration::ZERO,
         };
-        Ok(per_minute.map_or(unlimited, |per_minute| {
+        let taken = per_minute.map_or(unlimited, |per_minute| {
             self.homes.take(now, namespace, per_minute, wanted)
-        }))
+        });
+        Ok(Answer { taken, per_minute })
+    }
+
+    /// A namespace has lost its limit: what it used under it counts for none that follows.
+    pub(crate) fn forget(&self, namespace: &NamespaceName) {
+        let limits = self.context.node.read(|state| state.namespace_limits(namespace));
+        // It may have another by now, under which something was used.
+        if limits.invocations_per_minute.is_none() {
+            self.homes.forget(namespace);
+        }
     }
 }
 
@@ -198,30 +208,32 @@ impl Asker {
     async fn ask_once(&self, stock: &Stock) -> bool {
         let (wanted, missed) = stock.wanted();
         if wanted > 0 {
-            let taken = self.take(stock, wanted).await;
-            stock.settle(self.context.clock.now(), wanted, taken);
+            let answer = self.take(stock, wanted).await;
+            stock.settle(self.context.clock.now(), wanted, answer);
         }
         missed > 0
     }
 
-    async fn take(&self, stock: &Stock, wanted: u32) -> Taken {
-        let namespace = stock.namespace();
+    async fn take(&self, stock: &Stock, wanted: u32) -> Answer {
+        let (namespace, per_minute) = (stock.namespace(), stock.per_minute());
         let node = &self.context.node;
         let (home, live) = node.read(|state| (home(state, namespace), state.live_schedulers().count()));
-        let taken = match home {
+        let answer = match home {
             Some((id, _)) if id == node.id() => self.handle.grant(namespace, wanted).ok(),
             Some((_, address)) => self.ask(&address, namespace, wanted).await,
             None => None,
         };
-        taken.unwrap_or_else(|| {
+        answer.unwrap_or_else(|| {
             let live = u32::try_from(live).unwrap_or(u32::MAX).max(1);
-            let share = stock.per_minute().div_ceil(live);
-            self.shares
-                .take(self.context.clock.now(), namespace, share, wanted)
+            let (now, share) = (self.context.clock.now(), per_minute.div_ceil(live));
+            Answer {
+                taken: self.shares.take(now, namespace, share, wanted),
+                per_minute: Some(per_minute),
+            }
         })
     }
 
-    async fn ask(&self, address: &str, namespace: &NamespaceName, wanted: u32) -> Option<Taken> {
+    async fn ask(&self, address: &str, namespace: &NamespaceName, wanted: u32) -> Option<Answer> {
         let request = TakeRateRequest {
             namespace: namespace.to_string(),
             wanted,
@@ -230,9 +242,13 @@ impl Asker {
         match tokio::time::timeout(ANSWER_WAIT_MAX, client.take_rate(request)).await {
             Ok(Ok(answer)) => {
                 let answer = answer.into_inner();
-                Some(Taken {
+                let taken = Taken {
                     granted: answer.granted.min(wanted),
                     retry_after: Duration::from_millis(answer.retry_after_ms.into()),
+                };
+                Some(Answer {
+                    taken,
+                    per_minute: answer.per_minute,
                 })
             }
             Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => None,

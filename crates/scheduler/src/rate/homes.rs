@@ -39,6 +39,12 @@ impl Buckets {
         bucket.set_rate(per_minute, now);
         bucket.take(now, wanted)
     }
+
+    /// Forgets what a namespace has used: it has no limit now, and the next one begins with its whole burst.
+    pub(crate) fn forget(&self, namespace: &NamespaceName) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.remove(namespace);
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +64,15 @@ mod tests {
         assert_eq!(buckets.take(at(0), &name, 60, 99).granted, 10);
         assert_eq!(buckets.take(at(0), &name, 600, 99).granted, 0);
         assert_eq!(buckets.take(at(1), &name, 600, 99).granted, 10);
+    }
+
+    #[test]
+    fn a_limit_after_none_begins_with_its_burst() {
+        let buckets = Buckets::default();
+        let name: NamespaceName = "guest".parse().unwrap();
+        assert_eq!(buckets.take(at(0), &name, 60, 99).granted, 10);
+        buckets.forget(&name);
+        assert_eq!(buckets.take(at(0), &name, 600, 999).granted, 100);
     }
 
     #[test]

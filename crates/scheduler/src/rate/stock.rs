@@ -9,8 +9,19 @@ use whiskraft_types::{Instant, NamespaceName};
 
 /// Asks are for a tenth of a second: this part of a minute.
 const BATCHES_PER_MINUTE: u32 = 600;
+/// Longest time for which a refusal is believed that was given under another limit than the one in force here: the
+/// tables of the two schedulers are about to agree.
+const OTHER_LIMIT_MAX: Duration = Duration::from_millis(20);
 /// Shortest time for which a refusal of the home is believed: it spares the home an ask per refused activation.
 const EMPTY_MIN: Duration = Duration::from_millis(1);
+
+/// What the home says to an ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) taken: Taken,
+    /// The limit under which it was given; `None`: the home knows of none.
+    pub(crate) per_minute: Option<u32>,
+}
 
 /// What a shard gets.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,9 +72,10 @@ impl Stock {
 
     /// The limit has changed: what was held under the old one is void, and so is what the home said.
     pub(crate) fn set_rate(&self, per_minute: u32) {
-        if self.per_minute.swap(per_minute, Ordering::Relaxed) != per_minute {
+        // Before `settle` looks again: either it sees the new limit, or what it wrote is wiped out here.
+        if self.per_minute.swap(per_minute, Ordering::SeqCst) != per_minute {
             self.tokens.store(0, Ordering::Relaxed);
-            self.empty_until.store(0, Ordering::Relaxed);
+            self.empty_until.store(0, Ordering::SeqCst);
         }
     }
 
@@ -123,13 +135,26 @@ impl Stock {
         (missed.saturating_add(self.batch()).saturating_sub(held), missed)
     }
 
-    /// What the home said to an ask.
-    pub(crate) fn settle(&self, now: Instant, wanted: u32, taken: Taken) {
-        self.tokens.fetch_add(taken.granted, Ordering::Relaxed);
-        if taken.granted < wanted {
-            let until = now + taken.retry_after.max(EMPTY_MIN);
+    /// What the home said to an ask. A refusal under a limit that is none any more, or not yet, holds for a moment only:
+    /// one of a rate of zero would hold for a minute.
+    pub(crate) fn settle(&self, now: Instant, wanted: u32, answer: Answer) {
+        let Taken { granted, retry_after } = answer.taken;
+        self.tokens.fetch_add(granted, Ordering::Relaxed);
+        if granted >= wanted {
+            return;
+        }
+        let refuse_for = |time: Duration| {
+            let until = now + time.max(EMPTY_MIN);
             let until = u64::try_from(until.since_origin().as_micros()).unwrap_or(u64::MAX);
-            self.empty_until.store(until, Ordering::Relaxed);
+            self.empty_until.swap(until, Ordering::SeqCst);
+        };
+        let is_of_now = || answer.per_minute == Some(self.per_minute.load(Ordering::SeqCst));
+        if is_of_now() {
+            refuse_for(retry_after);
+        }
+        // Looked at again: the limit may have changed meanwhile.
+        if !is_of_now() {
+            refuse_for(retry_after.min(OTHER_LIMIT_MAX));
         }
     }
 
@@ -146,10 +171,13 @@ mod tests {
         Instant::from_origin(Duration::from_millis(millis))
     }
 
-    fn taken(granted: u32, retry_after: u64) -> Taken {
-        Taken {
-            granted,
-            retry_after: Duration::from_millis(retry_after),
+    fn answer(per_minute: u32, granted: u32, retry_after: u64) -> Answer {
+        Answer {
+            taken: Taken {
+                granted,
+                retry_after: Duration::from_millis(retry_after),
+            },
+            per_minute: Some(per_minute),
         }
     }
 
@@ -164,7 +192,7 @@ mod tests {
         stock.note_missed();
         assert!(stock.begin_ask() && !stock.begin_ask());
         assert_eq!(stock.wanted(), (2, 1));
-        stock.settle(at(0), 2, taken(1, 500));
+        stock.settle(at(0), 2, answer(60, 1, 500));
         assert!(!stock.end_ask());
         assert_eq!(stock.take(at(0)), Take::Token { is_low: false });
         assert_eq!(stock.take(at(100)), Take::Refused(Duration::from_millis(400)));
@@ -176,7 +204,7 @@ mod tests {
         let stock = stock(6000);
         assert!(stock.begin_ask());
         assert_eq!(stock.wanted(), (10, 0));
-        stock.settle(at(0), 10, taken(10, 0));
+        stock.settle(at(0), 10, answer(6000, 10, 0));
         let low: Vec<bool> = (0..10)
             .map(|_| stock.take(at(0)) == Take::Token { is_low: true })
             .collect();
@@ -230,11 +258,22 @@ mod tests {
     #[test]
     fn a_new_limit_voids_what_was_held_and_what_was_said() {
         let stock = stock(60);
-        stock.settle(at(0), 9, taken(1, 60_000));
+        stock.settle(at(0), 9, answer(60, 1, 60_000));
         stock.set_rate(60);
         assert_eq!(stock.take(at(0)), Take::Token { is_low: false });
         stock.give_back();
         stock.set_rate(600);
         assert_eq!(stock.take(at(0)), Take::Unknown);
+    }
+
+    #[test]
+    fn a_refusal_under_another_limit_holds_for_a_moment() {
+        let stock = stock(600);
+        // The home had not heard of the new limit yet, or this scheduler had not when it asked.
+        stock.settle(at(0), 1, answer(0, 0, 60_000));
+        assert_eq!(stock.take(at(0)), Take::Refused(OTHER_LIMIT_MAX));
+        assert_eq!(stock.take(at(20)), Take::Unknown);
+        stock.settle(at(20), 1, answer(600, 0, 100));
+        assert_eq!(stock.take(at(20)), Take::Refused(Duration::from_millis(100)));
     }
 }

@@ -126,12 +126,13 @@ impl Operator for OperatorService {
         let request = request.into_inner();
         let namespace: Result<NamespaceName, NameError> = request.namespace.parse();
         let namespace = namespace.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let taken = self.rates.grant(&namespace, request.wanted)?;
+        let answer = self.rates.grant(&namespace, request.wanted)?;
         // Rounded up: who comes back a moment too early would hear the same again.
-        let retry_after = taken.retry_after.as_micros().div_ceil(1000);
+        let retry_after = answer.taken.retry_after.as_micros().div_ceil(1000);
         Ok(Response::new(v1::TakeRateResponse {
-            granted: taken.granted,
+            granted: answer.taken.granted,
             retry_after_ms: u32::try_from(retry_after).unwrap_or(u32::MAX),
+            per_minute: answer.per_minute,
         }))
     }
 

@@ -90,6 +90,9 @@ impl Shard {
     /// The limits of a namespace may have changed.
     pub(crate) fn on_limits(&mut self, namespace: &NamespaceName, per_minute: Option<u32>) {
         let stock = self.parts.rates.stock(namespace, per_minute);
+        if stock.is_none() {
+            self.parts.rates.forget(namespace);
+        }
         for slot in self.queues.in_namespace(namespace) {
             if let Some(local) = self.queues.get_mut(slot) {
                 local.rate.clone_from(&stock);

@@ -16,7 +16,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   whiskraft namespace set guest --containers 50           # at most 50 at any instant, in the whole cluster
   whiskraft namespace set guest --over-provision 150      # actions without a container may use half as many on top
-  whiskraft namespace set guest --invocations-per-minute 6000
+  whiskraft namespace set guest --invocations-per-minute 6000   # 100 a second; 1000 at one moment (--help says more)
   whiskraft namespace set guest --invocations-per-minute none --weight 200
   whiskraft namespace get guest
   whiskraft namespace list --json";
@@ -72,6 +72,11 @@ struct Change {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(100..=1000))]
     over_provision: Option<u32>,
     /// Most activations accepted per minute in the whole cluster, or none for no limit
+    ///
+    /// The burst is a sixth of it, rounded up: as many may come at one moment, after ten quiet seconds (a minute for a
+    /// limit of 1). From then on they are accepted one by one at the rate, so that a minute that begins with a burst
+    /// accepts a sixth more. A limit given to a namespace that had none begins with its whole burst; one that is changed
+    /// keeps the part of the burst that is used. A refusal says when the next one is accepted.
     #[arg(long, value_name = "N|none", value_parser = parse_rate)]
     invocations_per_minute: Option<Rate>,
     /// Share of the memory when there is too little for all, relative to the weights of the others; default 100
