@@ -50,7 +50,12 @@ impl Tally {
                 Outcome::Refused(rejection) => {
                     let hinted = matches!(rejection, Rejection::Throttled { retry_after, .. } if !retry_after.is_zero());
                     tally.hinted += usize::from(hinted);
-                    *tally.refused.entry(rejection.to_string()).or_default() += 1;
+                    let text = match rejection {
+                        // Without the pause, which differs.
+                        Rejection::Throttled { scope, limit, .. } => scope.reached(*limit).to_string(),
+                        other => other.to_string(),
+                    };
+                    *tally.refused.entry(text).or_default() += 1;
                 }
                 Outcome::Lost(reason) => *tally.lost.entry(without_ids(reason)).or_default() += 1,
             }

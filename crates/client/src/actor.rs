@@ -334,11 +334,12 @@ impl Actor {
                 Output::Throttled {
                     key,
                     scope,
+                    limit,
                     retry_after,
                 } => self
                     .shared
                     .throttles
-                    .update(|now, view| view.on_refusal(now, &key, scope, retry_after)),
+                    .update(|now, view| view.on_refusal(now, &key, scope, limit, retry_after)),
                 Output::Ensure { key } => self.ensure(key),
                 Output::Accepted { id } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {

@@ -175,6 +175,7 @@ impl Client {
             may_have_run: false,
             rejection: Rejection::Throttled {
                 scope: throttle.scope,
+                limit: throttle.limit,
                 retry_after: throttle.retry_after,
             },
         })

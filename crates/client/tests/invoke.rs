@@ -10,6 +10,7 @@ use fake::{Mode, builder, cluster, key, leadership, queue_event, record};
 use serde_json::json;
 use whiskraft_client::{
     ActivationId, Client, GivingUp, InvokeError, InvokeOptions, Payload, PayloadError, Rejection, Settings,
+    ThrottleScope,
 };
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::rejection::Kind;
@@ -178,6 +179,7 @@ async fn throttled_is_final_and_says_when_to_come_back() {
             &sent.id,
             Kind::Throttled(v1::Throttled {
                 scope,
+                limit: Some(10_000),
                 retry_after_ms: 700,
             }),
         )
@@ -191,10 +193,12 @@ async fn throttled_is_final_and_says_when_to_come_back() {
     else {
         panic!("not rejected");
     };
-    let Rejection::Throttled { retry_after, .. } = rejection else {
-        panic!("{rejection:?}")
+    let expected = Rejection::Throttled {
+        scope: ThrottleScope::Action,
+        limit: Some(10_000),
+        retry_after: Duration::from_millis(700),
     };
-    assert_eq!(retry_after, Duration::from_millis(700));
+    assert_eq!(rejection, expected);
     assert_eq!(client.stats().unfinished, 0);
 }
 

@@ -150,6 +150,7 @@ async fn a_rate_is_final_and_is_known_from_then_on() {
     let sent = fakes[0].submissions(1).await;
     let throttled = v1::Throttled {
         scope: v1::throttled::Scope::Rate.into(),
+        limit: Some(60),
         retry_after_ms: 40_000,
     };
     fakes[0]
@@ -163,11 +164,12 @@ async fn a_rate_is_final_and_is_known_from_then_on() {
         rejection,
         Rejection::Throttled {
             scope: ThrottleScope::Rate,
+            limit: Some(60),
             retry_after
         }
     );
     let known = client.throttle(&key()).unwrap();
-    assert_eq!(known.scope, ThrottleScope::Rate);
+    assert_eq!((known.scope, known.limit), (ThrottleScope::Rate, Some(60)));
     assert!(known.retry_after <= retry_after && known.retry_after > Duration::from_secs(15));
 }
 

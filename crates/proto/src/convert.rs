@@ -256,6 +256,7 @@ impl From<types::ThrottleScope> for v1::throttled::Scope {
             types::ThrottleScope::Action => Self::Action,
             types::ThrottleScope::Stream => Self::Stream,
             types::ThrottleScope::Rate => Self::Rate,
+            types::ThrottleScope::Results => Self::Results,
         }
     }
 }
@@ -295,8 +296,13 @@ impl From<types::Rejection> for v1::Rejection {
                 epoch: to.epoch.0,
             }),
             R::NoQueue => Kind::NoQueue(v1::NoQueue {}),
-            R::Throttled { scope, retry_after } => Kind::Throttled(v1::Throttled {
+            R::Throttled {
+                scope,
+                limit,
+                retry_after,
+            } => Kind::Throttled(v1::Throttled {
                 scope: v1::throttled::Scope::from(scope).into(),
+                limit,
                 retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
             }),
             R::TooLarge { len, len_max } => Kind::TooLarge(v1::TooLarge { len, len_max }),
@@ -334,7 +340,9 @@ impl TryFrom<v1::Rejection> for types::Rejection {
                     v1::throttled::Scope::Action => types::ThrottleScope::Action,
                     v1::throttled::Scope::Stream => types::ThrottleScope::Stream,
                     v1::throttled::Scope::Rate => types::ThrottleScope::Rate,
+                    v1::throttled::Scope::Results => types::ThrottleScope::Results,
                 },
+                limit: throttled.limit,
                 retry_after: Duration::from_millis(throttled.retry_after_ms.into()),
             },
             Kind::TooLarge(large) => Self::TooLarge {
@@ -371,8 +379,9 @@ mod tests {
 
     #[test]
     fn every_rejection_round_trips() {
-        let throttled = |scope| Rejection::Throttled {
+        let throttled = |scope, limit| Rejection::Throttled {
             scope,
+            limit,
             retry_after: Duration::from_millis(250),
         };
         let all = [
@@ -385,9 +394,11 @@ mod tests {
                 epoch: Epoch(7),
             }),
             Rejection::NoQueue,
-            throttled(ThrottleScope::Namespace),
-            throttled(ThrottleScope::Action),
-            throttled(ThrottleScope::Stream),
+            throttled(ThrottleScope::Namespace, Some(30)),
+            throttled(ThrottleScope::Action, Some(10_000)),
+            throttled(ThrottleScope::Stream, None),
+            throttled(ThrottleScope::Rate, Some(0)),
+            throttled(ThrottleScope::Results, Some(7)),
             Rejection::TooLarge { len: 10, len_max: 5 },
             Rejection::Draining,
             Rejection::StorageFull {

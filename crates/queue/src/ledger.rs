@@ -276,7 +276,19 @@ impl<P, R> Ledger<P, R> {
 
     /// Whether so much is unconfirmed that nothing new may start.
     pub(crate) fn is_full(&self, settings: &QueueSettings) -> bool {
-        self.owed.len() >= settings.results_max || self.unconfirmed.len() >= settings.unconfirmed_max
+        self.full(settings).is_some()
+    }
+
+    /// The limit that was reached if so much is unconfirmed that nothing new may start.
+    pub(crate) fn full(&self, settings: &QueueSettings) -> Option<usize> {
+        let limits = [
+            (self.owed.len(), settings.results_max),
+            (self.unconfirmed.len(), settings.unconfirmed_max),
+        ];
+        limits
+            .into_iter()
+            .find(|(len, max)| len >= max)
+            .map(|(_, max)| max)
     }
 
     /// A controller has the outcome; with the last one it goes.

@@ -224,6 +224,7 @@ impl SubmitStream {
         if self.window.is_full() {
             return Err(Rejection::Throttled {
                 scope: ThrottleScope::Stream,
+                limit: Some(self.context.config.submit.window.get()),
                 retry_after: WINDOW_RETRY,
             });
         }

@@ -127,7 +127,7 @@ impl Stage {
                     Answer::Accepted => tally.accepted += 1,
                     Answer::Rejected(Kind::Throttled(throttled)) => {
                         assert_eq!(throttled.scope(), v1::throttled::Scope::Rate);
-                        assert!(throttled.retry_after_ms <= 60_000);
+                        assert!(throttled.retry_after_ms <= 60_000 && throttled.limit.is_some());
                         tally.throttled += 1;
                     }
                     other => panic!("{other:?}"),

@@ -22,7 +22,7 @@ pub use id::{
 pub use lease::Lease;
 pub use limits::{ActionLimits, NamespaceLimits};
 pub use name::{ActionName, NameError, NamespaceName, QueueKey};
-pub use rejection::{NotLeader, Rejection, ThrottleScope};
+pub use rejection::{NotLeader, Reached, Rejection, ThrottleScope};
 pub use size::{ByteSize, ParseSizeError};
 pub use time::Instant;
 pub use wait::WaitReason;

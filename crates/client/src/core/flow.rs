@@ -153,12 +153,17 @@ impl Router {
             let known_unsent = !matches!(activation.place, Place::Accepted { .. });
             let may_have_run = activation.attempt > 1 || !known_unsent;
             let key = activation.key.clone();
-            if let Rejection::Throttled { scope, retry_after } = rejection
+            if let Rejection::Throttled {
+                scope,
+                limit,
+                retry_after,
+            } = rejection
                 && scope != ThrottleScope::Stream
             {
                 out.push(Output::Throttled {
                     key: key.clone(),
                     scope,
+                    limit,
                     retry_after,
                 });
             }

@@ -138,6 +138,7 @@ pub(crate) enum Output {
     Throttled {
         key: QueueKey,
         scope: ThrottleScope,
+        limit: Option<u32>,
         retry_after: Duration,
     },
     /// First confirmation by a scheduler.

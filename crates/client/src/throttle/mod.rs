@@ -22,6 +22,8 @@ use crate::clock::Clock;
 pub struct Throttle {
     /// Which limit: that of the action, of its namespace, or the namespace's invocations per minute.
     pub scope: ThrottleScope,
+    /// Its value, if a refusal has told it.
+    pub limit: Option<u32>,
     /// When trying again makes sense, counted from now.
     pub retry_after: Duration,
     /// When this client heard of it.
@@ -67,6 +69,7 @@ impl ThrottleBoard {
     fn throttle(&self, found: Found) -> Throttle {
         Throttle {
             scope: found.scope,
+            limit: found.limit,
             retry_after: found.retry_after,
             since: self.clock.to_std(found.since),
         }

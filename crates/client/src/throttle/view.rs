@@ -37,12 +37,15 @@ pub(crate) struct ThrottleView {
 #[derive(Debug, Clone, Copy)]
 struct Flag {
     since: Instant,
+    /// Value of the limit, if a refusal has told it.
+    limit: Option<u32>,
     retry_after: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     since: Instant,
+    limit: Option<u32>,
     until: Instant,
 }
 
@@ -50,6 +53,7 @@ struct Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) scope: ThrottleScope,
+    pub(crate) limit: Option<u32>,
     pub(crate) retry_after: Duration,
     pub(crate) since: Instant,
 }
@@ -58,6 +62,7 @@ impl Flag {
     const fn found(self, scope: ThrottleScope) -> Found {
         Found {
             scope,
+            limit: self.limit,
             retry_after: self.retry_after,
             since: self.since,
         }
@@ -101,33 +106,41 @@ impl ThrottleView {
         self.changes = old.changes + 1;
     }
 
-    /// Takes a scheduler's refusal: it says when to come back, and it is the only one to tell of a rate.
+    /// Takes a scheduler's refusal: it says when to come back and how large the limit is, and it is the only one to tell
+    /// of a rate.
     pub(crate) fn on_refusal(
         &mut self,
         now: Instant,
         key: &QueueKey,
         scope: ThrottleScope,
+        limit: Option<u32>,
         retry_after: Duration,
     ) {
         match scope {
             ThrottleScope::Action => {
                 if let Some(flag) = self.actions.get_mut(key) {
-                    flag.retry_after = retry_after;
+                    (flag.limit, flag.retry_after) = (limit, retry_after);
                 }
             }
             ThrottleScope::Namespace => {
                 if let Some(flag) = self.namespaces.get_mut(&key.namespace) {
-                    flag.retry_after = retry_after;
+                    (flag.limit, flag.retry_after) = (limit, retry_after);
                 }
             }
             ThrottleScope::Rate => {
                 self.rates.retain(|_, spent| spent.until > now);
                 let until = now + retry_after;
                 let spent = self.rates.entry(key.namespace.clone());
-                let spent = spent.or_insert(Spent { since: now, until });
+                let spent = spent.or_insert(Spent {
+                    since: now,
+                    limit,
+                    until,
+                });
+                spent.limit = limit;
                 spent.until = spent.until.max(until);
             }
-            ThrottleScope::Stream => {}
+            // It says nothing of the next one: the window moves, and results may be fetched, at any time.
+            ThrottleScope::Stream | ThrottleScope::Results => {}
         }
     }
 
@@ -143,6 +156,7 @@ impl ThrottleView {
         let spent = self.rates.get(&key.namespace).filter(|spent| spent.until > now)?;
         Some(Found {
             scope: ThrottleScope::Rate,
+            limit: spent.limit,
             retry_after: spent.until.saturating_since(now),
             since: spent.since,
         })
@@ -169,6 +183,7 @@ impl ThrottleView {
     fn on_throttle(&mut self, now: Instant, throttle: &Throttle) {
         let flag = Flag {
             since: now,
+            limit: None,
             retry_after: RETRY_AFTER,
         };
         let namespace = &throttle.namespace;

@@ -149,7 +149,13 @@ fn a_flag_before_its_queue_in_a_snapshot_counts() {
 fn what_a_snapshot_lacks_is_over_and_what_it_has_goes_on() {
     let later = NOW + Duration::from_secs(9);
     let mut known = view(&[queue(1, false), throttle(true, true), throttle(false, true)]);
-    known.on_refusal(NOW, &key(), ThrottleScope::Action, Duration::from_millis(300));
+    known.on_refusal(
+        NOW,
+        &key(),
+        ThrottleScope::Action,
+        Some(9),
+        Duration::from_millis(300),
+    );
     let snapshot = |events: &[WatchEvent]| {
         let mut view = ThrottleView::default();
         events.iter().for_each(|event| view.apply(later, event));
@@ -158,8 +164,8 @@ fn what_a_snapshot_lacks_is_over_and_what_it_has_goes_on() {
     known.replace(snapshot(&[queue(1, false), throttle(true, true)]));
     let found = known.check(later, &key()).unwrap();
     assert_eq!(
-        (found.since, found.retry_after),
-        (NOW, Duration::from_millis(300))
+        (found.since, found.limit, found.retry_after),
+        (NOW, Some(9), Duration::from_millis(300))
     );
     known.replace(snapshot(&[queue(2, false), throttle(true, true)]));
     assert_eq!(known.check(later, &key()).unwrap().since, later, "another epoch");
@@ -171,11 +177,11 @@ fn what_a_snapshot_lacks_is_over_and_what_it_has_goes_on() {
 fn a_rate_is_known_from_refusals_and_ends_by_itself() {
     let mut view = view(&[]);
     let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-    view.on_refusal(NOW, &key(), ThrottleScope::Rate, minute);
+    view.on_refusal(NOW, &key(), ThrottleScope::Rate, Some(60), minute);
     let found = view.check(NOW + second, &key()).unwrap();
     assert_eq!(
-        (found.scope, found.retry_after, found.since),
-        (ThrottleScope::Rate, Duration::from_secs(59), NOW)
+        (found.scope, found.limit, found.retry_after, found.since),
+        (ThrottleScope::Rate, Some(60), Duration::from_secs(59), NOW)
     );
     let other = QueueKey {
         action: "lib/other".parse().unwrap(),
@@ -192,13 +198,20 @@ fn refusals_give_the_advice_and_never_a_flag_that_nobody_would_clear() {
         ThrottleScope::Action,
         ThrottleScope::Namespace,
         ThrottleScope::Stream,
+        ThrottleScope::Results,
     ] {
-        view.on_refusal(NOW, &key(), scope, Duration::from_secs(5));
+        view.on_refusal(NOW, &key(), scope, None, Duration::from_secs(5));
         assert_eq!(view.check(NOW, &key()), None, "{scope:?}");
     }
     view.apply(NOW, &throttle(false, true));
     assert_eq!(view.check(NOW, &key()).unwrap().retry_after, RETRY_AFTER);
-    view.on_refusal(NOW, &key(), ThrottleScope::Namespace, Duration::from_secs(5));
+    view.on_refusal(
+        NOW,
+        &key(),
+        ThrottleScope::Namespace,
+        None,
+        Duration::from_secs(5),
+    );
     assert_eq!(
         view.check(NOW, &key()).unwrap().retry_after,
         Duration::from_secs(5)

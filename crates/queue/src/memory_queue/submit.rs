@@ -71,21 +71,34 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.action.deleted && !may_have_begun {
             return Err(Rejection::NoQueue);
         }
-        let limit = if self.is_throttled || self.ledger.is_full(&self.settings) {
-            Some(ThrottleScope::Action)
-        } else {
-            self.is_starved(now).then_some(ThrottleScope::Namespace)
-        };
-        match limit {
+        match self.reached(now) {
             None => Ok(false),
             // It may have been accepted and even started under a former leader: only a refusal that lets the SDK try
             // again keeps that promise.
-            Some(_) if attempt > 1 => Err(unavailable("the queue is full; try again")),
-            Some(scope) => Err(Rejection::Throttled {
+            Some((scope, limit)) if attempt > 1 => {
+                Err(unavailable(&format!("{}; try again", scope.reached(Some(limit)))))
+            }
+            Some((scope, limit)) => Err(Rejection::Throttled {
                 scope,
+                limit: Some(limit),
                 retry_after: RETRY_AFTER,
             }),
         }
+    }
+
+    /// The limit that keeps new activations out, and its value.
+    fn reached(&self, now: Instant) -> Option<(ThrottleScope, u32)> {
+        if self.is_throttled {
+            return Some((ThrottleScope::Action, self.settings.len_max));
+        }
+        if let Some(limit) = self.ledger.full(&self.settings) {
+            return Some((ThrottleScope::Results, u32::try_from(limit).unwrap_or(u32::MAX)));
+        }
+        // A queue without a container may use the excess, so it has seen that full too.
+        self.is_starved(now).then_some((
+            ThrottleScope::Namespace,
+            self.counts.limit.max(self.counts.limit_over),
+        ))
     }
 
     /// A known activation: another attempt, or another controller that wants its outcome.

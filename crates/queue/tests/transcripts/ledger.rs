@@ -82,11 +82,11 @@ fn too_many_owed_results_stop_new_work_and_none_is_dropped() {
          completed a1 c1 -> done a1 to k1
          completed a2 c1 -> done a2 to k1
          completed a3 c1 -> done a3 to k1
-         submit a4 -> rejected a4 throttled action
+         submit a4 -> rejected a4 throttled results 2
          submit a4 attempt 2 -> rejected a4 unavailable
          submit a1 attempt 2 -> accepted a1, done a1 to k1
          received a1 -> ack a1 to i1
-         submit a4 -> rejected a4 throttled action
+         submit a4 -> rejected a4 throttled results 2
          received a2 -> ack a2 to i1
          submit a4 -> accepted a4, deliver a4 to c1",
     );
@@ -129,7 +129,7 @@ fn result_dropped_past_its_grace_leaves_its_id_as_long_as_it_may_be_submitted_ag
          submit a2 -> accepted a2, deliver a2 to c1
          completed a2 c1 -> done a2 to k1
          received a2 -> ack a2 to i1
-         submit a3 -> rejected a3 throttled action
+         submit a3 -> rejected a3 throttled results 1
          wait 598s -> nothing
          submit a1 attempt 2 -> rejected a1 invalid
          wait 2s -> nothing

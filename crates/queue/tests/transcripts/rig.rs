@@ -507,23 +507,29 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
     }
 }
 
-fn show_rejection(rejection: &Rejection) -> &'static str {
-    match rejection {
+fn show_rejection(rejection: &Rejection) -> String {
+    let name = match rejection {
         Rejection::NoQueue => "no-queue",
         Rejection::Throttled {
-            scope: ThrottleScope::Action,
+            scope,
+            limit: Some(limit),
             ..
-        } => "throttled action",
-        Rejection::Throttled {
-            scope: ThrottleScope::Namespace,
-            ..
-        } => "throttled namespace",
+        } => {
+            let scope = match scope {
+                ThrottleScope::Action => "action",
+                ThrottleScope::Namespace => "namespace",
+                ThrottleScope::Results => "results",
+                ThrottleScope::Rate | ThrottleScope::Stream => panic!("a queue does not say {rejection}"),
+            };
+            return format!("throttled {scope} {limit}");
+        }
         Rejection::Conflict => "conflict",
         Rejection::Unavailable { .. } => "unavailable",
         Rejection::Invalid { .. } => "invalid",
         Rejection::Draining => "draining",
         other => panic!("a queue does not say {other}"),
-    }
+    };
+    name.to_owned()
 }
 
 /// Splits expectations at commas and spells `accepted a1..a3` out.

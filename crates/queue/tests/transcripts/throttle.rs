@@ -8,7 +8,7 @@ fn full_queue_refuses_and_any_shrink_ends_it() {
         "settings len-max 10
          submit a1..a9 -> accepted a1..a9
          submit a10 -> accepted a10, throttle on
-         submit a11 -> rejected a11 throttled action
+         submit a11 -> rejected a11 throttled action 10
          submit a1 attempt 2 -> accepted a1
          submit a12 attempt 2 -> rejected a12 unavailable
          have c1
@@ -53,7 +53,7 @@ fn full_namespace_leaves_a_moment_then_fails_and_refuses() {
          submit a2 -> accepted a2
          wait 100ms limit 2 running 2 -> failed a1 to k1 developer: Too many concurrent requests in flight.,\
           failed a2 to k1 developer: Too many concurrent requests in flight.
-         submit a3 -> rejected a3 throttled namespace
+         submit a3 -> rejected a3 throttled namespace 2
          submit a4 attempt 2 -> rejected a4 unavailable
          room
          submit a3 -> accepted a3

@@ -20,7 +20,7 @@ const TURN_BOUNDS: &[u64] = &[
 ];
 
 /// Reasons for a rejection, as labels.
-pub(crate) const REASONS: [&str; 13] = [
+pub(crate) const REASONS: [&str; 14] = [
     "not-leader",
     "no-queue",
     "throttled-namespace",
@@ -34,6 +34,7 @@ pub(crate) const REASONS: [&str; 13] = [
     "invalid",
     "storage-full",
     "no-action",
+    "throttled-results",
 ];
 
 /// Place of a rejection in [`REASONS`].
@@ -46,6 +47,7 @@ const fn reason(rejection: &Rejection) -> usize {
             ThrottleScope::Action => 3,
             ThrottleScope::Stream => 4,
             ThrottleScope::Rate => 5,
+            ThrottleScope::Results => 13,
         },
         Rejection::TooLarge { .. } => 6,
         Rejection::Draining => 7,

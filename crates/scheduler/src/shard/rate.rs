@@ -43,6 +43,7 @@ impl Shard {
             }
             Take::Refused(retry_after) => Charge::Refused(Rejection::Throttled {
                 scope: ThrottleScope::Rate,
+                limit: Some(stock.per_minute()),
                 retry_after,
             }),
             Take::Unknown if self.parking => {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use whiskraft_client::{ActivationRecord, Client, InvokeError, InvokeOptions};
-use whiskraft_types::{ActionName, ActivationId, ActivationStatus, NamespaceName};
+use whiskraft_types::{ActionName, ActivationId, ActivationStatus, NamespaceName, Rejection};
 
 use super::collect::{Collector, Ended, Outcome};
 use super::report::Report;
@@ -190,6 +190,11 @@ fn reason(error: &InvokeError) -> String {
         InvokeError::Payload(error) => error.to_string(),
         InvokeError::Full { .. } => "this client holds too many unfinished activations".to_owned(),
         InvokeError::IdInUse { .. } => "activation id is in use".to_owned(),
+        // Without the pause, which differs.
+        InvokeError::Rejected {
+            rejection: Rejection::Throttled { scope, limit, .. },
+            ..
+        } => format!("rejected: {}", scope.reached(*limit)),
         InvokeError::Rejected { rejection, .. } => format!("rejected: {rejection}"),
         InvokeError::NotAccepted { .. } => "accepted by no scheduler within the deadline".to_owned(),
         InvokeError::Deadline { .. } => "no result within the deadline".to_owned(),

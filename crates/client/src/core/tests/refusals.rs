@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn throttled(scope: ThrottleScope, retry_after: Duration) -> Rejection {
+    Rejection::Throttled {
+        scope,
+        limit: Some(9),
+        retry_after,
+    }
+}
+
 #[test]
 fn no_queue_and_draining_ask_at_once_and_unavailable_after_a_pause() {
     for rejection in [Rejection::NoQueue, Rejection::Draining, not_leader(0, 1)] {
@@ -66,6 +74,7 @@ fn one_burst_of_rejections_is_one_question() {
 fn final_rejections_end_it_and_free_its_place() {
     let throttled = Rejection::Throttled {
         scope: ThrottleScope::Action,
+        limit: Some(9),
         retry_after: Duration::from_millis(10),
     };
     let finals = [
@@ -103,6 +112,7 @@ fn what_was_accepted_before_is_not_given_up_for_a_full_queue() {
     bench.said();
     let throttled = Rejection::Throttled {
         scope: ThrottleScope::Action,
+        limit: Some(9),
         retry_after: Duration::from_millis(10),
     };
     bench.rejected(2, 1, throttled);
@@ -118,10 +128,10 @@ fn the_throttle_view_hears_of_every_limit_but_the_window() {
         let mut bench = Bench::ready();
         bench.submit(1);
         bench.said();
-        bench.rejected(1, 1, Rejection::Throttled { scope, retry_after });
+        bench.rejected(1, 1, throttled(scope, retry_after));
         let told = bench.out.iter().any(|output| {
-            matches!(output, Output::Throttled { key: k, scope: s, retry_after: r }
-                if (k, *s, *r) == (&key(), scope, retry_after))
+            matches!(output, Output::Throttled { key: k, scope: s, limit: l, retry_after: r }
+                if (k, *s, *l, *r) == (&key(), scope, Some(9), retry_after))
         });
         assert!(told, "{:?}", bench.out);
         let Err(InvokeError::Rejected { rejection, .. }) = &bench.settled[&1] else {
@@ -129,7 +139,7 @@ fn the_throttle_view_hears_of_every_limit_but_the_window() {
         };
         assert_eq!(
             *rejection,
-            Rejection::Throttled { scope, retry_after },
+            throttled(scope, retry_after),
             "final, with the advice"
         );
     }
@@ -142,7 +152,7 @@ fn an_overrun_window_is_no_business_of_the_caller() {
     bench.said();
     let scope = ThrottleScope::Stream;
     let retry_after = Duration::from_millis(10);
-    bench.rejected(1, 1, Rejection::Throttled { scope, retry_after });
+    bench.rejected(1, 1, throttled(scope, retry_after));
     bench.pass(Duration::from_millis(40));
     bench.ensured(1, 1);
     bench.check(&["ensure", "send 1 to s1 epoch 1 attempt 1"]);
