@@ -4,6 +4,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Deserializer};
 use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
@@ -147,6 +148,38 @@ impl Default for QueueConfig {
 }
 
 impl QueueConfig {
+    /// Times outside of which a queue cannot work: shorter ones end everything before it can run or spin, longer ones
+    /// are slips of a unit.
+    ///
+    /// # Errors
+    /// Names the setting, its value and what it may be.
+    fn check(&self) -> Result<(), ConfigError> {
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        let (hour, day) = (s(60 * 60), s(24 * 60 * 60));
+        let times = [
+            ("queue.retention", self.retention, s(1)..=day),
+            ("queue.retention-blackbox", self.retention_blackbox, s(1)..=day),
+            ("queue.stale-threshold", self.stale_threshold, ms(1)..=s(60)),
+            ("queue.tick", self.tick, ms(10)..=s(10)),
+            ("queue.idle-after", self.idle_after, s(1)..=day),
+            ("queue.takeover-wait-max", self.takeover_wait_max, s(0)..=s(60)),
+            ("queue.result-grace", self.result_grace, ms(100)..=hour),
+            ("queue.result-keep", self.result_keep, s(1)..=day),
+            ("queue.lost-keep", self.lost_keep, s(1)..=day),
+            ("queue.silent-after", self.silent_after, ms(100)..=hour),
+            ("queue.answer-slack", self.answer_slack, ms(100)..=hour),
+            ("queue.starved-wait", self.starved_wait, ms(10)..=s(60)),
+        ];
+        for (setting, value, range) in times {
+            if !range.contains(&value) {
+                let [value, min, max] = [value, *range.start(), *range.end()].map(format_duration);
+                let reason = format!("{value} is outside the allowed {min} to {max}");
+                return Err(ConfigError { setting, reason });
+            }
+        }
+        Ok(())
+    }
+
     /// The same as the queues take it.
     pub(crate) fn settings(&self) -> QueueSettings {
         QueueSettings {
@@ -291,12 +324,7 @@ impl SchedulerConfig {
                 format!("{keepalive:?} must be above 0 and at most a third of ttl {ttl:?}"),
             );
         }
-        if self.queue.tick.is_zero() {
-            return fail(
-                "queue.tick",
-                "must be above 0; write 100ms, for example".to_owned(),
-            );
-        }
+        self.queue.check()?;
         if self.creation.deadline <= ttl {
             return fail(
                 "creation.deadline",
@@ -335,6 +363,47 @@ mod tests {
     #[test]
     fn defaults_agree_with_each_other() {
         assert_eq!(SchedulerConfig::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_time_with_which_a_queue_cannot_work_is_refused_with_its_range() {
+        let refused = |change: fn(&mut QueueConfig)| {
+            let mut config = SchedulerConfig::default();
+            change(&mut config.queue);
+            config.check().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refused(|queue| queue.retention = Duration::from_millis(1)),
+            "scheduler.queue.retention: 1ms is outside the allowed 1s to 1day"
+        );
+        assert_eq!(
+            refused(|queue| queue.retention_blackbox = Duration::from_secs(86_401)),
+            "scheduler.queue.retention-blackbox: 1day 1s is outside the allowed 1s to 1day"
+        );
+        type Time = fn(&mut QueueConfig) -> &mut Duration;
+        let times: [(Time, &str); 9] = [
+            (
+                |queue| &mut queue.tick,
+                "tick: 0s is outside the allowed 10ms to 10s",
+            ),
+            (|queue| &mut queue.stale_threshold, "stale-threshold: 0s is"),
+            (|queue| &mut queue.idle_after, "idle-after: 0s is"),
+            (|queue| &mut queue.result_grace, "result-grace: 0s is"),
+            (|queue| &mut queue.result_keep, "result-keep: 0s is"),
+            (|queue| &mut queue.lost_keep, "lost-keep: 0s is"),
+            (|queue| &mut queue.silent_after, "silent-after: 0s is"),
+            (|queue| &mut queue.answer_slack, "answer-slack: 0s is"),
+            (|queue| &mut queue.starved_wait, "starved-wait: 0s is"),
+        ];
+        for (time, expected) in times {
+            let mut config = SchedulerConfig::default();
+            *time(&mut config.queue) = Duration::ZERO;
+            let error = config.check().unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("scheduler.queue.{expected}")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

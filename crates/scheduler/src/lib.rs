@@ -8,6 +8,7 @@
 //! Invariant: nothing is accepted or delivered in a turn that began past the lease (`fence.rs`).
 //! Invariant: no shard ever waits for a stream, a disk or the log.
 
+mod annotations;
 mod clock;
 mod config;
 mod context;

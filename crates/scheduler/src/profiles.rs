@@ -10,14 +10,11 @@ use whiskraft_raft::Node;
 use whiskraft_state::DocumentKey;
 use whiskraft_types::{ActionName, Revision};
 
+use crate::annotations::Annotations;
 use crate::creation::is_blackbox;
 
 /// Actions remembered, some 200 bytes each; beyond it all are forgotten and read again.
 const ACTIONS_MAX: usize = 65_536;
-/// Annotation that names the resources an action needs, as a JSON list of tags.
-const TAGS: &str = "invoker-resources";
-/// Annotation that says whether it can do without them.
-const TAGS_STRICT: &str = "invoker-resources-strict-policy";
 
 /// What a container of an action needs of its invoker, besides memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +29,12 @@ pub(crate) struct Needs {
 
 impl Needs {
     pub(crate) fn of(action: &v1::Action) -> Self {
-        let annotation = |name| action.annotations.get(name).map(String::as_str);
+        // Checked when it was stored; what an earlier release let through asks for nothing.
+        let annotations = Annotations::read(&action.annotations).unwrap_or_default();
         Self {
             kind: action.kind.clone(),
-            tags: annotation(TAGS)
-                .and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_default(),
-            strict: annotation(TAGS_STRICT) != Some("false"),
+            tags: annotations.tags,
+            strict: annotations.strict,
             blackbox: is_blackbox(&action.kind),
         }
     }

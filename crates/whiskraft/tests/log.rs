@@ -120,6 +120,13 @@ fn log_of_a_killed_scheduler_is_shown_and_found_in_order() {
     let one = text(&run(&["log", data_dir, "--from", "1", "--to", "1", "--json"]).stdout);
     let entry: serde_json::Value = serde_json::from_str(&one).expect("one object");
     assert_eq!(entry["revision"], 1);
+    let beyond = run(&["log", data_dir, "--from", "123456789"]);
+    assert_eq!(beyond.status.code(), Some(2), "{}", text(&beyond.stdout));
+    assert!(
+        text(&beyond.stderr).contains("--from 123456789 is not in the log: the log has revisions 0 to "),
+        "{}",
+        text(&beyond.stderr)
+    );
     let summary = text(&run(&["log", data_dir, "--summary", "--json"]).stdout);
     let summary: serde_json::Value = serde_json::from_str(&summary).expect("one object");
     assert_eq!(summary["kinds"]["put-namespace"]["entries"], 1);

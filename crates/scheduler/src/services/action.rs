@@ -1,11 +1,14 @@
 //! Checks the document of an action before it enters the log: past this point every reader may trust it.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use whiskraft_proto::Message;
 use whiskraft_proto::{InvalidMessage, required, v1};
 use whiskraft_state::{BlobHash, DocumentKey};
 use whiskraft_types::{ActionLimits, ActionName, ByteSize};
 
+use crate::annotations::{AnnotationError, Annotations};
 use crate::config::DocumentsConfig;
 
 /// Why an action is refused.
@@ -23,6 +26,12 @@ pub(crate) enum ActionError {
     /// No kind.
     #[error("action {0} has no kind; name a runtime such as python:3, nodejs:20, sh or native")]
     Kind(ActionName),
+    /// The scheduler cannot read an annotation.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// A default argument is not JSON, so no container could be started with it.
+    #[error("parameter {name}: {text:?} is not JSON; write text in quotes")]
+    Parameter { name: String, text: String },
     /// A limit is outside what this cluster allows.
     #[error("limits.{limit}: {value} is outside the allowed {min} to {max}")]
     Limit {
@@ -61,6 +70,13 @@ pub(crate) fn limits(
     }
     if !action.code_sha256.is_empty() && !blobs.iter().any(|hash| hash.0[..] == action.code_sha256[..]) {
         return Err(ActionError::Blob);
+    }
+    Annotations::check(&action.annotations)?;
+    // In order, so that the same document is always refused for the same reason.
+    for (name, text) in action.parameters.into_iter().collect::<BTreeMap<_, _>>() {
+        if serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() {
+            return Err(ActionError::Parameter { name, text });
+        }
     }
     let limits = ActionLimits::try_from(required(action.limits, "limits")?)?;
     check_limits(config, &limits)?;
@@ -173,6 +189,19 @@ mod tests {
         assert_eq!(
             refused(&huge, &[]),
             "limits.memory: 4 GiB is outside the allowed 64 MiB to 2 GiB"
+        );
+        let mut tagged = action();
+        tagged
+            .annotations
+            .insert("invoker-resources".to_owned(), "\"gpu\"".to_owned());
+        assert!(
+            refused(&tagged, &[]).starts_with("annotation invoker-resources: \"gpu\" must be a list of tags")
+        );
+        let mut garbled = action();
+        garbled.parameters.insert("name".to_owned(), "Ada".to_owned());
+        assert_eq!(
+            refused(&garbled, &[]),
+            "parameter name: \"Ada\" is not JSON; write text in quotes"
         );
         let mut code = action();
         code.code_sha256 = vec![7; 32].into();

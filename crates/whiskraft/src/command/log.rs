@@ -6,6 +6,7 @@
 mod describe;
 mod summary;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use whiskraft_raft::{Content, History, HistoryError, StartError, Step};
 use whiskraft_state::Audit;
+use whiskraft_types::LogRevision;
 
 use self::summary::Summary;
 use crate::clock;
@@ -47,12 +49,12 @@ pub(crate) struct LogArgs {
     /// Print how many entries of each kind there are
     #[arg(long)]
     summary: bool,
-    /// First revision to print
-    #[arg(long, value_name = "REVISION", default_value_t = 0)]
-    from: u64,
-    /// Last revision to print
-    #[arg(long, value_name = "REVISION", default_value_t = u64::MAX, hide_default_value = true)]
-    to: u64,
+    /// First revision to print [default: the first of the log]
+    #[arg(long, value_name = "REVISION")]
+    from: Option<u64>,
+    /// Last revision to print [default: the last of the log]
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u64>,
     /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
@@ -67,11 +69,12 @@ pub(crate) fn run(args: &LogArgs) -> Result<(), Failure> {
     if args.check {
         return check(history, args.json);
     }
+    let wanted = wanted(args.from, args.to, history.range())?;
     let mut progress = Progress::new(&history, !args.summary);
     let mut summary = Summary::default();
     let replayed = history.replay(|step| {
         progress.step(&step);
-        if !(args.from..=args.to).contains(&step.revision.0) {
+        if !wanted.contains(&step.revision) {
             return;
         }
         if args.summary {
@@ -88,6 +91,32 @@ pub(crate) fn run(args: &LogArgs) -> Result<(), Failure> {
         summary.print(args.json);
     }
     Ok(())
+}
+
+/// The revisions to show of a log that has the given first and last one.
+fn wanted(
+    from: Option<u64>,
+    to: Option<u64>,
+    (first, last): (LogRevision, LogRevision),
+) -> Result<RangeInclusive<LogRevision>, Failure> {
+    let there_is = match first <= last {
+        true => format!("the log has revisions {first} to {last}"),
+        false => "the log has no entries".to_owned(),
+    };
+    let refuse = |what: String| Err(Failure::new(Exit::Usage, format!("{what}: {there_is}")));
+    for (option, revision) in [("--from", from), ("--to", to)] {
+        if let Some(revision) = revision.map(LogRevision)
+            && !(first..=last).contains(&revision)
+        {
+            return refuse(format!("{option} {revision} is not in the log"));
+        }
+    }
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return refuse(format!("--from {from} is behind --to {to}"));
+    }
+    Ok(from.map_or(first, LogRevision)..=to.map_or(last, LogRevision))
 }
 
 fn check(history: History, as_json: bool) -> Result<(), Failure> {
@@ -184,5 +213,38 @@ impl Progress {
 
     fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(from: Option<u64>, to: Option<u64>, log: (u64, u64)) -> Result<(u64, u64), String> {
+        wanted(from, to, (LogRevision(log.0), LogRevision(log.1)))
+            .map(|range| (range.start().0, range.end().0))
+            .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn revisions_of_the_log_are_shown_and_others_are_refused_with_what_there_is() {
+        let log = (100, 200);
+        assert_eq!(shown(None, None, log), Ok((100, 200)));
+        assert_eq!(shown(Some(120), None, log), Ok((120, 200)));
+        assert_eq!(shown(Some(100), Some(200), log), Ok((100, 200)));
+        let refused = [
+            (Some(99), None, "--from 99 is not in the log: the log has revisions 100 to 200"),
+            (Some(201), None, "--from 201 is not in the log: the log has revisions 100 to 200"),
+            (None, Some(99), "--to 99 is not in the log: the log has revisions 100 to 200"),
+            (Some(150), Some(201), "--to 201 is not in the log: the log has revisions 100 to 200"),
+            (Some(150), Some(149), "--from 150 is behind --to 149: the log has revisions 100 to 200"),
+        ];
+        for (from, to, expected) in refused {
+            assert_eq!(shown(from, to, log), Err(expected.to_owned()));
+        }
+        assert_eq!(
+            shown(Some(3), None, (8, 7)),
+            Err("--from 3 is not in the log: the log has no entries".to_owned())
+        );
     }
 }
