@@ -96,7 +96,8 @@ pub enum InvokeError {
         /// What stood in the way last.
         cause: String,
     },
-    /// The caller's deadline passed. Nothing is cancelled: the activation goes on, its record can be looked up.
+    /// The caller's deadline passed. Nothing is cancelled: the activation goes on and can be looked up until its result
+    /// is there. A client that is still open then confirms the result, and no scheduler keeps the record.
     #[error("activation {id} has no result yet")]
     Deadline {
         /// The activation.

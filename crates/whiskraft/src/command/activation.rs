@@ -16,7 +16,15 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   whiskraft activation get $(whiskraft invoke hello --no-wait)
 
-Records are kept in the memory of the scheduler that leads the queue, for as long as its ledger has room.";
+A record goes to whoever waits for it, and with the last one's confirmation no scheduler has it any more: after an
+`invoke` that printed its result there is none to get. A record that nobody confirmed is kept in the memory of the
+scheduler that leads the queue, for 10 minutes unless scheduler.queue.result-keep says otherwise, the newest 10000 of a
+queue, and is gone with that scheduler.";
+
+/// What it may mean that no scheduler knows an activation.
+pub(super) const UNKNOWN: &str = "\
+it was never accepted, or it has ended and its record is gone: with the confirmation of whoever waited for it, after the \
+time that scheduler.queue.result-keep says, or with the scheduler that kept it";
 
 /// Arguments of `whiskraft activation`.
 #[derive(Debug, Args)]
@@ -29,7 +37,7 @@ pub(crate) struct ActivationArgs {
 
 #[derive(Debug, Subcommand)]
 enum ActivationCommand {
-    /// Print the record of an activation, or the state it is in
+    /// Print the record of an activation, or the state it is in; one whose caller has its result is not known any more
     Get {
         /// Its id: 32 hex digits
         id: ActivationId,
@@ -52,7 +60,7 @@ pub(crate) async fn run(args: ActivationArgs, config: &Config) -> Result<(), Fai
             "no scheduler knows activation {id} of namespace {}",
             config.namespace
         );
-        return Err(Failure::new(Exit::Failed, text));
+        return Err(Failure::new(Exit::Failed, text).advise(UNKNOWN));
     };
     let state = match found.progress {
         Progress::Done(record) => {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use whiskraft_client::{Client, Explained, Explanation, Progress};
 use whiskraft_types::{ActivationId, NamespaceLimits};
 
+use super::activation::UNKNOWN;
 use super::advice::{Facts, advice, meaning};
 use super::shown::{Queue, millis};
 use super::{call_failure, connect};
@@ -22,8 +23,8 @@ Examples:
   whiskraft explain 0123456789abcdef0123456789abcdef --json | jq .queue.wait_reason
   whiskraft explain 0123456789abcdef0123456789abcdef -n guest   # only if it is guest's; sooner in a large cluster
 
-Every scheduler is asked; the one that knows most is believed. `whiskraft activation get` prints the record of one that
-has ended.";
+Every scheduler is asked; the one that knows most is believed. One that has ended is known until everybody who waits
+for it has confirmed its result; until then `whiskraft activation get` prints its record.";
 
 /// Arguments of `whiskraft explain`.
 #[derive(Debug, Args)]
@@ -76,9 +77,9 @@ fn unknown(id: ActivationId, explained: &Explained) -> Failure {
         .collect();
     let text = format!("no scheduler that answered knows activation {id}");
     if silent.is_empty() {
-        return Failure::new(Exit::Failed, text).advise(
-            "it was never accepted, or it ended so long ago that its record is gone, or it is of another namespace than the one given",
-        );
+        return Failure::new(Exit::Failed, text).advise(format!(
+            "{UNKNOWN}; or it is of another namespace than the one given"
+        ));
     }
     Failure::new(Exit::Unreachable, text).advise(silent.join("\n"))
 }
