@@ -44,6 +44,7 @@ fn leads(fake: &Fake, queues: Vec<v1::QueueStatus>) {
     fake.with(|state| {
         state.operations.queues = v1::QueuesResponse {
             queues_total: queues.len() as u64,
+            queues_matching: queues.len() as u64,
             waiting_total: 5,
             queues,
             ..Default::default()
@@ -89,7 +90,14 @@ async fn queues_of_all_schedulers_come_longest_waiting_first() {
         ["lib/b", "lib/a"],
         "the newer leadership of a moving queue counts"
     );
-    assert_eq!((snapshot.queues_total, snapshot.waiting_total), (4, 10));
+    assert_eq!(
+        (
+            snapshot.queues_total,
+            snapshot.queues_matching,
+            snapshot.waiting_total
+        ),
+        (4, 3, 10)
+    );
     assert_eq!(snapshot.fenced, [SchedulerId(3)]);
     assert!(snapshot.answered.len() == 3 && snapshot.silent.is_empty());
     let first = &snapshot.queues[0];

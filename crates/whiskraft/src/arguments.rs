@@ -1,4 +1,5 @@
-//! `key=value` arguments as JSON: parameters, annotations, and what a result must contain.
+//! Arguments that several commands share: whole numbers, and `key=value` as JSON (parameters, annotations, what a result
+//! must contain).
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,6 +8,22 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::exit::{Exit, Failure};
+
+/// Reads a whole number from `MIN` to `MAX`; says in words what is wrong with another one.
+pub(crate) fn whole<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    let wanted = || match (MIN, MAX) {
+        (0, MOST..) => "a whole number".to_owned(),
+        (min, MOST..) => format!("a whole number, {min} or more"),
+        (min, max) => format!("a whole number from {min} to {max}"),
+    };
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("must be {}", wanted()))
+}
+
+/// A largest number that nobody needs to be told.
+pub(crate) const MOST: u64 = u32::MAX as u64;
 
 /// Reads `key=value`; a value that is not JSON is a string.
 pub(crate) fn parse_pair(text: &str) -> Result<(String, Value), String> {
@@ -71,6 +88,29 @@ mod tests {
         assert_eq!(parse_pair("n=\"7\""), Ok(("n".to_owned(), json!("7"))));
         assert_eq!(parse_pair("n=a=b"), Ok(("n".to_owned(), json!("a=b"))));
         assert!(parse_pair("n").is_err() && parse_pair("=7").is_err());
+    }
+
+    #[test]
+    fn a_number_that_is_none_or_out_of_range_is_told_what_it_may_be() {
+        assert_eq!(whole::<u32, 1, 10>("10"), Ok(10));
+        assert_eq!(
+            whole::<u64, 0, { u64::MAX }>("18446744073709551615"),
+            Ok(u64::MAX)
+        );
+        for text in ["0", "11", "-1", "1.5", "many", "99999999999999999999"] {
+            let refused = whole::<u32, 1, 10>(text);
+            assert_eq!(
+                refused,
+                Err("must be a whole number from 1 to 10".to_owned()),
+                "{text}"
+            );
+        }
+        let zero = whole::<std::num::NonZeroU64, 1, { u64::MAX }>("0");
+        assert_eq!(zero, Err("must be a whole number, 1 or more".to_owned()));
+        assert_eq!(
+            whole::<u32, 0, MOST>("4294967296"),
+            Err("must be a whole number".to_owned())
+        );
     }
 
     #[test]

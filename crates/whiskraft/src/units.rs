@@ -8,6 +8,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; write for example 500ms, 2s or 1m"))
 }
 
+/// Reads a time that is longer than nothing.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("it must be longer than 0; write for example 500ms, 2s or 1m".to_owned()),
+        time => Ok(time),
+    }
+}
+
 /// Milliseconds with a precision that fits their size: `0.84 ms`, `12.3 ms`, `2.31 s`.
 pub(crate) fn show_ms(ms: f64) -> String {
     match ms {
@@ -20,6 +28,19 @@ pub(crate) fn show_ms(ms: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_nothing_is_refused_where_something_has_to_last() {
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["0s", "0ms"] {
+            let refused = parse_time(text).unwrap_err();
+            assert!(
+                refused.contains("longer than 0") && refused.contains("for example 500ms"),
+                "{refused}"
+            );
+        }
+        assert!(parse_time("5").unwrap_err().contains("500ms"));
+    }
 
     #[test]
     fn milliseconds_keep_three_digits() {

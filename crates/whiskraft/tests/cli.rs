@@ -109,7 +109,22 @@ fn malformed_input_is_refused_without_a_cluster() {
     refuses(
         &["namespace", "put", "guest", "--containers", "many"],
         2,
-        &["many"],
+        &["many", "must be a whole number"],
+    );
+    refuses(
+        &["namespace", "put", "guest", "--weight", "0"],
+        2,
+        &["must be a whole number from 1 to 10000"],
+    );
+    refuses(
+        &["invoke", "hello", "--repeat", "0"],
+        2,
+        &["must be a whole number, 1 or more"],
+    );
+    refuses(
+        &["invoke", "hello", "--timeout", "0s"],
+        2,
+        &["--timeout", "longer than 0", "500ms"],
     );
 }
 

@@ -86,6 +86,7 @@ fn waits(fake: &Fake, reason: v1::WaitReason) {
         state.operations.queues = v1::QueuesResponse {
             queues: vec![queue(41)],
             queues_total: 3,
+            queues_matching: 3,
             waiting_total: 50,
             ..Default::default()
         };
@@ -124,6 +125,7 @@ async fn queues_are_a_table_and_json() {
         &[
             "lib/hello of guest 1 7 running 41 2.31 s 30+0/30 - namespace-limit none: full",
             "1 of 3 queues shown; 50 activations wait",
+            "2 more queues are not shown, those that wait less: see them with --limit 3",
         ],
     );
     let (text, _) = run(&fakes, &["queues", "--json"], 0).await;
@@ -218,11 +220,24 @@ async fn a_drain_goes_on_until_no_queue_is_left() {
 #[tokio::test]
 async fn setting_one_limit_of_a_namespace_keeps_the_others() {
     let (world, fakes) = cluster(1).await;
-    let (_, error) = run(&fakes, &["namespace", "get", "guest"], 1).await;
-    says(&error, &["no limits of its own", "whiskraft namespace set guest"]);
+    let (text, _) = run(&fakes, &["namespace", "get", "guest"], 0).await;
+    says(
+        &text,
+        &[
+            "at most 30 containers",
+            "these are the defaults",
+            "whiskraft namespace set guest",
+        ],
+    );
+    let (text, _) = run(&fakes, &["namespace", "get", "guest", "--json"], 0).await;
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&json["containers"], &json["defaults"]),
+        (&30.into(), &true.into())
+    );
     world.log(namespace_event(4, false));
     let (text, _) = run(&fakes, &["namespace", "set", "guest", "--containers", "9"], 0).await;
-    let expected = "namespace guest: at most 9 containers (14 for actions that have none), at most 600 invocations per minute, weight 200";
+    let expected = "namespace guest: at most 9 containers, over-provision 150 % (up to 14 for actions that have none), at most 600 invocations per minute, weight 200";
     assert_eq!(text, expected);
     let args = ["namespace", "put", "guest", "--invocations-per-minute", "none"];
     run(&fakes, &args, 0).await;

@@ -37,6 +37,8 @@ pub struct QueuesSnapshot {
     pub queues: Vec<QueueStatus>,
     /// Queues led by those that answered, listed or not.
     pub queues_total: u64,
+    /// Those of them that the filter lets through, in the snapshot or cut off by its limit.
+    pub queues_matching: u64,
     /// Activations that wait in all of them.
     pub waiting_total: u64,
     /// Who answered.
@@ -51,6 +53,7 @@ impl QueuesSnapshot {
     fn take(&mut self, response: Answer) {
         self.answered.push(response.scheduler);
         self.queues_total += response.queues_total;
+        self.queues_matching += response.queues_matching;
         self.waiting_total += response.waiting_total;
         if response.is_fenced {
             self.fenced.push(response.scheduler);
@@ -60,6 +63,7 @@ impl QueuesSnapshot {
 
     /// Two schedulers may name a queue while it moves: the newer leadership counts.
     fn finish(&mut self, limit: usize) {
+        let named = self.queues.len();
         let mut newest: BTreeMap<QueueKey, QueueStatus> = BTreeMap::new();
         for status in self.queues.drain(..) {
             let known = newest.get(&status.queue.key);
@@ -67,6 +71,8 @@ impl QueuesSnapshot {
                 newest.insert(status.queue.key.clone(), status);
             }
         }
+        let twice = (named - newest.len()) as u64;
+        self.queues_matching = self.queues_matching.saturating_sub(twice);
         self.queues = newest.into_values().collect();
         // Stable: queues that wait equally long stay in the order of their names.
         self.queues
@@ -152,6 +158,7 @@ struct Answer {
     scheduler: SchedulerId,
     queues: Vec<QueueStatus>,
     queues_total: u64,
+    queues_matching: u64,
     waiting_total: u64,
     is_fenced: bool,
 }
@@ -181,6 +188,7 @@ async fn ask(channel: Channel, request: v1::QueuesRequest) -> Tried<Answer> {
         scheduler: SchedulerId(answer.scheduler),
         queues: queues.map_err(unreadable)?,
         queues_total: answer.queues_total,
+        queues_matching: answer.queues_matching,
         waiting_total: answer.waiting_total,
         is_fenced: answer.fenced,
     }))

@@ -36,7 +36,9 @@ pub(crate) struct Listing {
     listed: BTreeMap<Rank, v1::QueueStatus>,
     /// Queues led here, listed or not.
     pub(crate) queues: u64,
-    /// Activations that wait in them.
+    /// Those of them that were asked for, listed or not.
+    pub(crate) matching: u64,
+    /// Activations that wait in all of them.
     pub(crate) waiting: u64,
 }
 
@@ -51,6 +53,7 @@ impl Listing {
             waiting_only: false,
             listed: BTreeMap::new(),
             queues: 0,
+            matching: 0,
             waiting: 0,
         }
     }
@@ -102,6 +105,7 @@ impl Visitor for Listing {
         if !self.asks_for(local, waiting) {
             return ControlFlow::Continue(0);
         }
+        self.matching += 1;
         let rank = self.rank(local, waiting);
         let is_full = self.listed.len() >= self.limit;
         if is_full && self.listed.last_key_value().is_none_or(|(last, _)| *last <= rank) {

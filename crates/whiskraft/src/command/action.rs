@@ -9,7 +9,7 @@ use whiskraft_client::{Client, Expect, StoredAction};
 use whiskraft_types::{ActionLimits, ByteSize};
 
 use super::{action_failure, connect};
-use crate::arguments::{pairs, parse_pair};
+use crate::arguments::{MOST, pairs, parse_pair, whole};
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -82,10 +82,10 @@ struct PutArgs {
     #[arg(long, value_name = "SIZE")]
     logs: Option<ByteSize>,
     /// Activations that one container runs at once [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, MOST>)]
     concurrency: Option<u32>,
     /// Most containers per invocation namespace [default: the namespace's limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, MOST>)]
     instances: Option<u32>,
     /// Default argument, JSON or text; the caller's win; may be repeated
     #[arg(long = "param", short = 'p', value_name = "KEY=VALUE", value_parser = parse_pair)]

@@ -9,6 +9,7 @@ use whiskraft_client::Operator;
 use whiskraft_types::SchedulerId;
 
 use super::{call_failure, connect};
+use crate::arguments::whole;
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -32,6 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 #[derive(Debug, Args)]
 pub(crate) struct DrainArgs {
     /// Number of the scheduler, as `whiskraft status` shows it
+    #[arg(value_parser = whole::<u64, 1, { u64::MAX }>)]
     scheduler: u64,
     /// Take the order back
     #[arg(long)]

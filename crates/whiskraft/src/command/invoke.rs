@@ -16,14 +16,14 @@ use whiskraft_types::{ActionName, ActivationId, ActivationStatus, Rejection};
 use super::activation::record_json;
 use super::notice::{Obstacle, with_notice};
 use super::{action_failure, connect};
-use crate::arguments::{pairs, parse_pair, payload};
+use crate::arguments::{pairs, parse_pair, payload, whole};
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::load::{self, Plan, Template};
 use crate::output;
 use crate::source;
-use crate::units::parse_duration;
+use crate::units::parse_time;
 
 /// Shown below the help of this command.
 pub(crate) const EXAMPLES: &str = "\
@@ -54,7 +54,7 @@ pub(crate) struct InvokeArgs {
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Longest wait for the result
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     timeout: Duration,
     /// Return when a scheduler has accepted it, and print its id
     #[arg(long, conflicts_with = "repeat")]
@@ -73,10 +73,10 @@ pub(crate) struct InvokeArgs {
 #[command(next_help_heading = "Many invocations")]
 struct RunArgs {
     /// Invoke so many times and print a report; the exit code is 0 only if every result was right
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<NonZeroU64, 1, { u64::MAX }>)]
     repeat: Option<NonZeroU64>,
     /// Most invocations under way at once
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "repeat", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "repeat", value_parser = whole::<u32, 1, 10_000>)]
     concurrency: u32,
     /// Invocations per second; latency then counts from when each was due [default: the next when one ends]
     #[arg(long, value_name = "PER_SECOND", requires = "repeat", value_parser = parse_rate)]

@@ -18,6 +18,7 @@ use whiskraft_state::Audit;
 use whiskraft_types::LogRevision;
 
 use self::summary::Summary;
+use crate::arguments::whole;
 use crate::clock;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -50,10 +51,10 @@ pub(crate) struct LogArgs {
     #[arg(long)]
     summary: bool,
     /// First revision to print [default: the first of the log]
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = whole::<u64, 0, { u64::MAX }>)]
     from: Option<u64>,
     /// Last revision to print [default: the last of the log]
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = whole::<u64, 0, { u64::MAX }>)]
     to: Option<u64>,
     /// Print JSON, one object per line
     #[arg(long)]
@@ -233,11 +234,31 @@ mod tests {
         assert_eq!(shown(Some(120), None, log), Ok((120, 200)));
         assert_eq!(shown(Some(100), Some(200), log), Ok((100, 200)));
         let refused = [
-            (Some(99), None, "--from 99 is not in the log: the log has revisions 100 to 200"),
-            (Some(201), None, "--from 201 is not in the log: the log has revisions 100 to 200"),
-            (None, Some(99), "--to 99 is not in the log: the log has revisions 100 to 200"),
-            (Some(150), Some(201), "--to 201 is not in the log: the log has revisions 100 to 200"),
-            (Some(150), Some(149), "--from 150 is behind --to 149: the log has revisions 100 to 200"),
+            (
+                Some(99),
+                None,
+                "--from 99 is not in the log: the log has revisions 100 to 200",
+            ),
+            (
+                Some(201),
+                None,
+                "--from 201 is not in the log: the log has revisions 100 to 200",
+            ),
+            (
+                None,
+                Some(99),
+                "--to 99 is not in the log: the log has revisions 100 to 200",
+            ),
+            (
+                Some(150),
+                Some(201),
+                "--to 201 is not in the log: the log has revisions 100 to 200",
+            ),
+            (
+                Some(150),
+                Some(149),
+                "--from 150 is behind --to 149: the log has revisions 100 to 200",
+            ),
         ];
         for (from, to, expected) in refused {
             assert_eq!(shown(from, to, log), Err(expected.to_owned()));

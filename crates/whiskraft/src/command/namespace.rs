@@ -6,9 +6,10 @@ use whiskraft_client::Client;
 use whiskraft_types::{NamespaceLimits, NamespaceName};
 
 use super::{call_failure, connect};
+use crate::arguments::{MOST, whole};
 use crate::cli::ClientArgs;
 use crate::config::Config;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::output;
 
 /// Shown below the help of this command.
@@ -43,7 +44,7 @@ enum NamespaceCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Show the limits of a namespace
+    /// Show the limits of a namespace, or the defaults if none were set for it
     #[command(after_help = EXAMPLES)]
     Get {
         /// Its name
@@ -66,10 +67,10 @@ enum NamespaceCommand {
 #[group(required = true, multiple = true)]
 struct Change {
     /// Most containers of all its actions together, starting ones included; 0 runs nothing
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 0, MOST>)]
     containers: Option<u32>,
     /// Containers in per cent of that limit up to which an action that has none may still get one; 100 allows no excess
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(100..=1000))]
+    #[arg(long, value_name = "PERCENT", value_parser = whole::<u32, 100, 1000>)]
     over_provision: Option<u32>,
     /// Most activations accepted per minute in the whole cluster, or none for no limit
     ///
@@ -80,7 +81,7 @@ struct Change {
     #[arg(long, value_name = "N|none", value_parser = parse_rate)]
     invocations_per_minute: Option<Rate>,
     /// Share of the memory when there is too little for all, relative to the weights of the others; default 100
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 10_000>)]
     weight: Option<u32>,
 }
 
@@ -91,10 +92,9 @@ struct Rate(Option<u32>);
 fn parse_rate(text: &str) -> Result<Rate, String> {
     match text {
         "none" => Ok(Rate(None)),
-        number => number
-            .parse()
+        number => whole::<u32, 1, MOST>(number)
             .map(|rate| Rate(Some(rate)))
-            .map_err(|_| format!("{text:?} must be a number of invocations, or none for no limit")),
+            .map_err(|wanted| format!("{wanted}, or none for no limit")),
     }
 }
 
@@ -113,13 +113,13 @@ impl Change {
 /// Carries the command out.
 ///
 /// # Errors
-/// If the cluster cannot be reached or refuses, or the namespace has no limits of its own.
+/// If the cluster cannot be reached or refuses.
 pub(crate) async fn run(args: NamespaceArgs, config: &Config) -> Result<(), Failure> {
     let client = connect(config).await?;
     match args.command {
         NamespaceCommand::Set { name, change, json } => {
             let limits = set(&client, &name, &change).await?;
-            show(&name, &limits, json);
+            show(&name, &Limits::Own(limits), json);
             Ok(())
         }
         NamespaceCommand::Get { name, json } => get(&client, &name, json).await,
@@ -136,14 +136,8 @@ async fn set(client: &Client, name: &NamespaceName, change: &Change) -> Result<N
 }
 
 async fn get(client: &Client, name: &NamespaceName, json: bool) -> Result<(), Failure> {
-    let Some(limits) = client.namespace(name).await.map_err(call_failure)? else {
-        return Err(
-            Failure::new(Exit::Failed, format!("namespace {name} has no limits of its own")).advise(format!(
-                "the schedulers' default counts; give it its own with: whiskraft namespace set {name} --containers N"
-            )),
-        );
-    };
-    show(name, &limits, json);
+    let limits = client.namespace(name).await.map_err(call_failure)?;
+    show(name, &limits.map_or_else(Limits::default, Limits::Own), json);
     Ok(())
 }
 
@@ -152,7 +146,7 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
     if json {
         let all: Vec<_> = namespaces
             .iter()
-            .map(|(name, limits)| to_json(name, limits))
+            .map(|(name, limits)| to_json(name, limits, false))
             .collect();
         output::json(&Value::Array(all));
     } else {
@@ -163,36 +157,58 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(name: &NamespaceName, limits: &NamespaceLimits, json: bool) {
-    if json {
-        output::json(&to_json(name, limits));
-    } else {
-        output::line(sentence(name, limits));
+/// Limits that count for a namespace.
+#[derive(Debug)]
+enum Limits {
+    Own(NamespaceLimits),
+    /// Nobody has set any for it.
+    Default(NamespaceLimits),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::Default(NamespaceLimits::default())
+    }
+}
+
+fn show(name: &NamespaceName, limits: &Limits, json: bool) {
+    match limits {
+        Limits::Own(limits) if json => output::json(&to_json(name, limits, false)),
+        Limits::Default(limits) if json => output::json(&to_json(name, limits, true)),
+        Limits::Own(limits) => output::line(sentence(name, limits)),
+        Limits::Default(limits) => {
+            output::line(sentence(name, limits));
+            output::line(format_args!(
+                "these are the defaults, none were set for it; set some with: whiskraft namespace set {name} --containers N"
+            ));
+        }
     }
 }
 
 fn sentence(name: &NamespaceName, limits: &NamespaceLimits) -> String {
+    let percent = limits.over_provision_percent;
     let excess = match limits.containers_over() {
-        over if over > limits.containers => format!(" ({over} for actions that have none)"),
-        _ => String::new(),
+        over if over > limits.containers => format!("{percent} % (up to {over} for actions that have none)"),
+        _ => format!("{percent} % (none on top)"),
     };
     let rate = match limits.invocations_per_minute {
         Some(rate) => format!("at most {rate} invocations per minute"),
         None => "any number of invocations".to_owned(),
     };
     format!(
-        "namespace {name}: at most {} containers{excess}, {rate}, weight {}",
+        "namespace {name}: at most {} containers, over-provision {excess}, {rate}, weight {}",
         limits.containers, limits.weight
     )
 }
 
-fn to_json(name: &NamespaceName, limits: &NamespaceLimits) -> Value {
+fn to_json(name: &NamespaceName, limits: &NamespaceLimits, are_defaults: bool) -> Value {
     json!({
         "name": name.as_str(),
         "containers": limits.containers,
         "over_provision_percent": limits.over_provision_percent,
         "invocations_per_minute": limits.invocations_per_minute,
         "weight": limits.weight,
+        "defaults": are_defaults,
     })
 }
 
@@ -224,7 +240,10 @@ mod tests {
         };
         assert_eq!(change.apply(limits()), expected);
         assert_eq!(parse_rate("none"), Ok(Rate(None)));
-        assert!(parse_rate("lots").unwrap_err().contains("or none"));
+        for text in ["lots", "0"] {
+            let refused = parse_rate(text).unwrap_err();
+            assert_eq!(refused, "must be a whole number, 1 or more, or none for no limit");
+        }
     }
 
     #[test]
@@ -232,7 +251,11 @@ mod tests {
         let name = "guest".parse().unwrap();
         assert_eq!(
             sentence(&name, &limits()),
-            "namespace guest: at most 10 containers (15 for actions that have none), at most 600 invocations per minute, weight 7"
+            "namespace guest: at most 10 containers, over-provision 150 % (up to 15 for actions that have none), at most 600 invocations per minute, weight 7"
+        );
+        assert_eq!(
+            sentence(&name, &NamespaceLimits::default()),
+            "namespace guest: at most 30 containers, over-provision 100 % (none on top), any number of invocations, weight 100"
         );
     }
 }

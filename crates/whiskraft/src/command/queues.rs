@@ -7,6 +7,7 @@ use whiskraft_client::{Operator, QueueFilter, QueuesSnapshot};
 use super::look::{LookArgs, look_again};
 use super::shown::Queue;
 use super::{call_failure, connect};
+use crate::arguments::whole;
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -14,6 +15,9 @@ use crate::output;
 use crate::source;
 
 mod table;
+
+/// Most queues shown, and listed by one scheduler.
+const LIMIT_MAX: u64 = 10_000;
 
 /// Shown below the help of this command.
 pub(crate) const EXAMPLES: &str = "\
@@ -37,7 +41,7 @@ pub(crate) struct QueuesArgs {
     #[arg(long)]
     waiting: bool,
     /// Most queues shown
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = whole::<u32, 1, LIMIT_MAX>)]
     limit: u32,
     /// Also the last scaling decision, and the reason in full
     #[arg(long)]
@@ -86,6 +90,7 @@ fn to_json(snapshot: &QueuesSnapshot) -> Value {
     json!({
         "queues": snapshot.queues.iter().map(Queue::new).collect::<Vec<_>>(),
         "queues_total": snapshot.queues_total,
+        "queues_matching": snapshot.queues_matching,
         "waiting_total": snapshot.waiting_total,
         "answered": ids(&snapshot.answered),
         "fenced": ids(&snapshot.fenced),

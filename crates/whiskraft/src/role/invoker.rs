@@ -11,6 +11,7 @@ use whiskraft_invoker::backend::simulated::SimulatedBackend;
 use whiskraft_invoker::{Invoker, StartError, StopReason};
 use whiskraft_types::{ByteSize, InvokerId};
 
+use crate::arguments::whole;
 use crate::config::{BackendKind, BackendSection, Config, Overrides, is_address};
 use crate::exit::{Exit, Failure};
 use crate::signals::Signals;
@@ -28,7 +29,7 @@ Each live invoker needs an --id of its own. Actions run with the rights of this 
 #[derive(Debug, Args)]
 pub(crate) struct InvokerArgs {
     /// Number of this invoker; no other live one may have it [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64, 0, { u64::MAX }>)]
     id: Option<u64>,
     /// Client addresses of one or more schedulers; the others are learned [default: 127.0.0.1:7401]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]

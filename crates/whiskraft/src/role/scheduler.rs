@@ -7,6 +7,7 @@ use clap::Args;
 use whiskraft_raft::{Node, NodeConfig, StartError, StopReason};
 use whiskraft_scheduler::Scheduler;
 
+use crate::arguments::whole;
 use crate::config::{Config, NodeSection, Overrides};
 use crate::exit::{Exit, Failure};
 use crate::role::listen;
@@ -26,7 +27,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct SchedulerArgs {
     /// Number of this scheduler in --initial-cluster
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64, 1, { u64::MAX }>)]
     id: Option<u64>,
     /// Peer addresses of all initial members, the same on each of them
     #[arg(long, value_name = "ID=HOST:PORT,…")]

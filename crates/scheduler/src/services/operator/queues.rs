@@ -72,6 +72,7 @@ impl OperatorService {
         Ok(v1::QueuesResponse {
             scheduler: self.context.node.id().0,
             queues_total: listing.queues,
+            queues_matching: listing.matching,
             waiting_total: listing.waiting,
             fenced: !self.context.fence.allows(self.context.clock.now()),
             queues: listing.into_queues(),

@@ -3,6 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use whiskraft_client::{QueueStatus, QueuesSnapshot};
 
+use super::LIMIT_MAX;
 use crate::units::show_ms;
 
 /// Columns of every table.
@@ -30,6 +31,10 @@ pub(super) fn render(snapshot: &QueuesSnapshot, wide: bool) -> String {
     parts.push(format!(
         "{shown} of {total} queues shown; {waiting} activations wait in all of them"
     ));
+    let cut_off = snapshot.queues_matching.saturating_sub(shown as u64);
+    if cut_off > 0 {
+        parts.push(not_shown(cut_off, snapshot.queues_matching));
+    }
     for scheduler in &snapshot.fenced {
         parts.push(format!(
             "scheduler {scheduler} has lost touch with the others and may not act: its queues stand still"
@@ -41,6 +46,17 @@ pub(super) fn render(snapshot: &QueuesSnapshot, wide: bool) -> String {
         ));
     }
     parts.join("\n")
+}
+
+/// What the limit has cut off, and how to see it.
+fn not_shown(cut_off: u64, matching: u64) -> String {
+    let how = if matching <= LIMIT_MAX {
+        format!("see them with --limit {matching}")
+    } else {
+        format!("--limit goes up to {LIMIT_MAX}; see them with --waiting, --action or --namespace")
+    };
+    let queues = if cut_off == 1 { "queue is" } else { "queues are" };
+    format!("{cut_off} more {queues} not shown, those that wait less: {how}")
 }
 
 fn row(status: &QueueStatus, wide: bool) -> Vec<Cell> {
@@ -123,6 +139,7 @@ mod tests {
         QueuesSnapshot {
             queues,
             queues_total: 9,
+            queues_matching: 1,
             waiting_total: 50,
             fenced: vec![SchedulerId(3)],
             silent: vec![(
@@ -155,6 +172,31 @@ mod tests {
         assert_eq!(
             line(&text, "1 of 9"),
             "1 of 9 queues shown; 50 activations wait in all of them"
+        );
+    }
+
+    #[test]
+    fn what_the_limit_cuts_off_is_counted_with_the_way_to_see_it() {
+        let text = |queues_matching| {
+            let snapshot = QueuesSnapshot {
+                queues_matching,
+                ..snapshot(vec![waiting()])
+            };
+            render(&snapshot, false)
+        };
+        assert!(!text(1).contains("not shown"), "{}", text(1));
+        assert_eq!(
+            line(&text(2), "1 more"),
+            "1 more queue is not shown, those that wait less: see them with --limit 2"
+        );
+        assert_eq!(
+            line(&text(9), "8 more"),
+            "8 more queues are not shown, those that wait less: see them with --limit 9"
+        );
+        assert_eq!(
+            line(&text(20_001), "20000 more"),
+            "20000 more queues are not shown, those that wait less: --limit goes up to 10000; see them with --waiting, \
+             --action or --namespace"
         );
     }
 
