@@ -88,6 +88,7 @@ pub async fn ensure_queues(endpoints: &[String], keys: Vec<QueueKey>) -> usize {
         async move {
             let request = v1::EnsureQueueRequest {
                 key: Some((&key).into()),
+                resubmits: false,
             };
             let answer = client.ensure_queue(request).await;
             let outcome = answer.ok().and_then(|answer| answer.into_inner().outcome);

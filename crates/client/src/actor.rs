@@ -340,7 +340,7 @@ impl Actor {
                     .shared
                     .throttles
                     .update(|now, view| view.on_refusal(now, &key, scope, limit, retry_after)),
-                Output::Ensure { key } => self.ensure(key),
+                Output::Ensure { key, resubmits } => self.ensure(key, resubmits),
                 Output::Accepted { id } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {
                         waiter.accept(Ok(()));
@@ -399,12 +399,12 @@ impl Actor {
         self.shared.directory.remove(scheduler);
     }
 
-    fn ensure(&mut self, key: QueueKey) {
+    fn ensure(&mut self, key: QueueKey, resubmits: bool) {
         let directory = Arc::clone(&self.shared.directory);
         let deadline = self.shared.settings.try_deadline;
         let events = self.events_sender.clone();
         self.tasks.spawn(async move {
-            let answer = ensure_queue(&directory, &key, deadline).await;
+            let answer = ensure_queue(&directory, &key, resubmits, deadline).await;
             // The actor is gone only when the client is closed: nobody needs the answer then.
             let _ = events.send(Event::Ensured { key, answer }).await;
         });

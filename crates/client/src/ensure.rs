@@ -13,7 +13,12 @@ use crate::stream::describe;
 
 /// Asks the best candidate once. Who asks again, and when, is the router's business; the next question goes to
 /// another scheduler.
-pub(crate) async fn ensure_queue(directory: &Directory, key: &QueueKey, deadline: Duration) -> EnsureAnswer {
+pub(crate) async fn ensure_queue(
+    directory: &Directory,
+    key: &QueueKey,
+    resubmits: bool,
+    deadline: Duration,
+) -> EnsureAnswer {
     let Some(candidate) = directory.candidates().into_iter().next() else {
         return EnsureAnswer::Failed("no scheduler is known".to_owned());
     };
@@ -23,6 +28,7 @@ pub(crate) async fn ensure_queue(directory: &Directory, key: &QueueKey, deadline
     };
     let request = v1::EnsureQueueRequest {
         key: Some(key.into()),
+        resubmits,
     };
     match tokio::time::timeout(deadline, ControllerClient::new(channel).ensure_queue(request)).await {
         Err(_) => EnsureAnswer::Failed(format!(

@@ -272,11 +272,8 @@ where
     ) {
         let was_full = self.results.is_full();
         for id in ids {
-            let settled = self.results.remove(id);
-            if let Some((container, (key, change))) =
-                settled.and_then(|container| self.removals_held.remove_entry(&container))
-            {
-                self.report(container, &key, change, out);
+            if let Some(container) = self.results.remove(id) {
+                self.tell_held_end(container, out);
             }
         }
         if was_full && !self.results.is_full() {

@@ -346,6 +346,13 @@ where
         }
     }
 
+    /// Nothing is kept of a container any more: what was held back of it may be told.
+    pub(crate) fn tell_held_end(&mut self, container: ContainerId, out: &mut Vec<Output<A, D, R>>) {
+        if let Some((key, change)) = self.removals_held.remove(&container) {
+            self.report(container, &key, change, out);
+        }
+    }
+
     pub(crate) fn send_report(&self, container: ContainerId, out: &mut Vec<Output<A, D, R>>) {
         let Some(pending) = self.outbox.find(&container) else {
             return;

@@ -155,6 +155,10 @@ where
         for worker in queue.workers.clone() {
             self.retire(worker, "its queue is gone", out);
         }
+        // It goes only when nobody is owed a result any more; the acks of these got lost.
+        for container in self.results.remove_of(key) {
+            self.tell_held_end(container, out);
+        }
     }
 
     /// Forgets queues that nothing here belongs to, once there are many.

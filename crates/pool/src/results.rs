@@ -54,6 +54,13 @@ impl<R> Results<R> {
         (!self.has_of(&old.container)).then_some(old.container)
     }
 
+    /// Forgets all results of a queue; the containers of which none is left.
+    pub(crate) fn remove_of(&mut self, key: &QueueKey) -> Vec<ContainerId> {
+        let of_queue = self.stored.iter().filter(|(_, result)| result.key == *key);
+        let ids: Vec<ActivationId> = of_queue.map(|(id, _)| *id).collect();
+        ids.iter().filter_map(|id| self.remove(id)).collect()
+    }
+
     fn forget(&mut self, old: &Stored<R>) {
         self.bytes -= old.len;
         if let Some(count) = self.by_container.get_mut(&old.container) {

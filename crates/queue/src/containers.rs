@@ -18,8 +18,9 @@ pub(crate) enum Fate {
     Surplus,
     /// It was told to end after what runs in it, or will be.
     Ending,
-    /// The table lost it at this moment; its invoker still has to say how its activations ended.
-    Gone(Instant),
+    /// It serves no more; its invoker still has to say how its activations ended. Since when that one keeps nothing of it, as
+    /// far as the table knows: `None` while it does.
+    Gone(Option<Instant>),
 }
 
 /// A container of this queue.
@@ -132,7 +133,7 @@ impl Containers {
         if let Some(container) = self.all.get_mut(&id) {
             container.invoker = Some(invoker);
             container.is_running |= is_running;
-            container.delay = container.delay.take().filter(|_| !container.is_running);
+            container.delay = None;
         }
     }
 
@@ -268,12 +269,13 @@ impl Containers {
         }
     }
 
-    /// The table lost the container; whether an invoker still has to say something about it.
-    pub(crate) fn leave(&mut self, id: ContainerId, now: Instant) -> bool {
+    /// The container serves no more; whether an invoker still has to say something about it. `since` is when it lost that
+    /// too, if it has.
+    pub(crate) fn leave(&mut self, id: ContainerId, since: Option<Instant>) -> bool {
         self.withdraw(id);
         match self.all.get_mut(&id) {
             Some(container) if container.in_flight > 0 => {
-                container.fate = Fate::Gone(now);
+                container.fate = Fate::Gone(since);
                 true
             }
             _ => {
@@ -374,7 +376,7 @@ impl Containers {
         self.all
             .iter()
             .filter_map(|(id, container)| match container.fate {
-                Fate::Gone(since) => Some((*id, since)),
+                Fate::Gone(since) => Some((*id, since?)),
                 Fate::Serving | Fate::Surplus | Fate::Ending => None,
             })
     }

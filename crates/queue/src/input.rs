@@ -165,6 +165,11 @@ pub enum Input<P, R> {
         /// Which.
         container: ContainerId,
     },
+    /// It has ended, and its invoker keeps results of it that nobody has confirmed: it serves no more.
+    ContainerEnded {
+        /// Which.
+        container: ContainerId,
+    },
     /// The containers table lost it. What ran in it is still reported by its invoker, which lives.
     ContainerRemoved {
         /// Which.

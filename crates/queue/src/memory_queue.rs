@@ -37,6 +37,8 @@ pub use view::{ActivationEnd, QueueView, Wait};
 
 /// Outcomes and ids are forgotten at most this often, so that a busy queue does not tick for each of them.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+/// Time that the queue of a deleted action has nothing to do before it asks to be removed, and before it asks again.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(100);
 /// Text for activations that nothing has run when their action is deleted.
 const DELETED: &str = "The action was deleted before the activation began.";
 /// When a refused caller should try again: about the time in which a full queue or namespace changes.
@@ -225,8 +227,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::ContainerUnplaced { container } => self.containers.unplace(container),
             Input::ContainerRunning { container, invoker } => self.on_running(container, invoker),
             Input::ContainerWarm { container } | Input::ContainerRemoved { container } => {
-                self.on_container_left(now, container);
+                self.on_container_left(now, container, Some(now));
             }
+            Input::ContainerEnded { container } => self.on_container_left(now, container, None),
             Input::CreationFailed {
                 container,
                 error,
@@ -324,8 +327,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// How long it stays with nothing to do.
     fn idle_after(&self) -> Duration {
-        if self.action.deleted {
-            Duration::ZERO
+        // While outcomes are kept somebody may ask for them, and an id that ran must not run again.
+        if self.action.deleted && self.ledger.done_len() == 0 {
+            REMOVAL_PAUSE
         } else {
             self.settings.idle_after
         }

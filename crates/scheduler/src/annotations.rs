@@ -52,24 +52,19 @@ impl Annotations {
     /// # Errors
     /// Names the annotation, its value and what it must be.
     pub(crate) fn read(annotations: &HashMap<String, String>) -> Result<Self, AnnotationError> {
-        let mut read = Self::default();
-        if let Some(text) = annotations.get(TAGS) {
-            let tags: Option<Vec<String>> = serde_json::from_str(text).ok();
-            let are_names = |tags: &Vec<String>| tags.iter().all(|tag| !tag.trim().is_empty());
-            read.tags = tags.filter(are_names).ok_or_else(|| AnnotationError::Value {
-                name: TAGS,
-                text: text.clone(),
-                expected: "a list of tags, for example [\"gpu\"]",
-            })?;
+        Ok(Self {
+            tags: tags(annotations)?,
+            strict: strict(annotations)?,
+        })
+    }
+
+    /// The same of an action that may have been stored before they were checked: what cannot be read has its default.
+    pub(crate) fn read_what_can_be(annotations: &HashMap<String, String>) -> Self {
+        let default = Self::default();
+        Self {
+            tags: tags(annotations).unwrap_or(default.tags),
+            strict: strict(annotations).unwrap_or(default.strict),
         }
-        if let Some(text) = annotations.get(TAGS_STRICT) {
-            read.strict = serde_json::from_str(text).map_err(|_| AnnotationError::Value {
-                name: TAGS_STRICT,
-                text: text.clone(),
-                expected: "true or false",
-            })?;
-        }
-        Ok(read)
     }
 
     /// Checks all annotations of an action that is about to be stored.
@@ -93,6 +88,30 @@ impl Annotations {
     }
 }
 
+fn tags(annotations: &HashMap<String, String>) -> Result<Vec<String>, AnnotationError> {
+    let Some(text) = annotations.get(TAGS) else {
+        return Ok(Annotations::default().tags);
+    };
+    let tags: Option<Vec<String>> = serde_json::from_str(text).ok();
+    let are_names = |tags: &Vec<String>| tags.iter().all(|tag| !tag.trim().is_empty());
+    tags.filter(are_names).ok_or_else(|| AnnotationError::Value {
+        name: TAGS,
+        text: text.clone(),
+        expected: "a list of tags, for example [\"gpu\"]",
+    })
+}
+
+fn strict(annotations: &HashMap<String, String>) -> Result<bool, AnnotationError> {
+    let Some(text) = annotations.get(TAGS_STRICT) else {
+        return Ok(Annotations::default().strict);
+    };
+    serde_json::from_str(text).map_err(|_| AnnotationError::Value {
+        name: TAGS_STRICT,
+        text: text.clone(),
+        expected: "true or false",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +133,13 @@ mod tests {
         let read = Annotations::read(&given).unwrap();
         assert_eq!((read.tags.join(" "), read.strict), ("gpu ssd".to_owned(), false));
         assert_eq!(Annotations::read(&annotations(&[])), Ok(Annotations::default()));
+    }
+
+    #[test]
+    fn of_an_older_document_each_is_read_by_itself() {
+        let old = annotations(&[(TAGS, "[\"gpu\"]"), (TAGS_STRICT, "\"no\"")]);
+        let read = Annotations::read_what_can_be(&old);
+        assert_eq!((read.tags.join(" "), read.strict), ("gpu".to_owned(), true));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct Needs {
 impl Needs {
     pub(crate) fn of(action: &v1::Action) -> Self {
         // Checked when it was stored; what an earlier release let through asks for nothing.
-        let annotations = Annotations::read(&action.annotations).unwrap_or_default();
+        let annotations = Annotations::read_what_can_be(&action.annotations);
         Self {
             kind: action.kind.clone(),
             tags: annotations.tags,

@@ -205,6 +205,109 @@ async fn a_result_that_the_old_leader_took_along_comes_from_the_invoker() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invoker_that_keeps_results_of_a_container_that_has_ended_is_asked_for_them() {
+    use whiskraft_state::ContainerState;
+
+    let mut cluster = Cluster::start().await;
+    cluster.put_action(ACTION, ActionLimits::default()).await;
+    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
+    let controller = Controller::connect(&old.client_address, 1).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
+    let (_, create) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    // Its pull stream does not get through, the report does.
+    let ended = v1::container_report::Change::Ended(v1::ContainerEnded {
+        reason: "unusable".to_owned(),
+    });
+    invoker.report(old.leader, &create, ended).await;
+    cluster
+        .until_on(
+            cluster.other_than(old.leader),
+            "it has ended for the others too, and its slot is free",
+            |state| {
+                let is_remembered = state
+                    .containers()
+                    .any(|(_, row)| row.state == ContainerState::Ended);
+                is_remembered && !state.containers().any(|(_, row)| row.state.holds_slot())
+            },
+        )
+        .await;
+    cluster.crash(old.leader).await;
+    let new = moved(&cluster, &old).await;
+    invoker.next_reregister().await;
+    let mut registration = register(new.epoch, create.container, &[], 0);
+    registration.containers.clear();
+    registration.unacknowledged = vec![record(7, &deliver)];
+    let mut controller = Controller::connect(&new.client_address, 1).await;
+    controller.submit(&new, 1, 2, r#"{"run":1}"#).await;
+    invoker
+        .pull(
+            new.leader,
+            v1::PullUp {
+                registers: vec![registration],
+                ..Default::default()
+            },
+        )
+        .await;
+    assert_eq!(&controller.record(1).await.result[..], br#"{"run":1}"#);
+    let again = invoker
+        .heard()
+        .into_iter()
+        .any(|said| matches!(said, Said::Deliver(..)));
+    assert!(!again, "it ran a second time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_began_of_a_deleted_action_is_found_again_after_a_failover() {
+    let mut cluster = Cluster::start().await;
+    cluster.put_action(ACTION, ActionLimits::default()).await;
+    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
+    let controller = Controller::connect(&old.client_address, 1).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
+    let (_, create) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    let other = cluster.other_than(old.leader);
+    cluster.delete_action(other, ACTION).await;
+    cluster.crash(old.leader).await;
+    let new = moved(&cluster, &old).await;
+    let other = cluster.other_than(old.leader);
+    let refused = cluster.ensure(other, &key("guest", ACTION)).await;
+    assert!(
+        matches!(&refused, Err(rejection) if matches!(rejection.kind, Some(v1::rejection::Kind::NoAction(_)))),
+        "{refused:?}"
+    );
+    let found = cluster
+        .ensure_for(other, &key("guest", ACTION), true)
+        .await
+        .unwrap();
+    assert_eq!((found.leader, found.epoch), (new.leader, new.epoch));
+    invoker.next_reregister().await;
+    let registration = register(new.epoch, create.container, &[1], 0);
+    invoker
+        .pull(
+            new.leader,
+            v1::PullUp {
+                registers: vec![registration],
+                ..Default::default()
+            },
+        )
+        .await;
+    let mut controller = Controller::connect(&new.client_address, 1).await;
+    controller.submit(&new, 1, 2, r#"{"run":1}"#).await;
+    controller.accepted(1).await;
+    let deliver = v1::Deliver {
+        epoch: new.epoch,
+        ..deliver
+    };
+    invoker
+        .complete(new.leader, &key("guest", ACTION), &deliver, 0)
+        .await;
+    assert_eq!(controller.record(1).await.status(), v1::Status::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_is_shut_down_tells_where_its_queues_are() {
     let mut cluster = Cluster::start().await;
     cluster.put_action(ACTION, ActionLimits::default()).await;

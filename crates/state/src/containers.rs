@@ -6,7 +6,7 @@
 
 use whiskraft_types::{ByteSize, ContainerId, InvokerId, QueueKey};
 
-use crate::command::{ContainerChange, ContainerUpdate};
+use crate::command::{ContainerChange, ContainerUpdate, DocumentKey};
 use crate::event::{Event, Refusal, Response};
 use crate::record::{ContainerRecord, ContainerState};
 use crate::state::State;
@@ -71,8 +71,7 @@ impl State {
             (_, Change::Removed) => Ok(Next::Gone),
             (Was::InProgress, Change::Placed { invoker }) => self.place(row, *invoker),
             (Was::InProgress, Change::Unplaced { invoker }) => {
-                let has_queue = self.queue(&row.key).is_some();
-                Ok(unplaced(row, *invoker, has_queue))
+                Ok(unplaced(row, *invoker, self.is_wanted(&row.key)))
             }
             (Was::InProgress, Change::Running | Change::Warm) if row.invoker.is_none() => {
                 // It would outlive the invoker it is on.
@@ -92,6 +91,12 @@ impl State {
             // A paused container gets its slot back by a reservation only, which gives it a new id.
             (Was::Warm | Was::Ended, _) => Ok(Next::Same),
         }
+    }
+
+    /// Whether anybody has a use for a container of this queue that is nowhere yet.
+    fn is_wanted(&self, key: &QueueKey) -> bool {
+        let document = DocumentKey::action(&key.action);
+        self.queue(key).is_some() && document.is_some_and(|document| self.document(&document).is_some())
     }
 
     fn place(&self, row: &ContainerRecord, invoker: InvokerId) -> Result<Next, Refusal> {
@@ -153,10 +158,10 @@ impl State {
     }
 }
 
-fn unplaced(row: &ContainerRecord, from: InvokerId, has_queue: bool) -> Next {
+fn unplaced(row: &ContainerRecord, from: InvokerId, is_wanted: bool) -> Next {
     match row.invoker {
         // Without a queue nobody would settle it: it would keep its slot for ever.
-        Some((on, _)) if on == from && !has_queue => Next::Gone,
+        Some((on, _)) if on == from && !is_wanted => Next::Gone,
         Some((on, _)) if on == from => Next::Record(ContainerRecord {
             invoker: None,
             resumes: None,

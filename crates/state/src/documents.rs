@@ -61,6 +61,7 @@ impl State {
         if let Some(action) = action_of(key) {
             // Newer than anything that runs of it: their leaders let that finish, refuse more and remove them.
             self.raise_revision(&action, Revision(turn.revision.0), turn);
+            self.delete_unplaced_containers_of(&action, turn);
         }
         Ok(Response::Revision(Revision(turn.revision.0)))
     }

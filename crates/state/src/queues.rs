@@ -132,6 +132,13 @@ impl State {
         }
     }
 
+    /// Gives back the slots of an action's containers that no invoker has.
+    pub(crate) fn delete_unplaced_containers_of(&mut self, action: &ActionName, turn: &mut Turn) {
+        let keys: Vec<QueueKey> = self.index.queues_of_action(action).collect();
+        keys.iter()
+            .for_each(|key| self.delete_unplaced_containers(key, turn));
+    }
+
     fn queue_in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Result<&QueueRecord, Refusal> {
         match self.queue(key) {
             Some(queue) if queue.epoch == epoch => Ok(queue),

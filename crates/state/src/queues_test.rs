@@ -212,10 +212,14 @@ fn queues_of_a_deleted_action_stay_until_their_leaders_remove_them_and_get_no_co
     for key in &keys {
         world.ensure(key);
     }
+    let placed = world.run(&keys[0], 1);
+    world.reserve(&keys[0], 2);
     world.apply(Command::DeleteDocument {
         key: document("hello"),
         expected: None,
     });
+    let left: Vec<_> = world.state.containers_of(&keys[0]).map(|(id, _)| id).collect();
+    assert_eq!(left, [placed], "nobody has to create the others");
     let deleted = world.state.revision().0;
     for key in &keys {
         assert_eq!(world.state.queue(key).unwrap().revision, Revision(deleted));

@@ -15,6 +15,8 @@ fn full_world() -> World {
     let container = world.run(&key, 1);
     world.update(container, ContainerChange::Warm);
     world.reserve(&key, 2);
+    let ended = world.run(&key, 1);
+    world.update(ended, ContainerChange::Ended);
     world.apply(Command::PutNamespace {
         name: namespace("guest"),
         limits: NamespaceLimits {
@@ -71,7 +73,7 @@ fn state_that_was_read_equals_the_one_that_was_written() {
         bincode::serde::decode_from_slice(&bytes, bincode::config::standard()).unwrap();
     assert_eq!((&read, len), (&state, bytes.len()));
     assert!(read.snapshot().eq(state.snapshot()));
-    assert_eq!(read.containers_on(InvokerId(1)).count(), 1);
+    assert_eq!(read.containers_on(InvokerId(1)).count(), 2);
 }
 
 #[test]

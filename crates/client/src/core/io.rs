@@ -133,7 +133,11 @@ pub(crate) enum Output {
     /// Tell the scheduler that the result is here.
     Received { stream: StreamId, id: ActivationId },
     /// Ask any scheduler for the leader of this queue; answer with [`Input::Ensured`].
-    Ensure { key: QueueKey },
+    Ensure {
+        key: QueueKey,
+        /// Whether activations wait for it that may have begun.
+        resubmits: bool,
+    },
     /// A scheduler refused an activation of this queue by a limit.
     Throttled {
         key: QueueKey,

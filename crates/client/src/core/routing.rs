@@ -95,9 +95,16 @@ impl Router {
                 Gate::Asking
             };
             if queue.gate == Gate::Asking {
+                let unfinished = &self.unfinished;
+                let may_have_begun = |id| {
+                    unfinished
+                        .get(id)
+                        .is_some_and(|activation| activation.attempt > 1)
+                };
+                let resubmits = queue.waiting.values().any(may_have_begun);
                 self.asks_open += 1;
                 self.stats.ensures += 1;
-                out.push(Output::Ensure { key });
+                out.push(Output::Ensure { key, resubmits });
             }
         }
     }

@@ -37,7 +37,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         message: String,
         out: &mut Vec<Output<P, R>>,
     ) {
-        self.on_container_left(now, container);
+        self.on_container_left(now, container, Some(now));
         if self.containers.counts().running > 0 {
             return;
         }

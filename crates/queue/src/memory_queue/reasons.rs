@@ -83,6 +83,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             let detail = format!("{} containers start, {asked} more are asked for", own.in_progress);
             return Some((WaitReason::ContainerStarting, detail));
         }
+        // The narrower one first: more room in the namespace would change nothing.
+        let own_limit = self.action.instances.map(|limit| limit as usize);
+        if let Some(limit) = own_limit.filter(|limit| own.running >= *limit) {
+            let detail = format!("the action uses {} of {limit} containers", own.running);
+            return Some((WaitReason::ActionLimit, detail));
+        }
         let counts = self.counts;
         let used = counts.running.saturating_add(counts.in_progress);
         let most = if own.running == 0 {
@@ -98,11 +104,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             let detail = format!("the namespace uses {used} of {} containers", counts.limit);
             return Some((WaitReason::NamespaceLimit, detail));
         }
-        let limit = self.action.instances? as usize;
-        (own.running >= limit).then(|| {
-            let detail = format!("the action uses {} of {limit} containers", own.running);
-            (WaitReason::ActionLimit, detail)
-        })
+        None
     }
 
     fn wait_for_container(&self) -> (WaitReason, String) {

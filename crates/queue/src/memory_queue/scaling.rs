@@ -218,9 +218,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.containers.place(container, invoker, true);
     }
 
-    pub(super) fn on_container_left(&mut self, now: Instant, container: ContainerId) {
+    /// A container serves no more; `since` is from when on its invoker has nothing more to say of it, if that is so.
+    pub(super) fn on_container_left(&mut self, now: Instant, container: ContainerId, since: Option<Instant>) {
         if self.containers.find(container).is_some() {
-            self.containers.leave(container, now);
+            self.containers.leave(container, since);
             self.decide_soon(now);
         }
     }

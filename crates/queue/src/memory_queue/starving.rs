@@ -121,6 +121,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.starved.is_some()
     }
 
+    /// Whether another container would do anything for those that wait, now.
+    #[must_use]
+    pub fn could_use_a_container(&self) -> bool {
+        self.len() > 0 && self.may_hand_out() && !self.is_failing()
+    }
+
     /// When those that wait are told, if nothing changes.
     pub(super) fn starves_until(&self) -> Option<Instant> {
         Some(self.starved?.since + self.settings.starved_wait)

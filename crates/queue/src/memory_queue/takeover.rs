@@ -120,7 +120,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Scope::Nothing => false,
         };
         if known.is_none() {
-            self.containers.leave(container, now);
+            self.containers.leave(container, Some(now));
             out.push(Output::RemoveContainer { container });
         } else if replaces && self.containers.credit(container, invoker, credits, warmed) == Asker::Served {
             self.failure = None;

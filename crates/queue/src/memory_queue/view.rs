@@ -1,6 +1,6 @@
 //! What can be seen of a queue from outside: `status`, and the lookup of an activation by id.
 
-use whiskraft_types::{ActivationId, Instant, WaitReason};
+use whiskraft_types::{ActivationId, ContainerId, Instant, WaitReason};
 
 use super::MemoryQueue;
 use crate::ledger::Stage;
@@ -91,6 +91,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             last_decision: self.last_decision,
             old: self.containers.ending(),
         }
+    }
+
+    /// Whether a container has its code loaded, as far as it has said.
+    #[must_use]
+    pub fn is_warmed(&self, container: ContainerId) -> bool {
+        self.containers.find(container).is_some_and(|known| known.warmed)
     }
 
     /// Average length of a run in milliseconds, if one is known. Cheap enough for every completion.

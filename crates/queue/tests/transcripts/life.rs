@@ -185,7 +185,11 @@ fn deleted_action_lets_what_runs_finish_and_nothing_begin() {
          removed c1
          received a1         -> ack a1 to i1
          received a2
-         wait 0s             -> remove queue",
+         wait 99ms           -> nothing
+         wait 1ms            -> remove queue
+         removal-failed
+         wait 99ms           -> nothing
+         wait 1ms            -> remove queue",
     );
 }
 
@@ -244,5 +248,46 @@ fn an_end_without_a_record_keeps_its_time() {
          wait 3s          -> nothing
          times a2 7s 7s
          times a1 2s 7s",
+    );
+}
+
+#[test]
+fn results_that_an_invoker_keeps_are_waited_for_however_long_its_container_has_ended() {
+    check(
+        "started-up
+         have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         started a1 c1
+         ended c1
+         wait 60s            -> nothing
+         completed a1 c1     -> done a1 to k1",
+    );
+    check(
+        "started-up
+         have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         started a1 c1
+         ended c1
+         wait 20s            -> nothing
+         removed c1
+         wait 9999ms         -> nothing
+         wait 1ms            -> failed a1 to k1 whisk: The activation may have started in container c1-1\\, which was removed.",
+    );
+}
+
+#[test]
+fn queue_of_a_deleted_action_stays_while_outcomes_can_be_asked_for() {
+    check(
+        "have c1
+         credit c1           -> nothing
+         submit a1           -> accepted a1, deliver a1 to c1
+         completed a1 c1     -> done a1 to k1
+         action r2 deleted   -> remove c1
+         removed c1
+         wait 60s            -> ack a1 to i1
+         wait 1s             -> nothing
+         submit a1           -> accepted a1, done a1 to k1",
     );
 }

@@ -101,6 +101,7 @@ const NO_INVOKER_AT_ALL: &str = "
     delayed c1 invokers: no invoker has the tag gpu
     why no-invoker
     placed c1
+    why container-starting
     running c1
     why deciding";
 
@@ -156,6 +157,9 @@ const ACTION_LIMIT: &str = "
     submit a1
     wait 100ms running 1 -> nothing
     why action-limit
+    tick limit 1 running 1
+    why action-limit
+    room
     action r1 instances 2
     why deciding";
 

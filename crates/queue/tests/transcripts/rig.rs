@@ -344,6 +344,9 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
         ("warm", [id]) => Input::ContainerWarm {
             container: container(id),
         },
+        ("ended", [id]) => Input::ContainerEnded {
+            container: container(id),
+        },
         ("removed", [id]) => Input::ContainerRemoved {
             container: container(id),
         },

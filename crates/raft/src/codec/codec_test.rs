@@ -71,6 +71,7 @@ fn updates() -> Vec<ContainerUpdate> {
         ContainerChange::Unplaced {
             invoker: InvokerId(3),
         },
+        ContainerChange::Ended,
     ]
     .map(|change| {
         let is_report = matches!(change, ContainerChange::Running | ContainerChange::Warm);

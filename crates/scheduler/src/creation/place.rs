@@ -9,7 +9,7 @@ use whiskraft_queue::{
     Candidate, Candidates, Placement, PlacementRequest, PlacementSettings, Random, Shortage, Standing,
     Suspicion,
 };
-use whiskraft_state::{DocumentKey, State};
+use whiskraft_state::{ContainerState, DocumentKey, State};
 use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, QueueKey, Revision};
 
 use crate::config::CreationConfig;
@@ -236,6 +236,7 @@ pub(super) fn request_for(
     let zones = context.node.read(|state| {
         let on = state
             .containers_of(key)
+            .filter(|(_, row)| row.state != ContainerState::Ended)
             .filter_map(|(_, row)| state.invoker(row.invoker?.0));
         let mut zones = BTreeMap::<String, u32>::new();
         on.for_each(|invoker| *zones.entry(invoker.profile.zone.clone()).or_default() += 1);

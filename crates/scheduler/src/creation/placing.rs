@@ -253,6 +253,9 @@ impl CreationActor {
 
     /// Why a creation ends that has waited for memory until its deadline.
     pub(super) fn waited_in_vain(&mut self, container: ContainerId) -> String {
+        if self.waiting.obstacle(container) != Some(Obstacle::Memory) {
+            return format!("no memory came free in time: {BEHIND_OTHERS}");
+        }
         let candidates = self.candidates();
         let request = self.jobs.get_mut(container).and_then(|job| job.request.clone());
         let detail = request.map_or_else(String::new, |request| {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whiskraft_queue::{Candidates, FairShares, useful_memory};
+use whiskraft_queue::{Candidates, FairShares, Holding, useful_memory};
 use whiskraft_types::{ByteSize, ContainerId, InvokerId, NamespaceName, QueueKey};
 
 use crate::creation::actor::CreationActor;
@@ -50,9 +50,9 @@ impl Pools {
     }
 
     /// The pool of a queue, with its number.
-    pub(super) fn of_mut(&mut self, key: &QueueKey) -> Option<(usize, &mut Pool)> {
+    pub(super) fn numbered(&self, key: &QueueKey) -> Option<(usize, &Pool)> {
         let at = (*self.of.get(key)?)?;
-        Some((at, self.pools.get_mut(at)?))
+        Some((at, self.pools.get(at)?))
     }
 
     /// Notes that a container got its place.
@@ -63,6 +63,16 @@ impl Pools {
         {
             pool.shares.take(&key.namespace, memory);
         }
+    }
+
+    /// Notes that a container goes: what it held is nobody's in all pools that have its invoker.
+    pub(super) fn lose(&mut self, victim: &Holding) {
+        self.order.lose(&victim.namespace, victim.loss());
+        let with_it = self
+            .pools
+            .iter_mut()
+            .filter(|pool| pool.invokers.contains(&victim.invoker));
+        with_it.for_each(|pool| pool.shares.lose(&victim.namespace, victim.loss()));
     }
 
     pub(super) fn last(&self) -> Option<NamespaceName> {

@@ -69,7 +69,7 @@ impl CreationActor {
                 needy.remove(&namespace);
                 continue;
             };
-            let Some((number, pool)) = pools.of_mut(&need.key) else {
+            let Some((number, pool)) = pools.numbered(&need.key) else {
                 continue;
             };
             let is_due = pool.shares.may_reclaim(&namespace);
@@ -93,9 +93,7 @@ impl CreationActor {
             if victims.is_empty() {
                 victims = self.in_turn(pool, &need, is_due, &planned);
             }
-            for victim in &victims {
-                pool.shares.lose(&victim.namespace, victim.loss());
-            }
+            victims.iter().for_each(|victim| pools.lose(victim));
             if self.end(&victims, &mut planned) && self.placer.plan(&need.request, &mut planned) {
                 pools.take(&need.key, need.request.memory);
                 served += 1;

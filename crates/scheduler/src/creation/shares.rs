@@ -181,7 +181,10 @@ pub(crate) fn evict_first(
     let Some(row) = state.invoker(invoker) else {
         return Vec::new();
     };
-    let held = state.containers_on(invoker);
+    // Those that have ended are not there any more.
+    let held = state
+        .containers_on(invoker)
+        .filter(|(_, row)| row.state != ContainerState::Ended);
     let held = held.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
     // The new container is among them.
     if held.max(row.busy.saturating_add(memory)) <= row.profile.memory {

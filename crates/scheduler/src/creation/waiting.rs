@@ -89,6 +89,11 @@ impl Waiting {
             .is_some_and(|parked| parked.told.replace(obstacle) != Some(obstacle))
     }
 
+    /// What a creation waits for, as its queue was told.
+    pub(crate) fn obstacle(&self, container: ContainerId) -> Option<Obstacle> {
+        self.all.get(&container)?.told
+    }
+
     /// Up to `max` of which nobody has told their queues that they wait.
     pub(crate) fn untold(&self, max: usize) -> Vec<ContainerId> {
         self.untold.iter().copied().take(max).collect()

@@ -32,13 +32,14 @@ impl ControllerService {
         Self { context, shards }
     }
 
-    async fn ensure(&self, key: Option<v1::QueueKey>) -> Result<v1::QueueLeadership, Rejection> {
+    async fn ensure(&self, request: v1::EnsureQueueRequest) -> Result<v1::QueueLeadership, Rejection> {
+        let v1::EnsureQueueRequest { key, resubmits } = request;
         let key = required(key, "key").and_then(QueueKey::try_from);
         let key = key.map_err(|error| Rejection::Invalid {
             reason: error.to_string(),
         })?;
         self.context.available().await?;
-        if let Some(known) = self.known(&key) {
+        if let Some(known) = self.known(&key, resubmits)? {
             return Ok(known);
         }
         let command = Command::EnsureQueue(EnsureQueue { key: key.clone() });
@@ -59,22 +60,35 @@ impl ControllerService {
     }
 
     /// The leadership as this node's tables have it, if there is one. A queue of a deleted action finishes what it has and
-    /// takes nothing: whoever asks for it has to hear that.
-    fn known(&self, key: &QueueKey) -> Option<v1::QueueLeadership> {
-        let document = DocumentKey::action(&key.action)?;
-        let queue = self.context.node.read(|state| {
-            state.document(&document)?;
-            state.queue(key).cloned()
-        })?;
-        let (leader, _) = queue.leader?;
-        Some(self.leadership(
-            key,
-            &Leadership {
-                leader,
-                epoch: queue.epoch,
-                revision: queue.revision,
-            },
-        ))
+    /// takes nothing new: whoever asks for it has to hear that, but for what may have begun.
+    ///
+    /// # Errors
+    /// If nobody leads a queue of a deleted action now: somebody will.
+    fn known(&self, key: &QueueKey, resubmits: bool) -> Result<Option<v1::QueueLeadership>, Rejection> {
+        let document = DocumentKey::action(&key.action);
+        let (is_deleted, queue) = self.context.node.read(|state| {
+            let document = document.and_then(|document| state.document(&document));
+            (document.is_none(), state.queue(key).cloned())
+        });
+        let Some(queue) = queue.filter(|_| !is_deleted || resubmits) else {
+            return Ok(None);
+        };
+        match queue.leader {
+            Some((leader, _)) => {
+                let (epoch, revision) = (queue.epoch, queue.revision);
+                let known = Leadership {
+                    leader,
+                    epoch,
+                    revision,
+                };
+                Ok(Some(self.leadership(key, &known)))
+            }
+            None if is_deleted => {
+                let reason = format!("nobody leads queue {key} now; try again");
+                Err(Rejection::Unavailable { reason })
+            }
+            None => Ok(None),
+        }
     }
 
     fn leadership(&self, key: &QueueKey, leadership: &Leadership) -> v1::QueueLeadership {
@@ -127,7 +141,7 @@ impl Controller for ControllerService {
     ) -> Result<Response<v1::EnsureQueueResponse>, Status> {
         use v1::ensure_queue_response::Outcome;
 
-        let outcome = match self.ensure(request.into_inner().key).await {
+        let outcome = match self.ensure(request.into_inner()).await {
             Ok(leadership) => Outcome::Leadership(leadership),
             Err(rejection) => Outcome::Rejection(rejection.into()),
         };

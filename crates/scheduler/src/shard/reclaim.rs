@@ -29,6 +29,8 @@ const WISH_AGE_MAX: Duration = Duration::from_millis(500);
 const IDLE_FIRST: Duration = Duration::from_millis(100);
 /// Time that a container serves its queue before it has to go for another one.
 const TENURE_MIN: Duration = Duration::from_millis(350);
+/// Time that a container has to load its code before it has to go unserved.
+const START_MAX: Duration = Duration::from_secs(5);
 /// Unserved time of a queue whose last container nobody remembers: longer than that of any other.
 const UNSERVED_LONG: Duration = Duration::from_secs(60);
 /// Time after which a container that should have gone is told again: the command may have been lost.
@@ -96,10 +98,12 @@ impl Reclaims {
     }
 }
 
-/// Containers that this shard has told to go.
+/// Containers that this shard has told to go, or may tell.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     at: BTreeMap<ContainerId, Instant>,
+    /// Those that may have to go, with when they were seen to have their code loaded.
+    warmed: BTreeMap<ContainerId, Instant>,
 }
 
 impl Told {
@@ -111,11 +115,12 @@ impl Told {
     pub(crate) fn prune(&mut self, now: Instant, is_there: impl Fn(ContainerId) -> bool) {
         self.at
             .retain(|id, at| now.saturating_since(*at) < TOLD_AGE_MAX && is_there(*id));
+        self.warmed.retain(|id, _| is_there(*id));
     }
 }
 
 impl Shard {
-    /// A queue led here has work, no container that comes free, and no room in its namespace.
+    /// A queue led here has work, no container that comes free, and no room in its namespace, or none that is not for others.
     pub(crate) fn on_starved(&mut self, slot: Slot) {
         if let Some(local) = self.queues.get(slot) {
             let key = local.key.clone();
@@ -139,7 +144,8 @@ impl Shard {
         };
         let node = &self.parts.context.node;
         let has_none = node.read(|state| state.queue_counts(&local.key).slots() == 0);
-        if has_none && !self.reclaims.own.contains_key(&local.key) {
+        // One whose creations fail is served by nothing that others leave to it.
+        if has_none && local.queue.could_use_a_container() && !self.reclaims.own.contains_key(&local.key) {
             self.on_starved(slot);
         }
     }
@@ -227,11 +233,10 @@ impl Shard {
     /// in its namespace changes nothing: until it has its slot, others would take it.
     fn is_starving(&self, key: &QueueKey, held: u32) -> bool {
         let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
-        let waits = local.is_some_and(|local| {
-            let wants = (held == 0 && !local.queue.is_failing()) || local.queue.starves();
-            wants && local.queue.waiting_len() > 0
-        });
+        let waits = local
+            .is_some_and(|local| (held == 0 || local.queue.starves()) && local.queue.could_use_a_container());
         waits
+            && !self.fenced
             && self
                 .parts
                 .context
@@ -251,14 +256,27 @@ impl Shard {
             return;
         }
         for (container, key, invoker) in self.chosen(namespace, wanted, starving) {
-            let has_served = self
-                .mirror
-                .running_since(&key, container)
-                .is_some_and(|since| self.now.saturating_since(since) >= TENURE_MIN);
-            if has_served && self.queues.slot(&key).is_some() && !self.told.contains(container) {
+            if self.has_served(&key, container)
+                && self.queues.slot(&key).is_some()
+                && !self.told.contains(container)
+            {
                 self.end_container(container, invoker, "container at work makes room");
             }
         }
+    }
+
+    /// Whether a container has served its queue long enough: from when its code was loaded on, as far as a look has seen
+    /// that, or much longer from when it ran on. One that takes its time to start would serve nobody else.
+    fn has_served(&mut self, key: &QueueKey, container: ContainerId) -> bool {
+        let Some(since) = self.mirror.running_since(key, container) else {
+            return false;
+        };
+        let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
+        if local.is_some_and(|local| local.queue.is_warmed(container)) {
+            let warmed_at = *self.told.warmed.entry(container).or_insert(self.now);
+            return self.now.saturating_since(warmed_at) >= TENURE_MIN;
+        }
+        self.now.saturating_since(since) >= START_MAX
     }
 
     /// Tells a container to end after what runs in it, and remembers that.

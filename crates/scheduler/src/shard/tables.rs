@@ -162,7 +162,12 @@ impl Shard {
                 local.places.remove(&id);
             }
             self.end_fetches(id);
-            return self.step(slot, Input::ContainerRemoved { container: id });
+            let input = if removed {
+                Input::ContainerRemoved { container: id }
+            } else {
+                Input::ContainerEnded { container: id }
+            };
+            return self.step(slot, input);
         }
         let Some((invoker, _)) = record.invoker else {
             let was_placed = self
@@ -366,7 +371,12 @@ impl Shard {
             concurrency: limits.concurrency.max(1),
             instances: limits.instances,
             blackbox,
-            timeout: limits.timeout,
+            // What still runs may have had any.
+            timeout: if deleted {
+                self.parts.context.config.documents.timeout_max
+            } else {
+                limits.timeout
+            },
             deleted,
         };
         (profile, limits.memory)

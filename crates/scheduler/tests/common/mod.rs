@@ -195,6 +195,28 @@ impl Cluster {
         soon("graceful shutdown", scheduler.shutdown()).await;
     }
 
+    /// Deletes an action through one scheduler.
+    pub async fn delete_action(&self, at: u64, name: &str) {
+        let (namespace, rest) = name.split_once('/').unwrap();
+        let request = v1::DeleteDocumentRequest {
+            key: Some(v1::DocumentKey {
+                kind: "action".into(),
+                namespace: namespace.into(),
+                name: rest.into(),
+            }),
+            ..Default::default()
+        };
+        let mut client = DocumentsClient::new(self.channel(at).await);
+        let outcome = client
+            .delete_document(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .outcome;
+        let is_done = matches!(outcome, Some(v1::put_document_response::Outcome::Revision(_)));
+        assert!(is_done, "{outcome:?}");
+    }
+
     pub async fn put_action(&self, name: &str, limits: ActionLimits) -> u64 {
         let (namespace, rest) = name.split_once('/').unwrap();
         let action = v1::Action {
@@ -235,11 +257,22 @@ impl Cluster {
 
     /// Asks one scheduler for a queue.
     pub async fn ensure(&self, at: u64, key: &v1::QueueKey) -> Result<v1::QueueLeadership, v1::Rejection> {
+        self.ensure_for(at, key, false).await
+    }
+
+    /// The same for activations of which some may have begun.
+    pub async fn ensure_for(
+        &self,
+        at: u64,
+        key: &v1::QueueKey,
+        resubmits: bool,
+    ) -> Result<v1::QueueLeadership, v1::Rejection> {
         use v1::ensure_queue_response::Outcome;
 
         let mut client = ControllerClient::new(self.channel(at).await);
         let request = v1::EnsureQueueRequest {
             key: Some(key.clone()),
+            resubmits,
         };
         match client
             .ensure_queue(request)

@@ -164,8 +164,9 @@ impl Model {
                 };
                 self.expect(key, *expected)?;
                 self.documents.remove(key);
+                let is_of = |queue: &QueueKey| DocumentKey::action(&queue.action).as_ref() == Some(key);
                 for (queue, row) in &mut self.queues {
-                    if DocumentKey::action(&queue.action).as_ref() == Some(key) {
+                    if is_of(queue) {
                         row.revision = Revision(self.revision);
                     }
                 }
@@ -210,8 +211,11 @@ impl Model {
             }
         }
         let queues = &self.queues;
+        let is_wanted = |key: &QueueKey| {
+            queues.contains_key(key) && documents.contains_key(&DocumentKey::action(&key.action).unwrap())
+        };
         self.containers
-            .retain(|_, row| row.invoker.is_some() || queues.contains_key(&row.key));
+            .retain(|_, row| row.invoker.is_some() || is_wanted(&row.key));
         for (hash, row) in &mut self.blobs {
             row.references = documents
                 .values()

@@ -249,7 +249,8 @@ impl Bench {
             ),
             Output::Received { stream, id } => format!("received {} to s{}", number(id), stream.scheduler),
             Output::Throttled { scope, .. } => format!("throttled {scope:?}"),
-            Output::Ensure { .. } => "ensure".to_owned(),
+            Output::Ensure { resubmits: false, .. } => "ensure".to_owned(),
+            Output::Ensure { resubmits: true, .. } => "ensure for resubmission".to_owned(),
             Output::Accepted { id } => format!("accepted {}", number(id)),
             Output::Overdue { id, .. } => format!("overdue {}", number(id)),
             Output::Settled { id, outcome } => match outcome {
