@@ -29,7 +29,7 @@ async fn moved(cluster: &Cluster, old: &v1::QueueLeadership) -> v1::QueueLeaders
         )
         .await;
     let new = cluster
-        .ensure(cluster.other_than(old.leader), &key("guest", ACTION))
+        .ensure_for(cluster.other_than(old.leader), &key("guest", ACTION), true)
         .await
         .unwrap();
     assert_ne!(new.leader, old.leader);

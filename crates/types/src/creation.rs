@@ -16,9 +16,10 @@ pub enum CreationErrorClass {
 pub enum CreationError {
     /// No usable invoker, or no candidate left.
     NoAvailableInvokers,
-    /// Strict tags unmet, or candidates lack memory.
+    /// No invoker has the tags that the action cannot do without, or is large enough. Of a creation that goes on: it waits for
+    /// memory.
     NoAvailableResources,
-    /// The invoker's pool has no room.
+    /// The invoker's pool has no room, or no memory came free until the creation's deadline.
     ResourceNotEnough,
     /// The container's start failed.
     Whisk,

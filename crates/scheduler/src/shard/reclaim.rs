@@ -29,8 +29,8 @@ const WISH_AGE_MAX: Duration = Duration::from_millis(500);
 const IDLE_FIRST: Duration = Duration::from_millis(100);
 /// Time that a container serves its queue before it has to go for another one.
 const TENURE_MIN: Duration = Duration::from_millis(350);
-/// Time that a container has to load its code before it has to go unserved.
-const START_MAX: Duration = Duration::from_secs(5);
+/// Time that a container has for its first activation before it has to go after that one.
+const START_MAX: Duration = Duration::from_millis(700);
 /// Unserved time of a queue whose last container nobody remembers: longer than that of any other.
 const UNSERVED_LONG: Duration = Duration::from_secs(60);
 /// Time after which a container that should have gone is told again: the command may have been lost.
@@ -266,7 +266,7 @@ impl Shard {
     }
 
     /// Whether a container has served its queue long enough: from when its code was loaded on, as far as a look has seen
-    /// that, or much longer from when it ran on. One that takes its time to start would serve nobody else.
+    /// that; one that takes its time to start would serve one activation only. One whose first activation is long goes after that.
     fn has_served(&mut self, key: &QueueKey, container: ContainerId) -> bool {
         let Some(since) = self.mirror.running_since(key, container) else {
             return false;

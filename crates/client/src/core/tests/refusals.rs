@@ -118,7 +118,11 @@ fn what_was_accepted_before_is_not_given_up_for_a_full_queue() {
     bench.rejected(2, 1, throttled);
     bench.pass(Duration::from_millis(40));
     bench.ensured(2, 2);
-    bench.check(&["throttled Action", "ensure", "send 1 to s2 epoch 2 attempt 2"]);
+    bench.check(&[
+        "throttled Action",
+        "ensure for resubmission",
+        "send 1 to s2 epoch 2 attempt 2",
+    ]);
 }
 
 #[test]
