@@ -143,13 +143,16 @@ impl Shared {
             caller,
             ..
         } = &self.plan;
+        // Drawn here, so that the arguments can name it.
+        let id = Client::draw_id();
         let options = InvokeOptions {
+            id: Some(id),
             deadline: *deadline,
             caller: *caller,
             ..InvokeOptions::default()
         };
         self.client
-            .invoke(namespace, action, payload.fill(n, ""), options)
+            .invoke(namespace, action, payload.fill(n, &id.to_string()), options)
             .await
     }
 }
