@@ -271,7 +271,7 @@ async fn shares_of_short_memory_follow_the_weights() {
 async fn five_hundred_namespaces_share_sixty_four_places() {
     const NAMESPACES: usize = 500;
     const RUN_MS: u64 = 200;
-    const BAR: Duration = Duration::from_secs(20);
+    const BAR: Duration = Duration::from_secs(15);
 
     let options = ClusterOptions::simulated(4, "2GiB").with_invoker("backend.simulated.create=20ms");
     let cluster = Cluster::start(options).await;

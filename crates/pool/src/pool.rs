@@ -313,23 +313,19 @@ where
         change: Change,
         out: &mut Vec<Output<A, D, R>>,
     ) {
-        let change = if self.results.has_of(&container) {
-            match self.hold_end(container, key, change) {
-                Some(change) => change,
-                None => return,
-            }
-        } else {
-            change
+        let Some(change) = self.hold_end(container, key, change) else {
+            return;
         };
         if self.mode != Mode::Closed && self.outbox.push(container, key, change) {
             self.send_report(container, out);
         }
     }
 
-    /// What may be told of a container while results of it are kept. While the table shows it, a new leader asks this
-    /// invoker for them before it runs a resubmitted activation again; so its end waits for their acks, its slot does not.
+    /// What may be told of a container now. While the table shows it, a new leader asks this invoker for results of it before
+    /// it runs a resubmitted activation again; so its end waits for the acks of those that are kept, its slot does not.
     fn hold_end(&mut self, container: ContainerId, key: &QueueKey, change: Change) -> Option<Change> {
         match change {
+            _ if !self.results.has_of(&container) => Some(change),
             Change::Removed { reason } => {
                 let end = Change::Removed {
                     reason: reason.clone(),

@@ -56,6 +56,36 @@ fn register(epoch: u64, container: Option<v1::ContainerId>, in_flight: &[u8], cr
     }
 }
 
+/// An activation that its leader has delivered, and nobody has said a word of it since.
+struct Begun {
+    cluster: Cluster,
+    old: v1::QueueLeadership,
+    /// Whoever submitted it stays connected.
+    _controller: Controller,
+    invoker: Invoker,
+    create: v1::CreateContainer,
+    deliver: v1::Deliver,
+}
+
+async fn begun() -> Begun {
+    let cluster = Cluster::start().await;
+    cluster.put_action(ACTION, ActionLimits::default()).await;
+    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
+    let controller = Controller::connect(&old.client_address, 1).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
+    let (_, create) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    Begun {
+        cluster,
+        old,
+        _controller: controller,
+        invoker,
+        create,
+        deliver,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resubmitted_activations_wait_until_every_invoker_has_registered() {
     let mut cluster = Cluster::start().await;
@@ -155,14 +185,14 @@ async fn resubmitted_activations_wait_until_every_invoker_has_registered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_that_the_old_leader_took_along_comes_from_the_invoker() {
-    let mut cluster = Cluster::start().await;
-    cluster.put_action(ACTION, ActionLimits::default()).await;
-    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
-    let controller = Controller::connect(&old.client_address, 1).await;
-    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
-    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
-    let (_, create) = invoker.serve_create().await;
-    let (_, deliver) = invoker.next_deliver().await;
+    let Begun {
+        mut cluster,
+        old,
+        mut invoker,
+        create,
+        deliver,
+        _controller,
+    } = begun().await;
     cluster
         .until_on(
             cluster.other_than(old.leader),
@@ -208,14 +238,14 @@ async fn a_result_that_the_old_leader_took_along_comes_from_the_invoker() {
 async fn an_invoker_that_keeps_results_of_a_container_that_has_ended_is_asked_for_them() {
     use whiskraft_state::ContainerState;
 
-    let mut cluster = Cluster::start().await;
-    cluster.put_action(ACTION, ActionLimits::default()).await;
-    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
-    let controller = Controller::connect(&old.client_address, 1).await;
-    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
-    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
-    let (_, create) = invoker.serve_create().await;
-    let (_, deliver) = invoker.next_deliver().await;
+    let Begun {
+        mut cluster,
+        old,
+        mut invoker,
+        create,
+        deliver,
+        _controller,
+    } = begun().await;
     // Its pull stream does not get through, the report does.
     let ended = v1::container_report::Change::Ended(v1::ContainerEnded {
         reason: "unusable".to_owned(),
@@ -260,14 +290,14 @@ async fn an_invoker_that_keeps_results_of_a_container_that_has_ended_is_asked_fo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_began_of_a_deleted_action_is_found_again_after_a_failover() {
-    let mut cluster = Cluster::start().await;
-    cluster.put_action(ACTION, ActionLimits::default()).await;
-    let old = cluster.ensure(1, &key("guest", ACTION)).await.unwrap();
-    let controller = Controller::connect(&old.client_address, 1).await;
-    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
-    controller.submit(&old, 1, 1, r#"{"run":1}"#).await;
-    let (_, create) = invoker.serve_create().await;
-    let (_, deliver) = invoker.next_deliver().await;
+    let Begun {
+        mut cluster,
+        old,
+        mut invoker,
+        create,
+        deliver,
+        _controller,
+    } = begun().await;
     let other = cluster.other_than(old.leader);
     cluster.delete_action(other, ACTION).await;
     cluster.crash(old.leader).await;

@@ -83,12 +83,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         });
     }
 
-    /// Whether creations fail, so that the next one is tried only after a pause.
-    #[must_use]
-    pub const fn is_failing(&self) -> bool {
-        self.failure.is_some()
-    }
-
     /// Forgets a failure that nobody has asked about for a while.
     pub(super) fn forget_failure(&mut self, now: Instant) {
         let grace = self.settings.flush_grace;

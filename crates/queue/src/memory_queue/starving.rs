@@ -124,7 +124,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// Whether another container would do anything for those that wait, now.
     #[must_use]
     pub fn could_use_a_container(&self) -> bool {
-        self.len() > 0 && self.may_hand_out() && !self.is_failing()
+        self.len() > 0 && self.may_hand_out() && self.failure.is_none()
     }
 
     /// When those that wait are told, if nothing changes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use whiskraft_queue::{Candidates, Observation, PlacementRequest, Shortage};
 use whiskraft_state::ContainerChange;
-use whiskraft_types::{ByteSize, ContainerId, CreationError, InvokerId, QueueKey};
+use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, QueueKey};
 
 use crate::creation::actor::{CreationActor, Done};
 use crate::creation::place;
@@ -19,7 +19,7 @@ use crate::message::Request;
 /// Time after which what waits for memory is looked at again, whatever happens.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest time between two looks, however much changes.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Creations looked at in one go; the rest come when some of these are served.
 const TRIES_MAX: usize = 512;
 /// Creations whose queues hear in one go that they wait behind others.
@@ -66,8 +66,13 @@ impl CreationActor {
 
     /// Memory may have come free, or somebody else waits for some: what waits is looked at again soon.
     pub(super) fn look_soon(&mut self) {
-        let soon = self.looked_at + LOOK_PAUSE;
-        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+        self.look_by(self.looked_at);
+    }
+
+    /// What waits is looked at by a moment, if that is not too soon after the last look.
+    pub(super) fn look_by(&mut self, moment: Instant) {
+        let at = moment.max(self.looked_at + LOOK_PAUSE);
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
     }
 
     /// Looks at what waits, if it is time to; with nothing that waits not again until something changes.

@@ -14,7 +14,6 @@ use whiskraft_types::{ContainerId, NamespaceName, QueueKey};
 use crate::creation::actor::CreationActor;
 use crate::creation::in_progress::OnItsWay;
 use crate::creation::place;
-use crate::creation::placing::LOOK_PAUSE;
 use crate::creation::pools::{Placeless, Pool, Pools};
 use crate::creation::turns::{Among, Starving};
 
@@ -103,8 +102,7 @@ impl CreationActor {
             }
         }
         if let Some(next) = self.turns.next() {
-            let at = next.max(self.looked_at + LOOK_PAUSE);
-            self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+            self.look_by(next);
         }
     }
 

@@ -72,11 +72,7 @@ fn one_burst_of_rejections_is_one_question() {
 
 #[test]
 fn final_rejections_end_it_and_free_its_place() {
-    let throttled = Rejection::Throttled {
-        scope: ThrottleScope::Action,
-        limit: Some(9),
-        retry_after: Duration::from_millis(10),
-    };
+    let throttled = throttled(ThrottleScope::Action, Duration::from_millis(10));
     let finals = [
         throttled,
         Rejection::TooLarge { len: 2, len_max: 1 },
@@ -110,11 +106,7 @@ fn what_was_accepted_before_is_not_given_up_for_a_full_queue() {
     bench.accepted(1, 1, 1);
     bench.leads(2, 2);
     bench.said();
-    let throttled = Rejection::Throttled {
-        scope: ThrottleScope::Action,
-        limit: Some(9),
-        retry_after: Duration::from_millis(10),
-    };
+    let throttled = throttled(ThrottleScope::Action, Duration::from_millis(10));
     bench.rejected(2, 1, throttled);
     bench.pass(Duration::from_millis(40));
     bench.ensured(2, 2);
