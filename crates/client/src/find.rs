@@ -115,8 +115,8 @@ pub(crate) fn read_found(
                 field: "find_activation.state",
             });
         }
-        State::Unknown => return Ok(None),
-        State::Waiting => Progress::Waiting,
+        State::Unknown | State::Gone => return Ok(None),
+        State::Waiting | State::Delayed => Progress::Waiting,
         State::Delivered => Progress::Delivered,
         State::Started => Progress::Started,
         State::Done => {

@@ -249,6 +249,7 @@ async fn an_activation_is_found_wherever_it_is() {
         record: (state == State::Done).then(|| record(id.as_bytes())),
         key: Some((&key()).into()),
         epoch,
+        ..Default::default()
     };
     fakes[0].with(|state| state.find = known(State::Waiting, 1));
     fakes[2].with(|state| state.find = known(State::Started, 2));

@@ -150,6 +150,7 @@ async fn the_answer_that_knows_most_explains_an_activation() {
             record: (state == State::Done).then(|| record(id.as_bytes())),
             key: Some((&key()).into()),
             epoch,
+            ..Default::default()
         }),
         position: (state == State::Waiting).then_some(7),
         waited_ms: 1500,

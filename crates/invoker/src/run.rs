@@ -225,6 +225,8 @@ pub(crate) fn lost(worker: WorkerId, id: ActivationId, ran_on: (InvokerId, Conta
         wait_ms: 0,
         timed_out: false,
         ran_on: Some(ran_on),
+        run: 1,
+        cancelled: false,
     };
     finished(worker, id, (record, 0), false)
 }

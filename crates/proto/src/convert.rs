@@ -184,6 +184,8 @@ impl From<types::ActivationRecord<Bytes>> for v1::ActivationRecord {
             timed_out: record.timed_out,
             invoker: record.ran_on.map(|(invoker, _)| invoker.0),
             container: record.ran_on.map(|(_, container)| container.into()),
+            run: record.run,
+            cancelled: record.cancelled,
         }
     }
 }
@@ -206,6 +208,8 @@ impl TryFrom<v1::ActivationRecord> for types::ActivationRecord<Bytes> {
             init_ms: record.init_ms,
             wait_ms: record.wait_ms,
             timed_out: record.timed_out,
+            run: record.run.max(1),
+            cancelled: record.cancelled,
         })
     }
 }
@@ -442,6 +446,8 @@ mod tests {
                     seq: 1,
                 },
             )),
+            run: 2,
+            cancelled: true,
         };
         assert_eq!(
             ActivationRecord::try_from(v1::ActivationRecord::from(record.clone())),

@@ -7,7 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ContainerId, CreationError, InvokerId, Revision};
+use whiskraft_types::{ActivationId, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision};
+
+use crate::Outcome;
 
 /// An SDK instance: the same for all its streams and reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +40,8 @@ pub enum Input<P, R> {
         caller: Option<ActivationId>,
         /// What to run it with. Another payload under the same id is a conflict.
         payload: P,
+        /// What acceptance promises, and when it may begin.
+        terms: Terms,
     },
     /// The controller has the outcome: its record can go, and the invoker may forget it too.
     Received {
@@ -108,6 +112,24 @@ pub enum Input<P, R> {
         /// creation jobs of its own, and gives up the ones that were never placed.
         containers: Vec<KnownContainer>,
     },
+    /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders.
+    /// Comes once or in parts after `Takeover`; a known id changes nothing.
+    Recovered(Vec<Recovered<P>>),
+    /// The answer to one [`Journal`](crate::Output::Journal): exactly one for each, in any order.
+    Journaled {
+        /// Of which activation.
+        id: ActivationId,
+        /// What it came to.
+        verdict: Verdict<R>,
+    },
+    /// Somebody entitled wants the activation to end. Answered by exactly one `CancelAnswered`.
+    Cancel {
+        /// For the answer.
+        ask: u64,
+        /// Which.
+        id: ActivationId,
+    },
+
     /// An invoker says all it has of this queue, for this epoch: the answer to `Reregister`, or the opening of a
     /// new stream (then after [`Input::Disconnected`] for the old one). `Deliver`s that the sender could not put on
     /// the old stream, and any for this invoker until its `Register` is in, are dropped by the sender: this input
@@ -216,6 +238,82 @@ pub enum Input<P, R> {
     Tick(NamespaceCounts),
 }
 
+/// What a submission asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// Accepted only once it is in the journal; its end is in the journal before anybody hears of it.
+    pub durable: bool,
+    /// It must not begin before; durable ones only.
+    pub not_before: Option<Instant>,
+}
+
+/// A durable activation that has not ended, as the journal has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recovered<P> {
+    /// Which.
+    pub id: ActivationId,
+    /// Time since a scheduler first accepted it.
+    pub waited: Duration,
+    /// Run that is under way or next, from 1.
+    pub run: u32,
+    /// It must not begin before.
+    pub not_before: Option<Instant>,
+    /// What to run it with.
+    pub payload: P,
+}
+
+/// What became of an entry for the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict<R> {
+    /// It is on the disks of a quorum.
+    Written,
+    /// To an acceptance: the id was accepted before, with the same payload, and has not ended.
+    Open {
+        /// Run that is under way or next.
+        run: u32,
+        /// It must not begin before.
+        not_before: Option<Instant>,
+    },
+    /// It had ended before, like this.
+    Ended(Outcome<R>),
+    /// To an acceptance: it ended, and its record has expired.
+    Expired,
+    /// To an acceptance: the id was accepted with another payload.
+    Conflict,
+    /// Certainly not written. Acceptances only: other entries are repeated by the sender until they are written, or this
+    /// leadership has ended.
+    Refused(Rejection),
+    /// It may be written, or may still be. Acceptances only.
+    Unknown,
+}
+
+/// When an activation that failed runs again (annotations `retry-…` of its action).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Most runs of one activation, at least 1; 1 is no retry and no dead letter.
+    pub runs_max: u32,
+    /// Pause before the second run; doubled for each further one, with a jitter of a tenth.
+    pub backoff: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+    /// Age, from acceptance, after which no further run begins; `None`: no limit.
+    pub age_max: Option<Duration>,
+    /// Whether one that may have started on an invoker that was lost runs again. Without it such a one ends with an error.
+    pub on_loss: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            runs_max: 1,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            age_max: None,
+            on_loss: false,
+        }
+    }
+}
+
 /// What the queue needs of its action document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ActionProfile {
@@ -231,6 +329,8 @@ pub struct ActionProfile {
     pub timeout: Duration,
     /// Whether the action was deleted, at `revision`: what was handed out finishes, nothing else begins, and the queue goes.
     pub deleted: bool,
+    /// What happens to durable activations that fail.
+    pub retry: RetryPolicy,
 }
 
 /// Containers of the namespace over all queues and schedulers, from the local copy of the log's tables.

@@ -32,7 +32,10 @@ pub use calls::{Call, Calls, comes_free};
 pub use creation::{Backoff, CreationJob, CreationSettings, CreationStep};
 pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, action_limit};
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
-pub use input::{ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, RegisteredContainer};
+pub use input::{
+    ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, Recovered, RegisteredContainer,
+    RetryPolicy, Terms, Verdict,
+};
 pub use judge::{
     FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Standing, Suspicion, SuspicionReason,
     TrialSettings,
@@ -40,7 +43,7 @@ pub use judge::{
 pub use ledger::ActivationState;
 pub use memory_queue::{ActivationEnd, MemoryQueue, QueueView, Wait};
 pub use order::{DequeueOrder, Line, OldestFirst};
-pub use output::{Outcome, Output};
+pub use output::{CancelAnswer, JournalEntry, Outcome, Output};
 pub use placement::{
     BuiltInPlacement, Candidate, Candidates, LeastLoaded, ParsePolicyError, Placement, PlacementPolicy,
     PlacementRequest, PlacementSettings, Shortage, WarmContainer, match_warm, partition,

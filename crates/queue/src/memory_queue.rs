@@ -161,6 +161,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 waited,
                 caller,
                 payload,
+                terms: _,
             } => {
                 let submission = Submission {
                     controller,
@@ -247,6 +248,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::Action(action) => self.on_action(now, action, out),
             Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
             Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
+            Input::Recovered(_) | Input::Journaled { .. } | Input::Cancel { .. } => {}
             Input::Knotted(is_knotted) => self.on_knotted(now, is_knotted),
             Input::RemovalFailed => {
                 self.is_removing = false;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, InvokerId, Rejection};
+use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId, Rejection};
 
 use crate::ControllerId;
 
@@ -37,6 +37,8 @@ pub enum Output<P, R> {
         id: ActivationId,
         /// Newest attempt that was submitted.
         attempt: u32,
+        /// Which run of the activation this is, from 1; its record names it.
+        run: u32,
         /// Time since the first scheduler accepted it.
         waited: Duration,
         /// What to run it with.
@@ -50,6 +52,43 @@ pub enum Output<P, R> {
         id: ActivationId,
         /// How it ended.
         outcome: Outcome<R>,
+        /// In which run, from 1.
+        run: u32,
+    },
+    /// Put this into the journal; answered by exactly one [`Journaled`](crate::Input::Journaled). An activation has one
+    /// entry under way at most.
+    Journal {
+        /// Of which activation.
+        id: ActivationId,
+        /// What.
+        entry: JournalEntry<P, R>,
+    },
+    /// Keep the record of an activation that is not durable, if there is room and such records are kept. Said once, not
+    /// answered.
+    Archive {
+        /// Which.
+        id: ActivationId,
+        /// How it ended.
+        outcome: Outcome<R>,
+        /// In which run, from 1.
+        run: u32,
+    },
+    /// The answer to one [`Cancel`](crate::Input::Cancel).
+    CancelAnswered {
+        /// Of which one.
+        ask: u64,
+        /// What it came to.
+        answer: CancelAnswer,
+    },
+    /// The activation was cancelled: its invoker refuses it if it has not started, else ends its container, unless others
+    /// run in it as well.
+    Stop {
+        /// Where the container is.
+        invoker: InvokerId,
+        /// Which container.
+        container: ContainerId,
+        /// The activation.
+        id: ActivationId,
     },
     /// Tell the invoker that it may forget this result.
     AcknowledgeInvoker {
@@ -118,4 +157,49 @@ pub enum Outcome<R> {
         /// Text for the user.
         text: String,
     },
+    /// Its caller cancelled it: the shell makes a record with `cancelled` from this.
+    Cancelled,
+}
+
+/// Something that a quorum's disks must have before it is so.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JournalEntry<P, R> {
+    /// A new activation: answered to its controller once it is written.
+    Accept {
+        /// What to run it with.
+        payload: P,
+        /// Time since a scheduler first accepted it.
+        waited: Duration,
+        /// It must not begin before.
+        not_before: Option<Instant>,
+    },
+    /// A run has failed; another one follows.
+    Retry {
+        /// The run that follows.
+        run: u32,
+        /// It must not begin before.
+        not_before: Instant,
+    },
+    /// It has ended: told to its controllers and acknowledged to its invoker once it is written.
+    End {
+        /// How.
+        outcome: Outcome<R>,
+        /// In which run.
+        run: u32,
+        /// Whether it goes to the list of dead letters: its runs are used up.
+        dead_letter: bool,
+    },
+}
+
+/// What a wish to cancel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// The queue does not know it.
+    Unknown,
+    /// It never starts.
+    BeforeStart,
+    /// It may have begun; it ends as cancelled.
+    Stopping,
+    /// It had ended before.
+    Ended,
 }

@@ -16,6 +16,7 @@ mod error;
 mod fatal;
 mod history;
 mod identity;
+mod journal;
 mod membership;
 mod network;
 mod node;
@@ -37,6 +38,7 @@ pub use error::{
     KeepaliveError, MembershipError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable,
 };
 pub use history::{Content, History, HistoryError, Replayed, Step};
+pub use journal::{Journal, Journaled, LaneId, Lookup};
 pub use node::Node;
 pub use status::{PeerStatus, RaftStatus, Role};
 pub use watch::{Batch, EventStream, StreamEnd, WatchStart};

@@ -97,6 +97,12 @@ impl Node {
         self.inner.proposer.propose(command).await
     }
 
+    /// The journal of durable activations.
+    #[must_use]
+    pub fn journal(&self) -> &crate::Journal {
+        todo!()
+    }
+
     /// Waits until this node has applied `revision`.
     ///
     /// # Errors

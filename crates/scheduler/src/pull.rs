@@ -337,6 +337,7 @@ impl PullStream {
                         subject: payload.subject.clone(),
                         api_key: payload.api_key.clone(),
                         cause: payload.cause.clone(),
+                        run: 1,
                     });
                 }
                 PullItem::CompletedAck(id) => frame.completed_acks.push(activation_id_bytes(id)),

@@ -17,6 +17,7 @@ mod hash;
 mod home;
 mod index;
 mod invokers;
+pub mod journal;
 mod members;
 mod namespaces;
 mod queues;

@@ -64,4 +64,8 @@ pub struct ActivationRecord<B> {
     pub timed_out: bool,
     /// Where it ran; `None` when no container was involved.
     pub ran_on: Option<(InvokerId, ContainerId)>,
+    /// Which run of the activation this is, from 1; above 1 only under a retry policy, `retry-on-loss` or a redrive.
+    pub run: u32,
+    /// Whether its caller cancelled it.
+    pub cancelled: bool,
 }

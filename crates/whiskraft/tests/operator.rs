@@ -96,6 +96,7 @@ fn waits(fake: &Fake, reason: v1::WaitReason) {
                 record: None,
                 key: Some((&key()).into()),
                 epoch: 7,
+                ..Default::default()
             }),
             position: Some(12),
             waited_ms: 2310,

@@ -118,6 +118,8 @@ impl Activation {
             cause: self.context.cause.clone(),
             caller: self.context.caller.map(activation_id_bytes).unwrap_or_default(),
             waited_ms: self.waited_ms(now),
+            durability: v1::Durability::Unspecified.into(),
+            not_before_ms: 0,
         }
     }
 

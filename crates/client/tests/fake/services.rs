@@ -96,6 +96,34 @@ impl Controller for Fake {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
+    async fn cancel_activation(
+        &self,
+        _: Request<v1::CancelActivationRequest>,
+    ) -> Result<Response<v1::CancelActivationResponse>, Status> {
+        Err(Status::unimplemented("cancel"))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        _: Request<v1::RedriveDeadLettersRequest>,
+    ) -> Result<Response<v1::RedriveDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
+    async fn purge_dead_letters(
+        &self,
+        _: Request<v1::PurgeDeadLettersRequest>,
+    ) -> Result<Response<v1::PurgeDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
     async fn find_activation(
         &self,
         _: Request<v1::FindActivationRequest>,

@@ -160,6 +160,8 @@ impl Ended {
             wait_ms: waited_ms,
             timed_out: self.timed_out,
             ran_on: Some(ran_on),
+            run: 1,
+            cancelled: false,
         }
     }
 }

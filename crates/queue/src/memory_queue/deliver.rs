@@ -171,6 +171,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 container,
                 id,
                 attempt,
+                run: 1,
                 waited,
                 payload,
             });

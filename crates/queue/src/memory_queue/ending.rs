@@ -49,6 +49,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 controller,
                 id,
                 outcome: outcome.clone(),
+                run: 1,
             });
         }
         tracing::trace!(activation = %id, queue = %self.key, "ended");

@@ -127,6 +127,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 controller,
                 id,
                 outcome: done.outcome.clone(),
+                run: 1,
             });
         } else {
             self.ledger.note_caller(id, caller);
@@ -161,6 +162,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 container,
                 id,
                 attempt,
+                run: 1,
                 waited: now.saturating_since(ticket.accepted_at),
                 payload: payload.clone(),
             });

@@ -204,6 +204,8 @@ fn record(request: CompleteRequest) -> Result<Record, Status> {
         wait_ms: 0,
         timed_out: false,
         ran_on: None,
+        run: 1,
+        cancelled: false,
     }))
 }
 

@@ -177,6 +177,34 @@ impl Controller for ControllerService {
         Ok(Response::new(ReceiverStream::new(receiver).boxed()))
     }
 
+    async fn cancel_activation(
+        &self,
+        _: Request<v1::CancelActivationRequest>,
+    ) -> Result<Response<v1::CancelActivationResponse>, Status> {
+        Err(Status::unimplemented("cancel"))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        _: Request<v1::ListDeadLettersRequest>,
+    ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        _: Request<v1::RedriveDeadLettersRequest>,
+    ) -> Result<Response<v1::RedriveDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
+    async fn purge_dead_letters(
+        &self,
+        _: Request<v1::PurgeDeadLettersRequest>,
+    ) -> Result<Response<v1::PurgeDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("dead letters"))
+    }
+
     async fn find_activation(
         &self,
         request: Request<v1::FindActivationRequest>,
@@ -217,6 +245,7 @@ pub(crate) fn found_response(id: ActivationId, found: Found) -> v1::FindActivati
         record: record.map(|record| std::sync::Arc::unwrap_or_clone(record).into()),
         key: Some((&key).into()),
         epoch: epoch.0,
+        ..Default::default()
     }
 }
 

@@ -122,6 +122,7 @@ impl Shard {
             waited,
             caller,
             payload,
+            terms: whiskraft_queue::Terms::default(),
         };
         self.step(slot, input);
         if is_paid {

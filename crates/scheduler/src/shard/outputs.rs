@@ -38,6 +38,7 @@ impl Shard {
                 container,
                 id,
                 attempt,
+                run: _,
                 waited,
                 payload,
             } => {
@@ -65,6 +66,7 @@ impl Shard {
                 controller,
                 id,
                 outcome,
+                run: _,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
                 let is_failure = matches!(outcome, Outcome::Failure { .. });
@@ -92,6 +94,10 @@ impl Shard {
             QueueOutput::SetThrottle(throttled) => self.set_throttle(slot, throttled),
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
             QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
+            QueueOutput::Journal { .. }
+            | QueueOutput::Archive { .. }
+            | QueueOutput::CancelAnswered { .. }
+            | QueueOutput::Stop { .. } => {}
             QueueOutput::Starved => self.on_starved(slot),
             QueueOutput::Entangled => self.parts.knots.ask(&local.key, local.epoch),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
@@ -166,6 +172,7 @@ pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, end: Option<
     match outcome {
         Outcome::Record(record) => record,
         Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, end)),
+        Outcome::Cancelled => Arc::new(failure(id, ActivationStatus::ApplicationError, "cancelled", end)),
     }
 }
 
@@ -194,6 +201,8 @@ fn failure(
         wait_ms: end.wait_ms,
         timed_out: false,
         ran_on: None,
+        run: 1,
+        cancelled: false,
     }
 }
 

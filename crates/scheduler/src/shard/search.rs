@@ -72,7 +72,7 @@ impl Shard {
                 let (invoker, container) = record.ran_on.unzip();
                 (container, invoker)
             }
-            ActivationState::Done(Outcome::Failure { .. }) => (None, None),
+            ActivationState::Done(Outcome::Failure { .. } | Outcome::Cancelled) => (None, None),
         };
         let accepted = local.queue.accepted(id);
         let waited_ms = match (&state, accepted) {

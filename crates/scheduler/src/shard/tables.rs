@@ -378,6 +378,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
+            retry: whiskraft_queue::RetryPolicy::default(),
         };
         (profile, limits.memory)
     }

@@ -53,6 +53,8 @@ fn record(n: u8) -> ActivationRecord {
         wait_ms: 0,
         timed_out: false,
         ran_on: None,
+        run: 1,
+        cancelled: false,
     }
 }
 

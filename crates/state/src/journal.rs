@@ -1,0 +1,18 @@
+//! The journal: what a quorum's disks remember of durable activations. Replicated by the lanes, Raft groups beside
+//! group 0.
+//!
+//! One row per activation, found by id. A lane decides about its own rows only; the scheduler that leads a queue looks
+//! into all lanes before it accepts, and fences all lanes before it takes over. Payloads and records are opaque here.
+//!
+//! Invariant: an id has at most one terminal record in a lane, the first one.
+//! Invariant: what names an older epoch of a queue than a lane has been told of changes nothing there.
+//! Invariant: a decision depends on the rows, the command and the lane's own clock, which is the newest time that any
+//! batch carried: never on the clock of the node that applies it.
+
+mod command;
+mod row;
+
+pub use command::{
+    Accept, Archive, End, EndKind, JournalBatch, JournalCommand, JournalOutcome, KnownActivation, Retry,
+};
+pub use row::{Digest, JournalRow, RowState, UnixMillis};
