@@ -18,6 +18,7 @@ mod creation;
 mod delivered;
 mod drain;
 mod ensure;
+mod failpoint;
 mod fence;
 mod follower;
 mod http;

@@ -16,6 +16,7 @@ use whiskraft_types::{ActivationRecord, ActivationStatus, ContainerId, Epoch, Qu
 
 use crate::context::Context;
 use crate::control::hello::Peer;
+use crate::failpoint::failpoint;
 use crate::intern::Keys;
 use crate::message::{PullInput, PullItem, PullKind, Record, Request, StreamEnd};
 use crate::shard::ShardsHandle;
@@ -122,7 +123,13 @@ impl PullStream {
             tokio::select! {
                 biased;
                 permit = frames.reserve(), if !self.ready.is_empty() => match permit {
-                    Ok(permit) => permit.send(Ok(self.next_frame())),
+                    Ok(permit) => {
+                        let frame = self.next_frame();
+                        if !frame.deliver.is_empty() {
+                            failpoint!("deliver-before-sent");
+                        }
+                        permit.send(Ok(frame));
+                    }
                     Err(_closed) => return,
                 },
                 count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {

@@ -95,7 +95,10 @@ impl Scheduler {
         let (creation, messages) = CreationHandle::channel();
         let profiles = Profiles::default();
         let (rates, asks) = RateActor::channel(context.clone());
-        let shards = start_shards(&mut tasks, &context, &creation, &streams, &profiles, &rates);
+        let journal = JournalHandle::new(&context.config.journal);
+        let shards = start_shards(
+            &mut tasks, &context, &creation, &streams, &profiles, &rates, &journal,
+        );
         tasks.spawn(RateActor::new(rates.clone(), shards.clone(), asks).run());
         let (updates_actor, updates) = UpdatesActor::new(context.clone());
         let (reports_actor, reports) = ReportsActor::new(context.clone());
@@ -144,6 +147,7 @@ impl Scheduler {
             letters: Letters::new(context.clone(), cluster.clone(), internal.clone()),
             cluster,
             internal,
+            journal,
         };
         tasks.spawn(serve(
             context.clone(),
@@ -217,6 +221,7 @@ fn start_shards(
     streams: &ControlStreams,
     profiles: &Profiles,
     rates: &RateHandle,
+    journal: &JournalHandle,
 ) -> ShardsHandle {
     let meters = context.metrics.meters();
     let mut handles = Vec::with_capacity(meters.len());
@@ -234,7 +239,6 @@ fn start_shards(
     tasks.spawn(neighbours_actor.run());
     let (knots_actor, knots) = Knots::new(context.clone(), shards.clone());
     tasks.spawn(knots_actor.run());
-    let journal = JournalHandle::new(&context.config.journal);
     tasks.spawn(JournalActor::new(context.clone(), shards.clone(), journal.shared()).run());
     let settings = Arc::new(context.config.queue.settings());
     for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
@@ -265,6 +269,7 @@ struct Calls {
     cluster: Cluster,
     letters: Letters,
     internal: InternalController,
+    journal: JournalHandle,
 }
 
 async fn serve(
@@ -285,17 +290,19 @@ async fn serve(
     use v1::watch_server::WatchServer;
 
     let creation = control.creation.clone();
+    let Calls {
+        cluster,
+        letters,
+        internal,
+        journal,
+    } = calls;
     let scraper = Scraper::new(
         context.clone(),
         shards.clone(),
         control.streams.clone(),
         creation.clone(),
+        journal,
     );
-    let Calls {
-        cluster,
-        letters,
-        internal,
-    } = calls;
     let neighbour = NeighbourServer::new(NeighbourService::new(cluster.clone(), internal));
     let controller = ControllerService::new(context.clone(), shards.clone(), cluster, letters);
     let controller = ControllerServer::new(controller);

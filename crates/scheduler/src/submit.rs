@@ -18,6 +18,7 @@ use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, ThrottleScope};
 use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::delivered::Delivered;
+use crate::failpoint::failpoint;
 use crate::intern::Keys;
 use crate::message::{Content, Request, ResultItem, StreamEnd, Submission};
 use crate::shard::ShardsHandle;
@@ -138,7 +139,16 @@ impl SubmitStream {
             tokio::select! {
                 biased;
                 permit = frames.reserve(), if self.has_answers() => match permit {
-                    Ok(permit) => permit.send(Ok(self.next_frame())),
+                    Ok(permit) => {
+                        let frame = self.next_frame();
+                        if !frame.completed.is_empty() {
+                            failpoint!("completed-before-sent");
+                        }
+                        if !frame.accepted.is_empty() {
+                            failpoint!("accepted-before-sent");
+                        }
+                        permit.send(Ok(frame));
+                    }
                     Err(_closed) => return,
                 },
                 count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
@@ -24,6 +25,7 @@ use crate::journal::order::{Entry, Order};
 use crate::journal::prepare::{Answer, Prepared, Write, prepare};
 use crate::journal::recovery::{FENCE_MAX, Led, READ_MAX, fence, read, recover_one};
 use crate::message::Request;
+use crate::metrics::{EntryKind, EntryOutcome};
 use crate::shard::ShardsHandle;
 
 /// Orders prepared in one piece, and pieces at a time: look-ups and digests have two threads at most.
@@ -71,6 +73,8 @@ pub(crate) struct JournalActor {
 #[derive(Debug)]
 struct Leadership {
     epoch: Epoch,
+    /// When it began.
+    since: Instant,
     /// Acceptances that wait until its open activations are known; `None` once they are.
     held: Option<Vec<(Instant, Order)>>,
 }
@@ -159,8 +163,12 @@ impl JournalActor {
     async fn on_message(&mut self, message: Message) {
         match message {
             Message::Led { key, epoch } => {
-                let held = Some(Vec::new());
-                self.leaderships.insert(key.clone(), Leadership { epoch, held });
+                let leadership = Leadership {
+                    epoch,
+                    since: self.context.clock.now(),
+                    held: Some(Vec::new()),
+                };
+                self.leaderships.insert(key.clone(), leadership);
                 self.fresh.push_back((key, epoch));
             }
             Message::Left { key, epoch } => {
@@ -198,13 +206,16 @@ impl JournalActor {
         }
     }
 
+    /// Refuses an acceptance.
     async fn refuse(&mut self, order: Order, rejection: Rejection) {
         let Order { key, epoch, id, .. } = order;
-        let verdict = Verdict::Refused(rejection);
+        let (kind, verdict) = (EntryKind::Accept, Verdict::Refused(rejection));
+        self.context.metrics.journal.entry(kind, EntryOutcome::Refused);
         let answer = Answer {
             key,
             epoch,
             id,
+            kind,
             verdict,
         };
         self.answer(vec![answer]).await;
@@ -238,16 +249,24 @@ impl JournalActor {
             }
             Done::Read(queues) => {
                 self.running.reads -= 1;
-                for (key, epoch) in queues {
-                    let leadership = self.leaderships.get_mut(&key);
-                    let held = leadership
-                        .filter(|leadership| leadership.epoch == epoch)
-                        .and_then(|leadership| leadership.held.take());
-                    let held = held.into_iter().flatten();
-                    self.orders.extend(held.map(|(_, order)| order));
-                }
+                queues
+                    .iter()
+                    .for_each(|(key, epoch)| self.on_recovered(key, *epoch));
             }
             Done::Archived => self.running.archives -= 1,
+        }
+    }
+
+    /// All that a queue has open is with its shard: it may accept.
+    fn on_recovered(&mut self, key: &QueueKey, epoch: Epoch) {
+        let leadership = self.leaderships.get_mut(key);
+        let Some(leadership) = leadership.filter(|leadership| leadership.epoch == epoch) else {
+            return;
+        };
+        if let Some(held) = leadership.held.take() {
+            let after = self.context.clock.now().saturating_since(leadership.since);
+            self.context.metrics.journal.recovered(after);
+            self.orders.extend(held.into_iter().map(|(_, order)| order));
         }
     }
 
@@ -258,6 +277,10 @@ impl JournalActor {
             match prepared {
                 Prepared::Settled(answer) => {
                     self.unsure.remove(&answer.id);
+                    self.context
+                        .metrics
+                        .journal
+                        .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
                 Prepared::Later(order) => self.repeat(order.failures, Repeat::Order(order)),
@@ -405,7 +428,7 @@ impl JournalActor {
         let leaderships = &self.leaderships;
         let is_led = |key: &QueueKey, epoch| leaderships.get(key).is_some_and(|led| led.epoch == epoch);
         while let Some(batch) = self.lanes.next(|write| is_led(&write.key, write.epoch)) {
-            let appended = append(self.journal.clone(), batch);
+            let appended = append(self.context.clone(), self.journal.clone(), batch);
             self.work.push(appended.map(Done::Appended).boxed());
         }
         while self.running.fences < FENCES_MAX && !self.fresh.is_empty() {
@@ -434,7 +457,7 @@ impl JournalActor {
 
     fn archive(&mut self) {
         let (journal, archives) = (self.journal.clone(), self.shared.take_archives());
-        let count = archives.len();
+        let (count, metrics) = (archives.len() as u64, Arc::clone(&self.context.metrics));
         self.running.archives += 1;
         let appended = async move {
             let commands = tokio::task::spawn_blocking(move || {
@@ -444,12 +467,17 @@ impl JournalActor {
                 return Done::Archived; // The process stops.
             };
             let now = UnixMillis(unix_ms());
-            if let Err(error) = journal
+            let counter = match journal
                 .append(journal.home(), JournalBatch { now, commands })
                 .await
             {
-                tracing::debug!(count, %error, "records of activations that were not durable not kept");
-            }
+                Ok(_) => &metrics.journal.archived,
+                Err(error) => {
+                    tracing::debug!(count, %error, "records of activations that were not durable not kept");
+                    &metrics.journal.unarchived
+                }
+            };
+            counter.fetch_add(count, Ordering::Relaxed);
             Done::Archived
         };
         self.work.push(appended.boxed());

@@ -8,9 +8,12 @@ use whiskraft_state::journal::{JournalBatch, JournalCommand, JournalOutcome, Kno
 use whiskraft_types::{NotLeader, Rejection};
 
 use crate::clock::unix_ms;
+use crate::context::Context;
+use crate::failpoint::failpoint;
 use crate::journal::lanes::{Batch, Class};
 use crate::journal::prepare::{Answer, Write, ended, known};
 use crate::message::Record;
+use crate::metrics::{EntryKind, EntryOutcome};
 
 /// Longest wait for this node's own copy of what another node's lane has written; a later look-up finds it or is
 /// repeated.
@@ -37,12 +40,37 @@ pub(crate) enum Settled {
     Over(Write),
 }
 
+impl Settled {
+    /// As it is counted.
+    const fn counted(&self) -> (EntryKind, EntryOutcome) {
+        match self {
+            Self::Answer(answer) => (answer.kind, outcome(&answer.verdict)),
+            Self::Again(write) | Self::Elsewhere(write) => (write.kind(), EntryOutcome::Repeated),
+            Self::Over(write) => (write.kind(), EntryOutcome::Refused),
+        }
+    }
+}
+
+const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
+    match verdict {
+        Verdict::Written => EntryOutcome::Written,
+        Verdict::Open { .. } | Verdict::Ended(_) | Verdict::Expired => EntryOutcome::Known,
+        Verdict::Conflict | Verdict::Refused(_) => EntryOutcome::Refused,
+        Verdict::Unknown => EntryOutcome::Unknown,
+    }
+}
+
 /// Appends a batch.
-pub(crate) async fn append(journal: Journal, batch: Batch) -> Appended {
+pub(crate) async fn append(context: Context, journal: Journal, batch: Batch) -> Appended {
     let Batch { lane, class, writes } = batch;
     let commands = writes.iter().map(|write| write.command.clone()).collect();
-    let now = UnixMillis(unix_ms());
-    let settled = match journal.append(lane, JournalBatch { now, commands }).await {
+    let (began, now) = (context.clock.now(), UnixMillis(unix_ms()));
+    failpoint!("lane-append-before");
+    let appended = journal.append(lane, JournalBatch { now, commands }).await;
+    failpoint!("lane-append-after");
+    let after = context.clock.now().saturating_since(began);
+    context.metrics.journal.appended(after);
+    let settled: Vec<Settled> = match appended {
         Ok((revision, outcomes)) => {
             // Whoever is answered now may ask this node next.
             let local = journal.wait_applied(lane, revision);
@@ -56,6 +84,14 @@ pub(crate) async fn append(journal: Journal, batch: Batch) -> Appended {
             writes.into_iter().map(of).collect()
         }
     };
+    for settled in &settled {
+        let (kind, outcome) = settled.counted();
+        context.metrics.journal.entry(kind, outcome);
+    }
+    match class {
+        Class::Accept => failpoint!("acceptance-written"),
+        Class::Change => failpoint!("end-written"),
+    }
     Appended { lane, class, settled }
 }
 

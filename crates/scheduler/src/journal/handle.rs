@@ -69,9 +69,14 @@ impl JournalHandle {
             .ok_or_else(|| Rejection::Unavailable {
                 reason: format!(
                     "{} durable activations wait for the disks of this scheduler; try again",
-                    self.shared.places.taken()
+                    self.accepting()
                 ),
             })
+    }
+
+    /// Acceptances under way.
+    pub(crate) fn accepting(&self) -> usize {
+        self.shared.places.taken()
     }
 
     /// Hands over what a turn of a shard caused, in order.

@@ -13,6 +13,7 @@ use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection};
 use crate::journal::content::{decode_record, encode_record};
 use crate::journal::order::{Entry, Order, Place};
 use crate::message::{Content, Record};
+use crate::metrics::EntryKind;
 
 /// What became of an order.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Answer {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) id: ActivationId,
+    /// Of the entry that it answers.
+    pub(crate) kind: EntryKind,
     pub(crate) verdict: Verdict<Record>,
 }
 
@@ -60,12 +63,23 @@ impl Write {
     }
 
     pub(crate) fn answer(self, verdict: Verdict<Record>) -> Answer {
+        let kind = self.kind();
         let Self { key, epoch, id, .. } = self;
         Answer {
             key,
             epoch,
             id,
+            kind,
             verdict,
+        }
+    }
+
+    /// What it does.
+    pub(crate) const fn kind(&self) -> EntryKind {
+        match &self.command {
+            JournalCommand::Accept(_) => EntryKind::Accept,
+            JournalCommand::Retry(_) => EntryKind::Retry,
+            _ => EntryKind::End,
         }
     }
 
@@ -138,6 +152,7 @@ fn accept(journal: &Journal, found: Result<Lookup, StoreError>, order: Order) ->
         key,
         epoch,
         id,
+        kind: EntryKind::Accept,
         verdict,
     })
 }

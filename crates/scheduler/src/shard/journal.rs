@@ -1,6 +1,7 @@
 //! Between the queues of a shard and the journal: what they want written, what came of it, and what earlier leaderships
 //! left open.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use whiskraft_queue::{Input, JournalEntry, Outcome, Recovered, Verdict};
@@ -8,6 +9,7 @@ use whiskraft_state::journal::UnixMillis;
 use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey};
 
 use crate::clock::unix_ms;
+use crate::failpoint::failpoint;
 use crate::journal::{Answer, Archived, Entry, Message, Order};
 use crate::message::{Payload, Record};
 use crate::shard::actor::Shard;
@@ -20,6 +22,9 @@ impl Shard {
         let Some(local) = self.queues.get(slot) else {
             return;
         };
+        if matches!(entry, JournalEntry::End { .. }) {
+            failpoint!("end-before-journaled");
+        }
         let unix = unix_ms();
         let ago = |waited: Duration| UnixMillis(unix.saturating_sub(millis(waited)));
         let ahead = |at: Instant| UnixMillis(unix.saturating_add(millis(at.saturating_since(self.now))));
@@ -86,7 +91,10 @@ impl Shard {
             expires: self.expires(unix),
             record,
         };
-        self.parts.journal.archive(archived);
+        if !self.parts.journal.archive(archived) {
+            let dropped = &self.parts.context.metrics.journal.unarchived;
+            dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Passes on what the journal says.
@@ -131,7 +139,10 @@ impl Shard {
             }
         }
         if !recovered.is_empty() {
-            tracing::debug!(queue = %key, %epoch, count = recovered.len(), "durable activations recovered");
+            let count = recovered.len();
+            tracing::debug!(queue = %key, %epoch, count, "durable activations recovered");
+            let counter = &self.parts.context.metrics.journal.recovered;
+            counter.fetch_add(count as u64, Ordering::Relaxed);
             self.step(slot, Input::Recovered(recovered));
         }
     }

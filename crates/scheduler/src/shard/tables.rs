@@ -374,12 +374,13 @@ impl Shard {
         let record = document.and_then(|key| node.read(|state| state.document(&key).cloned()));
         let deleted = record.is_none();
         let limits: ActionLimits = record.and_then(|record| record.limits).unwrap_or_default();
-        let blackbox = self.parts.profiles.is_blackbox(node, &key.action, revision);
+        // A document that cannot be read asks for nothing.
+        let needs = self.parts.profiles.needs(node, &key.action, revision);
         let profile = ActionProfile {
             revision,
             concurrency: limits.concurrency.max(1),
             instances: limits.instances,
-            blackbox,
+            blackbox: needs.as_ref().is_some_and(|needs| needs.blackbox),
             // What still runs may have had any.
             timeout: if deleted {
                 self.parts.context.config.documents.timeout_max
@@ -387,7 +388,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
-            retry: whiskraft_queue::RetryPolicy::default(),
+            retry: needs.map(|needs| needs.retry).unwrap_or_default(),
         };
         (profile, limits.memory)
     }
