@@ -18,6 +18,7 @@ mod input;
 mod judge;
 mod ledger;
 mod memory_queue;
+mod moved;
 mod order;
 mod output;
 mod placement;
@@ -34,7 +35,7 @@ pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, ac
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
 pub use input::{
     ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, Recovered, RegisteredContainer,
-    RetryPolicy, Terms, Verdict,
+    RetryPolicy, RunEnd, Terms, Unacknowledged, Verdict,
 };
 pub use judge::{
     FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Standing, Suspicion, SuspicionReason,
@@ -42,6 +43,7 @@ pub use judge::{
 };
 pub use ledger::ActivationState;
 pub use memory_queue::{ActivationEnd, MemoryQueue, QueueView, Wait};
+pub use moved::{Moved, MovedPlace};
 pub use order::{DequeueOrder, Line, OldestFirst};
 pub use output::{CancelAnswer, JournalEntry, Outcome, Output};
 pub use placement::{

@@ -132,6 +132,12 @@ pub struct QueueConfig {
     /// The same for actions whose image must be pulled. Default 5m.
     #[serde(with = "humantime_serde")]
     pub retention_blackbox: Duration,
+    /// The same for durable activations, whatever their action; from the end of their delay if they have one. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub retention_durable: Duration,
+    /// Activations that wait for their time at which new ones that ask for a delay are rejected with `Throttled`.
+    /// Default 10000.
+    pub delayed_max: NonZeroU32,
     /// Age at which a waiting activation asks for more containers. Default 100ms.
     #[serde(with = "humantime_serde")]
     pub stale_threshold: Duration,
@@ -181,6 +187,8 @@ impl Default for QueueConfig {
             throttling_fraction: settings.throttling_fraction,
             retention: settings.retention,
             retention_blackbox: settings.retention_blackbox,
+            retention_durable: settings.retention_durable,
+            delayed_max: NonZeroU32::new(settings.delayed_max).unwrap_or(NonZeroU32::MIN),
             stale_threshold: settings.stale_threshold,
             tick: settings.decision_interval,
             idle_after: settings.idle_after,
@@ -210,6 +218,7 @@ impl QueueConfig {
         let times = [
             ("queue.retention", self.retention, s(1)..=day),
             ("queue.retention-blackbox", self.retention_blackbox, s(1)..=day),
+            ("queue.retention-durable", self.retention_durable, s(1)..=day * 14),
             ("queue.stale-threshold", self.stale_threshold, ms(1)..=s(60)),
             ("queue.tick", self.tick, ms(10)..=s(10)),
             ("queue.idle-after", self.idle_after, s(1)..=day),
@@ -232,8 +241,11 @@ impl QueueConfig {
     }
 
     /// The same as the queues take it.
-    pub(crate) fn settings(&self) -> QueueSettings {
+    pub(crate) fn settings(&self, journal: &JournalConfig) -> QueueSettings {
         QueueSettings {
+            retention_durable: self.retention_durable,
+            delayed_max: self.delayed_max.get(),
+            archive: journal.archive,
             len_max: self.len_max.get(),
             throttling_fraction: self.throttling_fraction,
             retention: self.retention,

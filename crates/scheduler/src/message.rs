@@ -300,6 +300,11 @@ pub(crate) struct Found {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) state: ActivationState<Record>,
+    pub(crate) durable: bool,
+    /// Which run is under way, next, or was the last.
+    pub(crate) run: u32,
+    /// Unix time of its acceptance.
+    pub(crate) accepted_ms: u64,
     /// Of one that has ended: when.
     pub(crate) end: Option<Ending>,
 }

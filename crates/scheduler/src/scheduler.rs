@@ -240,7 +240,7 @@ fn start_shards(
     let (knots_actor, knots) = Knots::new(context.clone(), shards.clone());
     tasks.spawn(knots_actor.run());
     tasks.spawn(JournalActor::new(context.clone(), shards.clone(), journal.shared()).run());
-    let settings = Arc::new(context.config.queue.settings());
+    let settings = Arc::new(context.config.queue.settings(&context.config.journal));
     for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
             context: context.clone(),

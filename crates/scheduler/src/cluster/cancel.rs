@@ -64,8 +64,9 @@ impl Cluster {
             };
             self.shards.send(shard, cancel).await;
             match answered.await {
+                Ok(CancelAnswer::Unknown) => {}
                 // A queue that is given up answers nobody: its next leader does.
-                Ok(CancelAnswer::Unknown) | Err(_) => {}
+                Err(_) => return CancelAnswer::Unavailable,
                 Ok(answer) => return answer,
             }
         }
@@ -123,6 +124,9 @@ fn known(answer: CancelAnswer) -> Option<v1::CancelActivationResponse> {
         CancelAnswer::Unknown => None,
         CancelAnswer::BeforeStart => Some(outcome(Outcome::BeforeStart)),
         CancelAnswer::Stopping => Some(outcome(Outcome::Stopping)),
+        CancelAnswer::Unavailable => Some(unavailable(
+            "the queue of the activation cannot say now".to_owned(),
+        )),
         CancelAnswer::Ended => Some(outcome(Outcome::Ended)),
     }
 }

@@ -55,13 +55,13 @@ impl Cluster {
             return Ok(None);
         };
         let mut response = found_response(id, found);
-        if let Lookup::Found(Journaled { row, .. }) = self.look_up(id, namespace)? {
-            let state = response.state();
-            describe(&mut response, &row);
-            // The queue knows better how far it is.
-            if state != State::Waiting {
-                response.state = state.into();
-            }
+        if response.state() == State::Delayed
+            && let Lookup::Found(Journaled { row, .. }) = self.look_up(id, namespace)?
+            && let RowState::Open {
+                not_before: Some(not_before),
+            } = row.state
+        {
+            response.not_before_ms = not_before.0;
         }
         Ok(Some(response))
     }
@@ -145,19 +145,27 @@ pub(crate) fn found_response(id: ActivationId, found: Found) -> v1::FindActivati
         key,
         epoch,
         state,
+        durable,
+        run,
+        accepted_ms,
         end,
     } = found;
     let (state, record) = match state {
-        ActivationState::Waiting => (State::Waiting, None),
+        ActivationState::Journaling | ActivationState::Waiting => (State::Waiting, None),
+        ActivationState::Delayed(_) => (State::Delayed, None),
         ActivationState::Delivered(_) => (State::Delivered, None),
-        ActivationState::Started(_) => (State::Started, None),
-        ActivationState::Done(outcome) => (State::Done, Some(record_of(id, outcome, 1, end))),
+        // It has run, and nobody may hear how it ended before the journal has it.
+        ActivationState::Started(_) | ActivationState::Ending => (State::Started, None),
+        ActivationState::Done(outcome) => (State::Done, Some(record_of(id, outcome, run, end))),
     };
     v1::FindActivationResponse {
         state: state.into(),
         record: record.map(|record| Arc::unwrap_or_clone(record).into()),
         key: Some((&key).into()),
         epoch: epoch.0,
+        durable,
+        runs: run,
+        accepted_ms,
         ..Default::default()
     }
 }

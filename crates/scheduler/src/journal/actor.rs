@@ -22,7 +22,7 @@ use crate::journal::archive::Archived;
 use crate::journal::handle::{Message, Shared};
 use crate::journal::lanes::Lanes;
 use crate::journal::order::{Entry, Order};
-use crate::journal::prepare::{Answer, Prepared, Write, prepare};
+use crate::journal::prepare::{Answer, Prepared, Reader, Write};
 use crate::journal::recovery::{FENCE_MAX, Led, READ_MAX, fence, read, recover_one};
 use crate::message::Request;
 use crate::metrics::{EntryKind, EntryOutcome};
@@ -39,6 +39,9 @@ const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Pause before an entry that must not get lost is written again; it doubles up to the longest.
 const REPEAT_PAUSE: Duration = Duration::from_millis(20);
 const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Times that an entry is looked up, or written, whose activation the journal does not have: some 15 seconds. A copy of a
+/// lane on this node may be behind.
+const MISSING_MAX: u32 = 20;
 /// Acceptances of which nobody knows yet whether they are written; with more, no new ones are taken.
 const UNSURE_MAX: usize = 65_536;
 /// Time after which such a one has not been written: no proposal lives that long.
@@ -53,6 +56,7 @@ pub(crate) struct JournalActor {
     context: Context,
     shards: ShardsHandle,
     journal: Journal,
+    reader: Reader,
     shared: Arc<Shared>,
     leaderships: BTreeMap<QueueKey, Leadership>,
     /// Leaderships to be fenced, and fenced ones to be read.
@@ -116,6 +120,10 @@ enum Done {
 impl JournalActor {
     pub(crate) fn new(context: Context, shards: ShardsHandle, shared: Arc<Shared>) -> Self {
         Self {
+            reader: Reader {
+                journal: context.node.journal().clone(),
+                clock: context.clock,
+            },
             journal: context.node.journal().clone(),
             context,
             shards,
@@ -208,16 +216,11 @@ impl JournalActor {
 
     /// Refuses an acceptance.
     async fn refuse(&mut self, order: Order, rejection: Rejection) {
-        let Order { key, epoch, id, .. } = order;
-        let (kind, verdict) = (EntryKind::Accept, Verdict::Refused(rejection));
-        self.context.metrics.journal.entry(kind, EntryOutcome::Refused);
-        let answer = Answer {
-            key,
-            epoch,
-            id,
-            kind,
-            verdict,
-        };
+        self.context
+            .metrics
+            .journal
+            .entry(EntryKind::Accept, EntryOutcome::Refused);
+        let answer = answer_to(order, EntryKind::Accept, rejection);
         self.answer(vec![answer]).await;
     }
 
@@ -283,7 +286,13 @@ impl JournalActor {
                         .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
-                Prepared::Later(order) => self.repeat(order.failures, Repeat::Order(order)),
+                Prepared::Later(order) if order.failures < MISSING_MAX => {
+                    self.repeat(order.failures, Repeat::Order(order));
+                }
+                Prepared::Later(order) => {
+                    missing(order.id);
+                    answers.push(answer_to(order, EntryKind::End, unknown()));
+                }
                 Prepared::Write(write) => {
                     // One that may be in a lane already must not get into another.
                     let before = write.place.as_ref().and_then(|_| self.unsure.remove(&write.id));
@@ -315,9 +324,12 @@ impl JournalActor {
                     answers.push(answer);
                 }
                 Settled::Again(write) => self.repeat(write.failures, Repeat::Write(lane, write)),
-                Settled::Elsewhere(write) => {
-                    tracing::error!(activation = %write.id, lane = lane.0, "lane does not know an activation that it accepted");
+                Settled::Missing(write) if write.failures < MISSING_MAX => {
                     self.repeat(write.failures, Repeat::Write(lane, write));
+                }
+                Settled::Missing(write) => {
+                    missing(write.id);
+                    answers.push(write.answer(Verdict::Refused(unknown())));
                 }
                 Settled::Over(write) => {
                     tracing::debug!(activation = %write.id, epoch = %write.epoch, "entry of an earlier leadership");
@@ -418,8 +430,8 @@ impl JournalActor {
         while self.running.prepares < PREPARES_MAX && !self.orders.is_empty() {
             let count = self.orders.len().min(PREPARE_MAX);
             let orders: Vec<Order> = self.orders.drain(..count).collect();
-            let journal = self.journal.clone();
-            let prepared = tokio::task::spawn_blocking(move || prepare(&journal, orders));
+            let reader = self.reader.clone();
+            let prepared = tokio::task::spawn_blocking(move || reader.prepare(orders));
             self.running.prepares += 1;
             // It fails only when the process stops.
             let done = prepared.map(|prepared| Done::Prepared(prepared.unwrap_or_default()));
@@ -428,7 +440,7 @@ impl JournalActor {
         let leaderships = &self.leaderships;
         let is_led = |key: &QueueKey, epoch| leaderships.get(key).is_some_and(|led| led.epoch == epoch);
         while let Some(batch) = self.lanes.next(|write| is_led(&write.key, write.epoch)) {
-            let appended = append(self.context.clone(), self.journal.clone(), batch);
+            let appended = append(self.context.clone(), self.reader.clone(), batch);
             self.work.push(appended.map(Done::Appended).boxed());
         }
         while self.running.fences < FENCES_MAX && !self.fresh.is_empty() {
@@ -481,6 +493,29 @@ impl JournalActor {
             Done::Archived
         };
         self.work.push(appended.boxed());
+    }
+}
+
+fn answer_to(order: Order, kind: EntryKind, rejection: Rejection) -> Answer {
+    let Order { key, epoch, id, .. } = order;
+    let verdict = Verdict::Refused(rejection);
+    Answer {
+        key,
+        epoch,
+        id,
+        kind,
+        verdict,
+    }
+}
+
+/// What never should be: a queue holds as durable what the journal does not have.
+fn missing(id: ActivationId) {
+    tracing::error!(activation = %id, "journal does not have an activation that it accepted, goes on in memory");
+}
+
+fn unknown() -> Rejection {
+    Rejection::Unavailable {
+        reason: "the journal does not have this activation".to_owned(),
     }
 }
 

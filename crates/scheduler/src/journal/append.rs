@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use whiskraft_queue::Verdict;
-use whiskraft_raft::{Journal, Journaled, LaneId, Lookup, ProposeError};
+use whiskraft_raft::{Journaled, LaneId, Lookup, ProposeError};
 use whiskraft_state::journal::{JournalBatch, JournalCommand, JournalOutcome, KnownActivation, UnixMillis};
 use whiskraft_types::{NotLeader, Rejection};
 
@@ -11,7 +11,7 @@ use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::failpoint::failpoint;
 use crate::journal::lanes::{Batch, Class};
-use crate::journal::prepare::{Answer, Write, ended, known};
+use crate::journal::prepare::{Answer, Reader, Write};
 use crate::message::Record;
 use crate::metrics::{EntryKind, EntryOutcome};
 
@@ -32,10 +32,10 @@ pub(crate) struct Appended {
 pub(crate) enum Settled {
     /// The queue has its answer.
     Answer(Answer),
-    /// To be repeated, in the same lane.
+    /// To be repeated.
     Again(Write),
-    /// To be looked for in another lane.
-    Elsewhere(Write),
+    /// The lane has no such activation, though this node found it there.
+    Missing(Write),
     /// Another leadership has begun: nobody waits for this any more.
     Over(Write),
 }
@@ -45,15 +45,16 @@ impl Settled {
     const fn counted(&self) -> (EntryKind, EntryOutcome) {
         match self {
             Self::Answer(answer) => (answer.kind, outcome(&answer.verdict)),
-            Self::Again(write) | Self::Elsewhere(write) => (write.kind(), EntryOutcome::Repeated),
+            Self::Again(write) | Self::Missing(write) => (write.kind(), EntryOutcome::Repeated),
             Self::Over(write) => (write.kind(), EntryOutcome::Refused),
         }
     }
 }
 
-const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
+/// A verdict as it is counted.
+pub(crate) const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
     match verdict {
-        Verdict::Written => EntryOutcome::Written,
+        Verdict::Written | Verdict::Recorded(_) => EntryOutcome::Written,
         Verdict::Open { .. } | Verdict::Ended(_) | Verdict::Expired => EntryOutcome::Known,
         Verdict::Conflict | Verdict::Refused(_) => EntryOutcome::Refused,
         Verdict::Unknown => EntryOutcome::Unknown,
@@ -61,11 +62,12 @@ const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
 }
 
 /// Appends a batch.
-pub(crate) async fn append(context: Context, journal: Journal, batch: Batch) -> Appended {
+pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Appended {
     let Batch { lane, class, writes } = batch;
     let commands = writes.iter().map(|write| write.command.clone()).collect();
     let (began, now) = (context.clock.now(), UnixMillis(unix_ms()));
     failpoint!("lane-append-before");
+    let journal = &reader.journal;
     let appended = journal.append(lane, JournalBatch { now, commands }).await;
     failpoint!("lane-append-after");
     let after = context.clock.now().saturating_since(began);
@@ -75,12 +77,12 @@ pub(crate) async fn append(context: Context, journal: Journal, batch: Batch) -> 
             // Whoever is answered now may ask this node next.
             let local = journal.wait_applied(lane, revision);
             let _ = tokio::time::timeout(LOCAL_WAIT_MAX, local).await;
-            let of = |(write, outcome)| settle(&journal, lane, write, outcome);
+            let of = |(write, outcome)| settle(&reader, lane, write, outcome);
             writes.into_iter().zip(outcomes).map(of).collect()
         }
         Err(error) => {
             tracing::debug!(lane = lane.0, %error, "append to the journal failed");
-            let of = |write| failed(&journal, write, &error);
+            let of = |write| failed(&reader, write, &error);
             writes.into_iter().map(of).collect()
         }
     };
@@ -95,13 +97,10 @@ pub(crate) async fn append(context: Context, journal: Journal, batch: Batch) -> 
     Appended { lane, class, settled }
 }
 
-fn settle(journal: &Journal, lane: LaneId, write: Write, outcome: JournalOutcome) -> Settled {
+fn settle(reader: &Reader, lane: LaneId, write: Write, outcome: JournalOutcome) -> Settled {
     match (outcome, &write.command) {
-        (JournalOutcome::Written, _) => Settled::Answer(write.answer(Verdict::Written)),
-        (JournalOutcome::Known(known), command) => {
-            let verdict = said_before(journal, lane, known, command);
-            Settled::Answer(write.answer(verdict))
-        }
+        (JournalOutcome::Written, _) => Settled::Answer(written(write)),
+        (JournalOutcome::Known(known), _) => said_before(reader, lane, known, write),
         (JournalOutcome::Conflict, _) => Settled::Answer(write.answer(Verdict::Conflict)),
         (JournalOutcome::Stale { current }, JournalCommand::Accept(_)) => {
             let moved = Rejection::NotLeader(NotLeader {
@@ -111,45 +110,41 @@ fn settle(journal: &Journal, lane: LaneId, write: Write, outcome: JournalOutcome
             Settled::Answer(write.answer(Verdict::Refused(moved)))
         }
         (JournalOutcome::Stale { .. }, _) => Settled::Over(write),
-        (JournalOutcome::Missing, _) => Settled::Elsewhere(write),
+        (JournalOutcome::Missing, _) => Settled::Missing(write),
     }
 }
 
-/// What a lane means that knows the activation already.
-fn said_before(
-    journal: &Journal,
-    lane: LaneId,
-    known: KnownActivation,
-    command: &JournalCommand,
-) -> Verdict<Record> {
-    match command {
-        JournalCommand::Accept(_) if !known.ended => Verdict::Open {
-            run: known.run,
-            not_before: None,
-        },
-        // Ours, said a second time: the pause before the run is the one that was asked for.
-        JournalCommand::Retry(retry) if !known.ended && known.run <= retry.run => Verdict::Written,
-        JournalCommand::Retry(_) if !known.ended => Verdict::Open {
-            run: known.run,
-            not_before: None,
-        },
-        JournalCommand::Accept(accept) => ended(journal, lane, accept.id),
-        JournalCommand::Retry(retry) => first_record(journal, lane, retry.id),
-        JournalCommand::End(end) => first_record(journal, lane, end.id),
-        _ => Verdict::Written,
+/// The journal has it as it was said.
+fn written(mut write: Write) -> Answer {
+    let verdict = write.made_up.take().map_or(Verdict::Written, Verdict::Recorded);
+    write.answer(verdict)
+}
+
+/// A lane knows the activation already: its row says what that means.
+fn said_before(reader: &Reader, lane: LaneId, known: KnownActivation, write: Write) -> Settled {
+    // Ours, said a second time: the pause before the run is the one that was asked for.
+    if let JournalCommand::Retry(retry) = &write.command
+        && !known.ended
+        && known.run <= retry.run
+    {
+        return Settled::Answer(written(write));
+    }
+    let row = match reader.journal.find(write.id) {
+        Ok(Lookup::Found(journaled)) if journaled.lane == lane => Some(journaled),
+        _ => None,
+    };
+    let is_end = write.kind() == EntryKind::End;
+    match row.map(|row| reader.verdict(&row)) {
+        // The first record wins, be it ours or not; one that cannot be read any more is as good as written.
+        Some(Verdict::Expired | Verdict::Refused(_)) if is_end => Settled::Answer(written(write)),
+        Some(verdict) => Settled::Answer(write.answer(verdict)),
+        // This node does not have it yet.
+        None => Settled::Again(write),
     }
 }
 
-/// The first record wins, be it ours or not; one that cannot be read any more is as good as written.
-fn first_record(journal: &Journal, lane: LaneId, id: whiskraft_types::ActivationId) -> Verdict<Record> {
-    match ended(journal, lane, id) {
-        Verdict::Ended(outcome) => Verdict::Ended(outcome),
-        _ => Verdict::Written,
-    }
-}
-
-fn failed(journal: &Journal, write: Write, error: &ProposeError) -> Settled {
-    let Some(digest) = write.digest() else {
+fn failed(reader: &Reader, write: Write, error: &ProposeError) -> Settled {
+    let JournalCommand::Accept(accept) = &write.command else {
         return Settled::Again(write);
     };
     let verdict = match error {
@@ -160,8 +155,10 @@ fn failed(journal: &Journal, write: Write, error: &ProposeError) -> Settled {
             reason: error.to_string(),
         }),
         // What this node has applied is as good as an answer.
-        ProposeError::Unknown(_) => match journal.find(write.id) {
-            Ok(Lookup::Found(Journaled { lane, row })) => known(journal, lane, &row, &write.key, digest),
+        ProposeError::Unknown(_) => match reader.journal.find(write.id) {
+            found @ Ok(Lookup::Found(Journaled { .. })) => reader
+                .known(found, &write.key, accept.digest)
+                .unwrap_or(Verdict::Unknown),
             Ok(Lookup::Missing | Lookup::Gone) | Err(_) => Verdict::Unknown,
         },
     };

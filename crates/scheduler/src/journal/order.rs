@@ -35,6 +35,8 @@ pub(crate) enum Entry {
     },
     End {
         record: Record,
+        /// Whether the record was made here, because the queue knew of none.
+        is_made_up: bool,
         run: u32,
         dead_letter: bool,
         at: UnixMillis,

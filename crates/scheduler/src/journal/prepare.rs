@@ -4,12 +4,17 @@
 //! That the local copies suffice is the fence's doing: what former leaders of a queue were answered is here since its
 //! recovery, and what this one was answered since it was answered.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use whiskraft_queue::{Outcome, Verdict};
 use whiskraft_raft::{Journal, Journaled, LaneId, Lookup, StoreError};
-use whiskraft_state::journal::{Accept, Digest, End, EndKind, JournalCommand, JournalRow, Retry, RowState};
-use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection};
+use whiskraft_state::journal::{
+    Accept, Digest, End, EndKind, JournalCommand, JournalRow, Retry, RowState, UnixMillis,
+};
+use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
+use crate::clock::{Clock, unix_ms};
 use crate::journal::content::{decode_record, encode_record};
 use crate::journal::order::{Entry, Order, Place};
 use crate::message::{Content, Record};
@@ -48,6 +53,8 @@ pub(crate) struct Write {
     pub(crate) command: JournalCommand,
     /// Of an acceptance.
     pub(crate) place: Option<Place>,
+    /// Of an end that the queue knew no record of: the one that is written.
+    pub(crate) made_up: Option<Record>,
     /// How often it could not be written.
     pub(crate) failures: u32,
 }
@@ -82,110 +89,115 @@ impl Write {
             _ => EntryKind::End,
         }
     }
+}
 
-    /// What it runs, of an acceptance.
-    pub(crate) const fn digest(&self) -> Option<Digest> {
-        match &self.command {
-            JournalCommand::Accept(accept) => Some(accept.digest),
-            _ => None,
-        }
+/// Reads the journal of this node, in the time of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) journal: Journal,
+    pub(crate) clock: Clock,
+}
+
+impl Reader {
+    /// Prepares orders, in order.
+    pub(crate) fn prepare(&self, orders: Vec<Order>) -> Vec<Prepared> {
+        orders.into_iter().map(|order| self.one(order)).collect()
     }
-}
 
-/// Prepares orders, in order.
-pub(crate) fn prepare(journal: &Journal, orders: Vec<Order>) -> Vec<Prepared> {
-    orders.into_iter().map(|order| one(journal, order)).collect()
-}
-
-fn one(journal: &Journal, order: Order) -> Prepared {
-    let found = journal.find(order.id);
-    match order.entry {
-        Entry::Accept { .. } => accept(journal, found, order),
-        Entry::Retry { .. } | Entry::End { .. } => change(found, order),
-    }
-}
-
-fn accept(journal: &Journal, found: Result<Lookup, StoreError>, order: Order) -> Prepared {
-    let Order {
-        key,
-        epoch,
-        id,
-        entry,
-        failures,
-    } = order;
-    let Entry::Accept {
-        payload,
-        accepted,
-        not_before,
-        place,
-    } = entry
-    else {
-        unreachable!("only acceptances get here");
-    };
-    let digest = payload.digest();
-    let verdict = match found {
-        Ok(Lookup::Missing) => {
-            let command = JournalCommand::Accept(Accept {
-                id,
-                key: key.clone(),
-                epoch,
-                digest,
+    fn one(&self, order: Order) -> Prepared {
+        let found = self.journal.find(order.id);
+        let Order {
+            key,
+            epoch,
+            id,
+            entry,
+            failures,
+        } = order;
+        let mut write = Write {
+            command: JournalCommand::Purge { ids: Vec::new() },
+            key,
+            epoch,
+            id,
+            lane: None,
+            place: None,
+            made_up: None,
+            failures,
+        };
+        match entry {
+            Entry::Accept {
+                payload,
                 accepted,
                 not_before,
-                payload: Content::encode(&payload),
-            });
-            return Prepared::Write(Write {
-                key,
-                epoch,
-                id,
-                lane: None,
-                command,
-                place: Some(place),
-                failures,
-            });
+                place,
+            } => {
+                let digest = payload.digest();
+                if let Some(verdict) = self.known(found, &write.key, digest) {
+                    let kind = EntryKind::Accept;
+                    let answer = write.answer(verdict);
+                    return Prepared::Settled(Answer { kind, ..answer });
+                }
+                write.command = JournalCommand::Accept(Accept {
+                    id,
+                    key: write.key.clone(),
+                    epoch,
+                    digest,
+                    accepted,
+                    not_before,
+                    payload: Content::encode(&payload),
+                });
+                write.place = Some(place);
+                Prepared::Write(write)
+            }
+            Entry::Retry { .. } | Entry::End { .. } => change(found, write, entry),
         }
-        Ok(Lookup::Gone) => Verdict::Expired,
-        Ok(Lookup::Found(Journaled { lane, row })) => known(journal, lane, &row, &key, digest),
-        Err(error) => Verdict::Refused(unreadable(&error)),
-    };
-    Prepared::Settled(Answer {
-        key,
-        epoch,
-        id,
-        kind: EntryKind::Accept,
-        verdict,
-    })
-}
-
-/// What to say to an acceptance of an id that is there.
-pub(crate) fn known(
-    journal: &Journal,
-    lane: LaneId,
-    row: &JournalRow,
-    key: &QueueKey,
-    digest: Digest,
-) -> Verdict<Record> {
-    // One that was kept for its record only was not durable, and says nothing of its payload.
-    if row.key != *key || row.digest.is_some_and(|known| known != digest) {
-        return Verdict::Conflict;
     }
-    match row.state {
-        RowState::Open { .. } => Verdict::Open {
+
+    /// What to say to an acceptance of an id that is there; `None` if it is not.
+    pub(crate) fn known(
+        &self,
+        found: Result<Lookup, StoreError>,
+        key: &QueueKey,
+        digest: Digest,
+    ) -> Option<Verdict<Record>> {
+        match found {
+            Ok(Lookup::Missing) => None,
+            Ok(Lookup::Gone) => Some(Verdict::Expired),
+            // One that was kept for its record only was not durable, and says nothing of its payload.
+            Ok(Lookup::Found(Journaled { row, .. }))
+                if row.key != *key || row.digest.is_some_and(|known| known != digest) =>
+            {
+                Some(Verdict::Conflict)
+            }
+            Ok(Lookup::Found(journaled)) => Some(self.verdict(&journaled)),
+            Err(error) => Some(Verdict::Refused(unreadable(&error))),
+        }
+    }
+
+    /// How far the journal has one.
+    pub(crate) fn verdict(&self, Journaled { lane, row }: &Journaled) -> Verdict<Record> {
+        match row.state {
+            RowState::Open { not_before } => self.open(row, not_before),
+            RowState::Ended { .. } => match read_record(&self.journal, *lane, row.id) {
+                Ok(Some(record)) => Verdict::Ended(Outcome::Record(record)),
+                Ok(None) => Verdict::Expired,
+                Err(reason) => Verdict::Refused(Rejection::Unavailable { reason }),
+            },
+        }
+    }
+
+    fn open(&self, row: &JournalRow, not_before: Option<UnixMillis>) -> Verdict<Record> {
+        let not_before = not_before.and_then(|at| later(self.clock.now(), unix_ms(), at));
+        Verdict::Open {
             run: row.run,
-            // The shell of the queue knows the clock; a leader that has recovered this row has been told already.
-            not_before: None,
-        },
-        RowState::Ended { .. } => ended(journal, lane, row.id),
+            not_before,
+        }
     }
 }
 
-/// The outcome of one that has ended.
-pub(crate) fn ended(journal: &Journal, lane: LaneId, id: ActivationId) -> Verdict<Record> {
-    match read_record(journal, lane, id) {
-        Ok(Some(record)) => Verdict::Ended(Outcome::Record(record)),
-        Ok(None) => Verdict::Expired,
-        Err(reason) => Verdict::Refused(Rejection::Unavailable { reason }),
-    }
+/// A moment by the wall clock, on the clock of this process; one that has come is none.
+pub(crate) fn later(now: Instant, unix: u64, at: UnixMillis) -> Option<Instant> {
+    let ahead = at.0.checked_sub(unix).filter(|ahead| *ahead > 0)?;
+    Some(now + Duration::from_millis(ahead))
 }
 
 /// A record that the journal has.
@@ -203,61 +215,62 @@ pub(crate) fn read_record(
 }
 
 /// The refusal while the store cannot be read.
-pub(crate) fn unreadable(error: &StoreError) -> Rejection {
+fn unreadable(error: &StoreError) -> Rejection {
     Rejection::Unavailable {
         reason: error.to_string(),
     }
 }
 
-fn change(found: Result<Lookup, StoreError>, order: Order) -> Prepared {
+/// A command about one that is there.
+fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry) -> Prepared {
     let lane = match found {
         Ok(Lookup::Found(Journaled { lane, .. })) => lane,
-        Ok(Lookup::Missing | Lookup::Gone) | Err(_) => return Prepared::Later(order),
+        Ok(Lookup::Missing | Lookup::Gone) | Err(_) => {
+            return Prepared::Later(Order {
+                key: write.key,
+                epoch: write.epoch,
+                id: write.id,
+                entry,
+                failures: write.failures,
+            });
+        }
     };
-    let Order {
-        key,
-        epoch,
-        id,
-        entry,
-        failures,
-    } = order;
-    let command = match entry {
+    let (id, key, epoch) = (write.id, write.key.clone(), write.epoch);
+    write.lane = Some(lane);
+    write.command = match entry {
         Entry::Retry { run, not_before } => JournalCommand::Retry(Retry {
             id,
-            key: key.clone(),
+            key,
             epoch,
             run,
             not_before,
         }),
         Entry::End {
             record,
+            is_made_up,
             run,
             dead_letter,
             at,
             expires,
-        } => JournalCommand::End(End {
-            id,
-            key: key.clone(),
-            epoch,
-            run,
-            at,
-            expires,
-            kind: if dead_letter {
-                EndKind::DeadLetter
-            } else {
-                EndKind::Record
-            },
-            record: encode_record(&record),
-        }),
-        Entry::Accept { .. } => unreachable!("acceptances are prepared elsewhere"),
+        } => {
+            let bytes = encode_record(&record);
+            write.made_up = is_made_up.then_some(record);
+            JournalCommand::End(End {
+                id,
+                key,
+                epoch,
+                run,
+                at,
+                expires,
+                kind: if dead_letter {
+                    EndKind::DeadLetter
+                } else {
+                    EndKind::Record
+                },
+                record: bytes,
+            })
+        }
+        Entry::Accept { .. } => unreachable!("an acceptance is prepared by its own rules"),
     };
-    Prepared::Write(Write {
-        key,
-        epoch,
-        id,
-        lane: Some(lane),
-        command,
-        place: None,
-        failures,
-    })
+    Prepared::Write(write)
 }

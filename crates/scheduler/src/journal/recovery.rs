@@ -16,6 +16,7 @@ use whiskraft_types::{ActivationId, Epoch, QueueKey};
 use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::journal::content::ContentError;
+use crate::journal::prepare::later;
 use crate::message::{Content, Payload, Request};
 use crate::shard::ShardsHandle;
 
@@ -241,10 +242,7 @@ fn recovered(context: &Context, row: JournalRow, payload: Payload) -> Recovered<
         id: row.id,
         waited: Duration::from_millis(unix.saturating_sub(row.accepted.0)),
         run: row.run,
-        // One that has passed is none.
-        not_before: not_before
-            .filter(|at| at.0 > unix)
-            .map(|at| now + Duration::from_millis(at.0 - unix)),
+        not_before: not_before.and_then(|at| later(now, unix, at)),
         payload,
     }
 }

@@ -54,6 +54,7 @@ impl Shard {
                 run,
                 dead_letter,
             } => Entry::End {
+                is_made_up: !matches!(outcome, Outcome::Record(_)),
                 record: record_of(id, outcome, run, self.ending(local, id)),
                 run,
                 dead_letter,
@@ -106,20 +107,14 @@ impl Shard {
             verdict,
         } in answers
         {
-            let Some(slot) = self.in_epoch(&key, epoch) else {
-                continue;
-            };
-            // Acceptances wait for the end of the recovery, so this is about the end of one, or its next run.
-            if let Some(local) = self.queues.get_mut(slot)
-                && let Some(ended) = &mut local.recovering
-            {
-                ended.insert(id);
+            if let Some(slot) = self.in_epoch(&key, epoch) {
+                self.step(slot, Input::Journaled { id, verdict });
             }
-            self.step(slot, Input::Journaled { id, verdict });
         }
     }
 
-    /// Passes on what earlier leaderships left open. What was read before its end was written is over.
+    /// Takes in what earlier leaderships left open; the queue gets all of it at once, because what it hears of between two
+    /// parts it could not tell from what is not there.
     pub(crate) fn on_recovered(
         &mut self,
         key: &QueueKey,
@@ -130,20 +125,22 @@ impl Shard {
         let Some(slot) = self.in_epoch(key, epoch) else {
             return;
         };
-        if let Some(local) = self.queues.get_mut(slot) {
-            if let Some(ended) = &local.recovering {
-                recovered.retain(|activation| !ended.contains(&activation.id));
+        if let Some(local) = self.queues.get_mut(slot)
+            && let Some(mut before) = local.recovering.take()
+        {
+            before.append(&mut recovered);
+            if !is_last {
+                local.recovering = Some(before);
+                return;
             }
-            if is_last {
-                local.recovering = None;
-            }
+            recovered = before;
         }
-        if !recovered.is_empty() {
-            let count = recovered.len();
-            tracing::debug!(queue = %key, %epoch, count, "durable activations recovered");
+        let count = recovered.len();
+        if count > 0 {
+            tracing::info!(queue = %key, %epoch, count, "durable activations recovered");
             let counter = &self.parts.context.metrics.journal.recovered;
             counter.fetch_add(count as u64, Ordering::Relaxed);
-            self.step(slot, Input::Recovered(recovered));
         }
+        self.step(slot, Input::Recovered(recovered));
     }
 }

@@ -266,6 +266,7 @@ impl Shard {
                     expected,
                     lost: inherited.lost,
                     containers: inherited.containers,
+                    recovers: true,
                 },
             );
         }
@@ -299,6 +300,7 @@ impl Shard {
             })
         });
         self.unary.give_up(&local.key);
+        self.cancels.give_up(&local.key);
         self.journaled.push(Message::Left {
             key: local.key.clone(),
             epoch: local.epoch,
