@@ -53,6 +53,12 @@ pub(crate) struct Profiles {
 }
 
 impl Profiles {
+    /// Whether containers of an action come from an image of the user; no if its document cannot be read.
+    pub(crate) fn is_blackbox(&self, node: &Node, action: &ActionName, revision: Revision) -> bool {
+        let needs = self.needs(node, action, revision);
+        needs.is_some_and(|needs| needs.blackbox)
+    }
+
     /// What containers of an action need; `None` if its document cannot be read.
     pub(crate) fn needs(&self, node: &Node, action: &ActionName, revision: Revision) -> Option<Arc<Needs>> {
         let known = self.with(|known| {

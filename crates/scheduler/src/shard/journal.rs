@@ -105,6 +105,7 @@ impl Shard {
             epoch,
             id,
             verdict,
+            ..
         } in answers
         {
             if let Some(slot) = self.in_epoch(&key, epoch) {
