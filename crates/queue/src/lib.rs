@@ -3,7 +3,8 @@
 //! Pure: no IO, no clock, no chance but a seeded generator, no task. Start at [`MemoryQueue::step`]. The scheduler
 //! drives one [`MemoryQueue`] per queue it leads; the simulator drives the very same code.
 //!
-//! Invariant: an activation is in exactly one of held back, waiting, delivered, started, done.
+//! Invariant: an activation is in exactly one of journaling, held back, waiting, delayed, delivered, started, ending, done.
+//! Invariant: nobody is told that a durable activation is accepted, or how it ended, before the journal has that.
 //! Invariant: activations and credits never wait at the same time.
 //! Invariant: containers and invokers are known by id only; nothing here can reach one.
 
