@@ -6,6 +6,7 @@ mod advice;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod invoke;
+pub(crate) mod letters;
 pub(crate) mod log;
 mod look;
 pub(crate) mod namespace;

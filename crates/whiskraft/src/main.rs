@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, status,
+};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
@@ -76,6 +78,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args, config).await,
         Command::Action(args) => action::run(args, &config).await,
         Command::Activation(args) => activation::run(args, &config).await,
+        Command::DeadLetters(args) => letters::run(args, &config).await,
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
         Command::Queues(args) => queues::run(args, &config).await,
