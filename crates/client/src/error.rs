@@ -332,3 +332,33 @@ pub enum ActionError {
     #[error(transparent)]
     Call(#[from] CallError),
 }
+
+/// Why an operation on a stored schedule failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// It cannot be stored as it is.
+    #[error("schedule {name:?} cannot be stored: {reason}")]
+    Invalid {
+        /// The schedule.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else changed it; read it again and decide.
+    #[error("schedule {name:?} is at revision {}, not the expected one", .current.map_or(0, |revision| revision.0))]
+    Conflict {
+        /// The schedule.
+        name: String,
+        /// Revision it has; `None`: it does not exist.
+        current: Option<Revision>,
+    },
+    /// There is no such schedule.
+    #[error("schedule {name:?} does not exist")]
+    NotFound {
+        /// The schedule.
+        name: String,
+    },
+    /// The cluster could not be asked, or refused.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}

@@ -22,7 +22,7 @@
 //! let record = client.invoke(&namespace, &hello, arguments, InvokeOptions::default()).await?;
 //! println!("{}", String::from_utf8_lossy(&record.result));
 //!
-//! // … or only start it, and come back for the record.
+//! // … or only start it: it is on the disks of a majority of the schedulers then, and runs whatever becomes of us.
 //! let mut invocation = client.submit(&namespace, &hello, r#"{"name": "Eve"}"#, InvokeOptions::default()).await?;
 //! println!("accepted as {}", invocation.id());
 //! println!("{:?}", invocation.result().await?.status);
@@ -64,6 +64,8 @@ mod operator;
 mod options;
 mod outbox;
 mod payload;
+mod schedule;
+mod schedules;
 mod settings;
 mod shared;
 mod stats;
@@ -84,7 +86,7 @@ pub use self::builder::ClientBuilder;
 pub use self::cancel::CancelOutcome;
 pub use self::client::Client;
 pub use self::durability::{Durability, OptionsError};
-pub use self::error::{ActionError, CallError, ConnectError, InvokeError, ResultError};
+pub use self::error::{ActionError, CallError, ConnectError, InvokeError, ResultError, ScheduleError};
 pub use self::find::{FoundActivation, Progress};
 pub use self::health::{Health, InvokerHealth};
 pub use self::idempotency::{IDEMPOTENCY_KEY_LEN_MAX, idempotent_id};
@@ -93,6 +95,9 @@ pub use self::letters::{DeadLetter, DeadLetterPage, PageCursor, Redriven};
 pub use self::operator::{Explained, Explanation, Operator, QueueFilter, QueuesSnapshot, QueuesWatch};
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
+pub use self::schedule::{
+    MissedPolicy, SchedulePage, ScheduleProgress, ScheduleSpec, ScheduleSummary, StoredSchedule,
+};
 pub use self::settings::{GivingUp, Settings};
 pub use self::stats::Stats;
 pub use self::status::{NodeStatus, QueueStatus, RaftStatus, Status};

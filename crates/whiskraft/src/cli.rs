@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, status,
+    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status,
 };
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
@@ -138,6 +138,9 @@ pub(crate) enum Command {
     /// Show, run again or put away activations whose last run failed under a retry policy
     #[command(after_help = letters::EXAMPLES, subcommand_required = true)]
     DeadLetters(letters::LettersArgs),
+    /// Run actions by the clock: store, show, pause and delete schedules
+    #[command(after_help = schedule::EXAMPLES, subcommand_required = true)]
+    Schedule(schedule::ScheduleArgs),
     /// Show nodes, queues, invokers and containers of a cluster
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
@@ -177,6 +180,7 @@ impl Command {
             Self::Activation(args) => args.client.overrides(),
             Self::DeadLetters(args) => args.client.overrides(),
             Self::Invoke(args) => args.client.overrides(),
+            Self::Schedule(args) => args.client.overrides(),
             Self::Status(args) => args.client.overrides(),
             Self::Queues(args) => args.client.overrides(),
             Self::Explain(args) => args.client.overrides(),

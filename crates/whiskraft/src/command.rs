@@ -13,6 +13,7 @@ pub(crate) mod namespace;
 mod notice;
 pub(crate) mod queues;
 pub(crate) mod runtime;
+pub(crate) mod schedule;
 mod shown;
 pub(crate) mod status;
 

@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod command;
 mod config;
+mod cron;
 mod exit;
 mod load;
 mod logging;
@@ -22,7 +23,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::command::{
-    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, status,
+    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status,
 };
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
@@ -85,6 +86,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
+        Command::Schedule(args) => schedule::run(args, &config).await,
         Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),
         Command::Runtime(_) => unreachable!("handled before the settings are read"),
     }

@@ -30,7 +30,7 @@ use whiskraft_proto::v1::documents_server::DocumentsServer;
 use whiskraft_proto::v1::operator_server::OperatorServer;
 use whiskraft_proto::v1::watch_server::WatchServer;
 
-pub use self::documents::Store;
+pub use self::documents::{STORED_AT_MS, Store};
 pub use self::letters::Asked;
 pub use self::operator::Operations;
 
