@@ -322,6 +322,7 @@ impl PullStream {
                     container,
                     epoch,
                     attempt,
+                    run,
                     waited,
                     payload,
                 } => {
@@ -337,9 +338,14 @@ impl PullStream {
                         subject: payload.subject.clone(),
                         api_key: payload.api_key.clone(),
                         cause: payload.cause.clone(),
-                        run: 1,
+                        run,
                     });
                 }
+                PullItem::Stop { id, container, epoch } => frame.stops.push(v1::StopActivation {
+                    id: activation_id_bytes(id),
+                    container: Some(container.into()),
+                    epoch: epoch.0,
+                }),
                 PullItem::CompletedAck(id) => frame.completed_acks.push(activation_id_bytes(id)),
                 PullItem::WithdrawAck(container) => {
                     frame.withdraw_acks.push(v1::WithdrawAck {

@@ -107,6 +107,18 @@ impl Shard {
                     self.keep(slot);
                 }
             }
+            Request::Journaled(answers) => self.on_journaled(answers),
+            Request::Recovered {
+                key,
+                epoch,
+                recovered,
+                is_last,
+            } => self.on_recovered(&key, epoch, recovered, is_last),
+            Request::Cancel {
+                id,
+                namespace,
+                answer,
+            } => self.on_cancel(id, &namespace, answer),
             Request::Unary(request) => self.on_unary(request),
             Request::RateSettled { namespace } => self.on_rate_settled(&namespace),
             Request::Find {
@@ -134,7 +146,7 @@ impl Shard {
         }
     }
 
-    fn in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Option<Slot> {
+    pub(crate) fn in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Option<Slot> {
         let slot = self.queues.slot(key)?;
         (self.queues.get(slot)?.epoch == epoch).then_some(slot)
     }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use whiskraft_queue::{ActionProfile, MemoryQueue};
-use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
+use whiskraft_types::{
+    ActivationId, ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId,
+};
 
 use crate::message::{Payload, Record};
 use crate::rate::Stock;
@@ -28,6 +30,8 @@ pub(crate) struct LocalQueue {
     pub(crate) places: BTreeMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
     pub(crate) asked: BTreeSet<InvokerId>,
+    /// While its open activations are read from the journal: those that have ended meanwhile.
+    pub(crate) recovering: Option<BTreeSet<ActivationId>>,
     /// Whether it is on its way to another scheduler.
     pub(crate) is_moving: bool,
     /// Tokens of its namespace, if that has a rate limit.
@@ -58,6 +62,7 @@ impl LocalQueue {
             queue,
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
+            recovering: Some(BTreeSet::new()),
             is_moving: false,
             rate: None,
             deadline: None,

@@ -15,6 +15,7 @@ use whiskraft_types::{
 };
 
 use crate::fence::FenceView;
+use crate::journal::Message;
 use crate::message::ResultItem;
 use crate::metrics::LeadershipEvent;
 use crate::shard::actor::Shard;
@@ -236,6 +237,10 @@ impl Shard {
         let slot = self
             .queues
             .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+        self.journaled.push(Message::Led {
+            key: key.clone(),
+            epoch: record.epoch,
+        });
         self.refresh_rate(slot);
         let inherited = self.mirror.inheritance(key);
         tracing::info!(queue = %key, epoch = %record.epoch, invokers = inherited.expected.len(), "leadership taken");
@@ -294,6 +299,10 @@ impl Shard {
             })
         });
         self.unary.give_up(&local.key);
+        self.journaled.push(Message::Left {
+            key: local.key.clone(),
+            epoch: local.epoch,
+        });
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
             let is_orphan = record.is_none()
@@ -305,7 +314,7 @@ impl Shard {
                 ResultItem::Completed {
                     key: local.key.clone(),
                     epoch: local.epoch,
-                    record: record_of(id, orphaned(), None),
+                    record: record_of(id, orphaned(), 1, None),
                 }
             } else {
                 ResultItem::Rejected(id, rejection.clone())
