@@ -29,6 +29,10 @@ pub(crate) struct Core {
     pub(crate) fatal: Fatal,
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
+    /// Name that the operator gave the cluster.
+    pub(crate) cluster_name: Arc<str>,
+    /// Held while this node, as the leader, changes the membership.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Core {

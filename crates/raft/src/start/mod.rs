@@ -52,7 +52,10 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let service = PeerService::new(peers.clone(), identity.clone());
     serve(&runtime, &service, &config, &fatal)?;
 
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
+        id: identity.id,
+        cluster_name: config.cluster_name.clone(),
+        learner: config.learner,
         peer_address: wanted.peer_address.clone(),
         client_address: config.advertise_client.clone(),
         incarnation: identity.incarnation,
@@ -65,6 +68,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     };
     peers.set_identity(identity.cluster_id.clone(), identity.id);
     service.set_identity(identity.clone());
+    newcomer.id = identity.id;
 
     let (core, owned, machine) = open::open(&config, data, runtime, peers, fatal).await?;
     let node = assemble(
@@ -114,6 +118,7 @@ async fn establish(
             identity.cluster_id = cluster_id;
             identity.id = id;
             identity.members = BTreeMap::from([(id, identity.incarnation)]);
+            identity.asks_vote = !config.learner;
         }
         None => identity.members = bootstrap::form(peers, &identity, &wanted.cluster).await?,
     }
@@ -155,10 +160,12 @@ fn assemble(
     let proposer = Proposer::new(core.clone());
     let (cluster_id, incarnation) = (identity.cluster_id.clone(), identity.incarnation);
     runtime.spawn(watchman::watch_core(core.clone()));
-    runtime.spawn(watchman::ask_around(core.clone(), identity));
-    if config.join.is_some() {
-        runtime.spawn(watchman::become_voter(core.clone(), newcomer));
-    } else {
+    runtime.spawn(watchman::settle_membership(core.clone()));
+    runtime.spawn(watchman::ask_around(core.clone(), identity.clone()));
+    if identity.asks_vote {
+        let voting = watchman::become_voter(core.clone(), newcomer, identity, config.data_dir.clone());
+        runtime.spawn(voting);
+    } else if config.join.is_none() {
         runtime.spawn(initialize(core.clone(), wanted.cluster.clone()));
     }
     Inner {

@@ -105,6 +105,8 @@ pub(super) async fn open(
         fatal,
         settings,
         disk,
+        cluster_name: config.cluster_name.as_str().into(),
+        changing: Arc::default(),
     };
     Ok((
         core,
