@@ -30,7 +30,7 @@ fn answers(fake: &Fake, outcomes: Vec<Outcome>) {
 
 /// The orders that a scheduler was given: kind, scheduler, force.
 fn orders(fake: &Fake) -> Vec<(Kind, u64, bool)> {
-    let seen = fake.seen().into_iter();
+    let seen = fake.with(|state| state.seen.clone()).into_iter();
     let orders = seen.filter_map(|seen| match seen {
         Seen::Members(order) => Some((order.kind(), order.scheduler, order.force)),
         _ => None,

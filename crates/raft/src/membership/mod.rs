@@ -26,7 +26,7 @@ use self::plan::{Step, View};
 pub(crate) use self::wire::{parse, to_wire};
 use crate::bootstrap::Newcomer;
 use crate::clock;
-use crate::core::{Core, NotDone};
+use crate::core::{Core, Group, NotDone};
 use crate::peers::Class;
 use crate::types::Types;
 
@@ -298,11 +298,19 @@ fn raft_refusal(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeRefus
 
 /// How the membership looks to this node.
 fn view(core: &Core) -> View {
-    let me = core.id();
     let rows = core
         .shared
         .read(|state| state.members().map(|(id, _)| id.0).collect());
-    core.metrics(|metrics| {
+    View {
+        rows,
+        ..view_of(core)
+    }
+}
+
+/// How the membership of a group looks to this node, without the rows of the members table.
+fn view_of(group: &Group) -> View {
+    let me = group.id();
+    group.metrics(|metrics| {
         let stored = &metrics.membership_config;
         let voters: BTreeSet<u64> = stored.voter_ids().collect();
         let nodes: BTreeSet<u64> = stored.nodes().map(|(id, _)| *id).collect();
@@ -315,11 +323,11 @@ fn view(core: &Core) -> View {
         View {
             me,
             learners: nodes.difference(&voters).copied().collect(),
-            rows,
+            rows: BTreeSet::new(),
             answering: nodes
                 .iter()
                 .copied()
-                .filter(|id| *id == me || core.peers.is_reachable(*id))
+                .filter(|id| *id == me || group.peers.is_reachable(*id))
                 .collect(),
             lags: lags.collect(),
             is_joint: stored.membership().get_joint_config().len() > 1,
@@ -344,13 +352,13 @@ async fn hand_over_to(core: &Core, to: u64) -> Result<u64, ChangeRefusal> {
     metrics.current_leader.ok_or_else(|| later("no leader is known"))
 }
 
-/// Hands leadership to the voter that has most of the log, if this node leads and there is one that answers.
-pub(crate) async fn hand_over(core: &Core) {
+/// Hands leadership of a group to the voter that has most of the log, if this node leads and there is one that answers.
+pub(crate) async fn hand_over(group: &Group) {
     // Never to itself: a leader that is told so refuses proposals until its lease runs out.
-    let Some(best) = view(core).successor() else {
+    let Some(best) = view_of(group).successor() else {
         return;
     };
-    if let Err(error) = core.raft.trigger().transfer_leader(best).await {
+    if let Err(error) = group.raft.trigger().transfer_leader(best).await {
         tracing::warn!(%error, "leadership not handed over");
     }
 }
