@@ -33,10 +33,6 @@ pub(crate) struct Group {
     pub(crate) fatal: Fatal,
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
-    /// Name that the operator gave the cluster.
-    pub(crate) cluster_name: Arc<str>,
-    /// Held while this node, as the leader, changes the membership.
-    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::fmt::Debug for Group {
