@@ -40,7 +40,8 @@ impl Chance {
 #[must_use]
 pub fn size(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| {
-        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number"))
     })
 }
 

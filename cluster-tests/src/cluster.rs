@@ -14,7 +14,7 @@ use whiskraft_types::{ActionLimits, ByteSize, NamespaceLimits, NamespaceName, Sc
 use crate::disk::{Disk, test_dir};
 use crate::figures::Usage;
 use crate::options::ClusterOptions;
-use crate::process::Process;
+use crate::process::{Process, binary};
 use crate::recorder::Recorder;
 use crate::relay::{Relay, Switchboard};
 use crate::starts::Starts;
@@ -31,6 +31,7 @@ pub struct Member {
     log: PathBuf,
     data_dir: PathBuf,
     env: Vec<(String, String)>,
+    binary: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -51,6 +52,11 @@ impl Member {
     /// Sets what its next process finds in the environment.
     pub fn set_env(&mut self, env: Vec<(String, String)>) {
         self.env = env;
+    }
+
+    /// Chooses the binary of its next process; `None` is the one under test.
+    pub fn set_binary(&mut self, binary: Option<PathBuf>) {
+        self.binary = binary;
     }
 
     /// Its data directory.
@@ -201,7 +207,10 @@ impl Cluster {
             let only = options.invoker_only.get(&id).into_iter().flatten();
             let mut set: Vec<String> = options.invoker_set.iter().chain(only).cloned().collect();
             if options.record_starts {
-                set.push(format!("backend.simulated.record={}", cluster.starts.path().display()));
+                set.push(format!(
+                    "backend.simulated.record={}",
+                    cluster.starts.path().display()
+                ));
             }
             let name = format!("invoker-{id}");
             let home = cluster.dir.path().join(&name);
@@ -227,6 +236,7 @@ impl Cluster {
             log,
             data_dir,
             env: Vec::new(),
+            binary: None,
             process: None,
         }
     }
@@ -312,6 +322,18 @@ impl Cluster {
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
         self.client_addresses.values().map(ToString::to_string).collect()
+    }
+
+    /// Client addresses of the schedulers that were started and not killed.
+    #[must_use]
+    pub fn running_endpoints(&self) -> Vec<String> {
+        let running = self
+            .schedulers
+            .iter()
+            .filter(|(_, member)| member.process.is_some());
+        running
+            .map(|(id, _)| self.client_addresses[id].to_string())
+            .collect()
     }
 
     /// A new SDK client of this cluster.
@@ -415,7 +437,9 @@ impl Drop for Cluster {
 
 fn start(member: &mut Member, board: &Switchboard) {
     assert!(member.process.is_none(), "{} runs already", member.name);
-    let process = Process::start_with(&member.args, &member.env, &member.log).expect("the binary starts");
+    let program = member.binary.clone().unwrap_or_else(binary);
+    let process = Process::start_with(&program, &member.args, &member.env, &member.log);
+    let process = process.expect("the binary starts");
     board.is_process(process.pid(), &member.name);
     member.process = Some(process);
 }

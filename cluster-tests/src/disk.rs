@@ -115,7 +115,11 @@ impl Disk {
         fs::rename(&after, &self.image)?;
         self.mount()?;
         let canary = fs::read(self.at.join(CANARY)).unwrap_or_default();
-        assert!(canary.is_empty(), "{}: a write without a sync survived", self.at.display());
+        assert!(
+            canary.is_empty(),
+            "{}: a write without a sync survived",
+            self.at.display()
+        );
         Ok(())
     }
 
@@ -195,7 +199,10 @@ impl Disk {
         run("cp", ["--sparse=always"], [&self.image, &tail])?;
         self.tail = Some(tail);
         let device = self.device()?;
-        fs::File::options().write(true).open(&self.image)?.set_len(READABLE_LEN)?;
+        fs::File::options()
+            .write(true)
+            .open(&self.image)?
+            .set_len(READABLE_LEN)?;
         run("losetup", ["-c"], [Path::new(&device)])
     }
 

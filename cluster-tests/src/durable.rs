@@ -9,6 +9,7 @@ mod evidence;
 mod judgement;
 mod submit;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use whiskraft_client::Client;
+use whiskraft_proto::v1::find_activation_response::State;
 use whiskraft_types::{ActivationId, QueueKey};
 
 use crate::chance::drawn;
@@ -28,6 +30,8 @@ use submit::Submitter;
 
 /// How long one activation is submitted again and again before its fate counts as unknown. Above any failover.
 const GIVE_UP: Duration = Duration::from_secs(90);
+/// Acknowledged activations remembered for [`DurableLoad::newest_records`].
+const NEWEST: usize = 64;
 
 /// The work to do.
 #[derive(Debug, Clone)]
@@ -72,6 +76,14 @@ impl Work {
         }
         arguments
     }
+}
+
+/// Submits an activation of an earlier work once more, as a caller with a long memory would: under the same id, with the same
+/// arguments or, if `changed`, with others.
+pub async fn resubmit(client: &Client, work: &Work, operation: &Operation, changed: bool) -> Fate {
+    let n = if changed { operation.n + 1 } else { operation.n };
+    let arguments = work.arguments(n).to_string();
+    submit::again(client, operation, &arguments).await
 }
 
 /// What the result of activation number `n` has to contain.
@@ -127,14 +139,17 @@ struct Shared {
     clients: Vec<Client>,
     next: AtomicU64,
     accepted: AtomicU64,
-    newest: Mutex<Option<Operation>>,
+    newest: Mutex<VecDeque<Operation>>,
 }
 
 impl Shared {
     fn accepted(&self, operation: &Operation) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = Some(operation.clone());
+        if newest.len() == NEWEST {
+            newest.pop_front();
+        }
+        newest.push_back(operation.clone());
     }
 }
 
@@ -151,7 +166,7 @@ impl DurableLoad {
             clients,
             next: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
-            newest: Mutex::new(None),
+            newest: Mutex::default(),
             work,
         });
         let mut submitters = JoinSet::new();
@@ -172,11 +187,18 @@ impl DurableLoad {
         self.shared.accepted.load(Ordering::Relaxed)
     }
 
-    /// The one that was acknowledged last.
-    #[must_use]
-    pub fn newest(&self) -> Option<Operation> {
+    /// What the schedulers say now of the ones that were acknowledged last; only of those that have ended.
+    pub async fn newest_records(&self, endpoint: &str) -> BTreeMap<ActivationId, Evidence> {
         let newest = self.shared.newest.lock();
-        newest.unwrap_or_else(PoisonError::into_inner).clone()
+        let newest: Vec<Operation> = newest
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect();
+        let newest: Vec<&Operation> = newest.iter().collect();
+        let mut found = look(endpoint, &newest, Duration::ZERO, |_| true).await;
+        found.retain(|_, evidence| evidence.state == State::Done);
+        found
     }
 
     /// Time since the start.

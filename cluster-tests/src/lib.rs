@@ -5,6 +5,7 @@
 //! Conditions are waited for with deadlines, never slept for. A run in which a fault did not bite is an error,
 //! not a pass.
 
+mod calm;
 mod chance;
 mod cluster;
 pub mod damage;
@@ -26,11 +27,12 @@ mod tally;
 pub mod tenants;
 mod wait;
 
+pub use calm::pass;
 pub use chance::{Chance, drawn, size};
 pub use cluster::{Cluster, Member};
 pub use disk::{Disk, DiskError, can_make_disks, test_dir};
 pub use driver::{Ask, Done, Driver, Outcome};
-pub use durable::{DurableLoad, Evidence, Fate, Judgement, Operation, Work, judge, look};
+pub use durable::{DurableLoad, Evidence, Fate, Judgement, Operation, Work, judge, look, resubmit};
 pub use figures::{Spread, Usage, jain, machine, percentile};
 pub use limits::{SlotWatch, Slots};
 pub use load::{Load, LoadReport};

@@ -24,7 +24,13 @@ pub(super) fn clear() {
 /// Whether it belongs to a test process that does not run any more.
 fn is_orphan(path: &Path) -> bool {
     let mut parts = path.iter().filter_map(|part| part.to_str());
-    let pid = parts.find_map(|part| part.strip_prefix(DIR_PREFIX)?.split('-').next()?.parse::<u32>().ok());
+    let pid = parts.find_map(|part| {
+        part.strip_prefix(DIR_PREFIX)?
+            .split('-')
+            .next()?
+            .parse::<u32>()
+            .ok()
+    });
     pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
@@ -35,7 +41,9 @@ mod tests {
     #[test]
     fn only_directories_of_dead_test_processes_are_orphans() {
         // Pids end far below this one.
-        assert!(is_orphan(Path::new("/tmp/whiskraft-test-4294967295-abc/scheduler-1")));
+        assert!(is_orphan(Path::new(
+            "/tmp/whiskraft-test-4294967295-abc/scheduler-1"
+        )));
         let own = format!("/tmp/whiskraft-test-{}-abc", std::process::id());
         assert!(!is_orphan(Path::new(&own)));
         assert!(!is_orphan(Path::new("/tmp/other")));

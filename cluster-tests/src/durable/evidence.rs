@@ -105,5 +105,8 @@ async fn ask(mut client: ControllerClient<tonic::transport::Channel>, operation:
         }
         tokio::time::sleep(PAUSE).await;
     }
-    panic!("activation {}: no answer after {TRIES} questions: {last}", operation.id);
+    panic!(
+        "activation {}: no answer after {TRIES} questions: {last}",
+        operation.id
+    );
 }

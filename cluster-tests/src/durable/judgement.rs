@@ -50,7 +50,7 @@ pub struct Judgement {
     pub conflicts: Vec<String>,
 }
 
-/// Judges a history after the faults are over: reads every activation from every scheduler and compares with what the
+/// Judges a history after the faults are over: reads every activation from every scheduler that is up and compares with what the
 /// invokers recorded. `early` are records read while the faults were on; they must not have changed.
 pub async fn judge(
     cluster: &Cluster,
@@ -63,7 +63,7 @@ pub async fn judge(
         .iter()
         .filter(|one| matches!(one.fate, Fate::Unknown(_)))
         .collect();
-    let endpoints = cluster.endpoints();
+    let endpoints = cluster.running_endpoints();
     let ended = |evidence: &Evidence| matches!(evidence.state, State::Done | State::Gone);
     // The first waits for the ends, the others have to know at once what it knows.
     let first = look(&endpoints[0], &accepted, END_LIMIT, ended).await;
@@ -76,7 +76,9 @@ pub async fn judge(
     let unknown = look(&endpoints[0], &open, END_LIMIT, settled).await;
     for operation in history {
         judgement.count(operation);
-        let started = starts.get(&operation.id.to_string()).map_or(&[][..], Vec::as_slice);
+        let started = starts
+            .get(&operation.id.to_string())
+            .map_or(&[][..], Vec::as_slice);
         match &operation.fate {
             Fate::Accepted => {
                 let evidence = std::iter::once(&first).chain(&rest);
@@ -133,7 +135,8 @@ impl Judgement {
         };
         if !first.is_right(operation.n) {
             let (status, echo) = (first.status, &first.echo);
-            self.wrong.push(format!("{id} n={} status {status} result {echo:?}", operation.n));
+            self.wrong
+                .push(format!("{id} n={} status {status} result {echo:?}", operation.n));
         }
         let all = evidence.iter().copied().chain(early);
         if all.clone().any(|one| one.digest != first.digest) {

@@ -121,6 +121,15 @@ impl Answer {
     }
 }
 
+/// One attempt at what was submitted before.
+pub(super) async fn again(client: &Client, operation: &Operation, arguments: &str) -> Fate {
+    match attempt(client, operation, arguments, true).await {
+        Answer::Accepted => Fate::Accepted,
+        Answer::Never(why) => Fate::Refused(why),
+        Answer::NotNow(_, why) | Answer::Unknown(why) => Fate::Unknown(why),
+    }
+}
+
 async fn attempt(client: &Client, operation: &Operation, arguments: &str, may_have_run: bool) -> Answer {
     let options = InvokeOptions {
         id: Some(operation.id),
@@ -129,7 +138,12 @@ async fn attempt(client: &Client, operation: &Operation, arguments: &str, may_ha
         ..InvokeOptions::default()
     };
     let submitted = client
-        .submit(&operation.key.namespace, &operation.key.action, arguments, options)
+        .submit(
+            &operation.key.namespace,
+            &operation.key.action,
+            arguments,
+            options,
+        )
         .await;
     match submitted {
         // The handle is dropped: what is acknowledged needs nobody any more.

@@ -36,7 +36,9 @@ pub(super) fn read(payload: &[u8]) -> Wish {
     let Ok(arguments) = serde_json::from_slice::<Arguments>(payload) else {
         return Wish::default();
     };
-    let length = arguments.sleep_ms.map(|ms| Duration::try_from_secs_f64(ms / 1000.0));
+    let length = arguments
+        .sleep_ms
+        .map(|ms| Duration::try_from_secs_f64(ms / 1000.0));
     Wish {
         length: length.and_then(Result::ok),
         fail_runs: arguments.fail_runs,
