@@ -34,7 +34,7 @@ pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, ac
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
 pub use input::{
     ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, Recovered, RegisteredContainer,
-    RetryPolicy, Terms, Verdict,
+    RetryPolicy, RunEnd, Terms, Unacknowledged, Verdict,
 };
 pub use judge::{
     FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Standing, Suspicion, SuspicionReason,

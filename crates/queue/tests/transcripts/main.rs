@@ -7,6 +7,7 @@
 
 mod ages;
 mod calls;
+mod durable;
 mod faults;
 mod ledger;
 mod life;

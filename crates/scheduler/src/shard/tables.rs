@@ -261,6 +261,7 @@ impl Shard {
                     expected,
                     lost: inherited.lost,
                     containers: inherited.containers,
+                    recovers: false,
                 },
             );
         }
