@@ -34,6 +34,8 @@ pub(crate) struct Answer {
     pub(crate) formed: bool,
     /// Whether it leads with a lease.
     pub(crate) leads: bool,
+    /// Lanes of its cluster, or of the one it wants to form.
+    pub(crate) lanes: u32,
     /// Incarnation it knows for the asker.
     pub(crate) ours: Option<Incarnation>,
 }
@@ -56,6 +58,7 @@ pub(crate) async fn identify(peers: &Peers, address: &str, id: u64) -> Result<An
         incarnation: incarnation.ok_or("it has no incarnation")?,
         formed: reply.initialized,
         leads: reply.leads,
+        lanes: reply.lanes,
         ours: wire::parse_incarnation(&reply.incarnation_of_asker).map_err(|error| error.to_string())?,
     })
 }
@@ -113,12 +116,12 @@ impl Reporter {
     }
 }
 
-/// Waits until every initial member is known and none contradicts; returns their incarnations.
+/// Waits until every initial member is known and none contradicts; returns their incarnations and the number of lanes.
 pub(crate) async fn form(
     peers: &Peers,
     identity: &Identity,
     cluster: &BTreeMap<u64, String>,
-) -> Result<BTreeMap<u64, Incarnation>, StartError> {
+) -> Result<(BTreeMap<u64, Incarnation>, u32), StartError> {
     let mut known = BTreeMap::from([(identity.id, identity.incarnation)]);
     let mut reporter = Reporter::new();
     loop {
@@ -134,7 +137,14 @@ pub(crate) async fn form(
                     known.insert(*id, answer.incarnation);
                     if answer.formed {
                         // The others knew this very directory when they formed.
-                        return Ok(known);
+                        return Ok((known, answer.lanes));
+                    }
+                    if answer.lanes != identity.lanes {
+                        return Err(StartError::Config(format!(
+                            "scheduler {id} at {address} wants a cluster of {} lanes, this one of {}; the setting lanes \
+                             must be the same on all schedulers when the cluster forms",
+                            answer.lanes, identity.lanes
+                        )));
                     }
                 }
                 Err(error) => {
@@ -144,7 +154,7 @@ pub(crate) async fn form(
             }
         }
         if missing.is_empty() {
-            return Ok(known);
+            return Ok((known, identity.lanes));
         }
         if reporter.is_due() {
             tracing::info!(?missing, "waiting for the other initial members");
@@ -220,12 +230,12 @@ impl Newcomer {
     }
 }
 
-/// Joins through any of the given members; returns cluster id and own id.
+/// Joins through any of the given members; returns cluster id, own id and the number of lanes.
 pub(crate) async fn join(
     peers: &Peers,
     newcomer: &Newcomer,
     members: &[String],
-) -> Result<(String, u64), StartError> {
+) -> Result<(String, u64, u32), StartError> {
     let mut reporter = Reporter::new();
     loop {
         let mut failures = Vec::new();
@@ -234,7 +244,7 @@ pub(crate) async fn join(
                 Ok(answer) if answer.formed => {
                     peers.set_identity(answer.cluster_id.clone(), 0);
                     match newcomer.ask(peers, address).await? {
-                        Ok(id) => return Ok((answer.cluster_id, id)),
+                        Ok(id) => return Ok((answer.cluster_id, id, answer.lanes)),
                         Err(error) => failures.push(format!("{address}: {error}")),
                     }
                 }

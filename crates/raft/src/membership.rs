@@ -13,7 +13,7 @@ use whiskraft_proto::v1;
 use whiskraft_state::{Command, MemberRecord, Response};
 use whiskraft_types::SchedulerId;
 
-use crate::core::{Core, NotDone};
+use crate::core::{Core, Group, NotDone};
 use crate::error::MembershipError;
 use crate::peers::Class;
 use crate::types::Types;
@@ -286,7 +286,7 @@ async fn remove(core: &Core, id: u64) -> Result<(), ChangeRefusal> {
 }
 
 /// Hands leadership to the voter that has most of the log, if this node leads and there is one that answers.
-pub(crate) async fn hand_over(core: &Core) {
+pub(crate) async fn hand_over(core: &Group) {
     let id = core.id();
     let best = core.metrics(|metrics| {
         let replication = metrics.replication.as_ref()?;

@@ -10,12 +10,14 @@ use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
+use crate::journal::{Journal, OpenJournal};
 use crate::membership::{self, Change};
 use crate::propose::Proposer;
 use crate::runtime::Runtime;
 use crate::sessions::CourierHandle;
 use crate::start;
 use crate::store::{Bodies, SyncThread};
+use crate::types::Proposal;
 use crate::{
     EventStream, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
     StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
@@ -35,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) incarnation: [u8; 16],
     pub(crate) proposer: Proposer,
     pub(crate) courier: CourierHandle,
+    pub(crate) journal: Journal,
     pub(crate) owned: Mutex<Option<Owned>>,
 }
 
@@ -43,6 +46,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) bodies: Bodies,
+    pub(crate) journal: OpenJournal,
+    pub(crate) lane_runtime: Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) _sync: SyncThread,
 }
@@ -94,13 +99,14 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
-        self.inner.proposer.propose(command).await
+        let proposed = self.inner.proposer.propose(Proposal::Command(command)).await;
+        proposed.map(|(revision, answer)| (revision, answer.response()))
     }
 
     /// The journal of durable activations.
     #[must_use]
-    pub fn journal(&self) -> &crate::Journal {
-        todo!()
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
     }
 
     /// Waits until this node has applied `revision`.
@@ -236,6 +242,7 @@ impl Node {
                     (SchedulerId(*id), status)
                 })
                 .collect(),
+            lanes: self.inner.journal.status(),
         })
     }
 
@@ -296,12 +303,12 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(owned) = owned {
-            start::stop(&self.inner.core, owned).await;
+            start::stop(&self.inner.core, &self.inner.journal, owned).await;
         }
     }
 }
 
-const fn role(state: ServerState) -> Role {
+pub(crate) const fn role(state: ServerState) -> Role {
     match state {
         ServerState::Learner => Role::Learner,
         ServerState::Follower => Role::Follower,

@@ -9,10 +9,11 @@ use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::SchedulerId;
 
 use crate::bootstrap::{self, Newcomer};
-use crate::core::Core;
+use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::identity::Identity;
 use crate::propose::Proposer;
+use crate::types::Proposal;
 
 /// Pause between rounds of questions to the other members.
 const ROUND_PAUSE: Duration = Duration::from_millis(400);
@@ -81,7 +82,7 @@ async fn ask(core: &Core, identity: &Identity, id: u64, address: &str) {
 }
 
 /// Notices a consensus core that has stopped or panicked: the process would live on and answer nothing.
-pub(crate) async fn watch_core(core: Core) {
+pub(crate) async fn watch_core(core: Group) {
     loop {
         let probe = tokio::time::timeout(CORE_PAUSE * 5, core.raft.is_initialized()).await;
         if let Ok(Err(stopped)) = probe {
@@ -114,7 +115,10 @@ pub(crate) async fn announce(core: &Core, proposer: &Proposer, member: MemberRec
         if known.as_ref() == Some(&wanted) {
             return;
         }
-        match proposer.propose(Command::PutMember { id, member: wanted }).await {
+        match proposer
+            .propose(Proposal::Command(Command::PutMember { id, member: wanted }))
+            .await
+        {
             Ok((revision, _)) => {
                 tracing::info!(scheduler = %id, "scheduler announced");
                 let mut applied = core.shared.applied.subscribe();

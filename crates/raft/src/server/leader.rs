@@ -2,15 +2,14 @@
 
 use tonic::Status;
 use whiskraft_proto::v1;
-use whiskraft_state::Command;
 use whiskraft_types::SessionId;
 
 use super::{PeerService, Running, invalid};
-use crate::codec;
-use crate::core::NotDone;
+use crate::core::{Group, NotDone};
 use crate::error::MembershipError;
 use crate::membership::{self, Change, ChangeRefusal};
 use crate::sessions::KeeperRefusal;
+use crate::types::Proposal;
 use crate::wire;
 
 fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
@@ -19,17 +18,13 @@ fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
     }
 }
 
-/// Writes a forwarded command.
-pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
+/// Writes a forwarded proposal.
+pub(super) async fn propose(group: &Group, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
     use v1::propose_response::Outcome;
 
-    let command: Command = codec::decode(command).map_err(invalid)?;
-    let outcome = match running
-        .core
-        .write(command, running.core.settings.propose_timeout)
-        .await
-    {
-        Ok((revision, response)) => match codec::encode(&response) {
+    let proposal = Proposal::decode(group.group, command).map_err(invalid)?;
+    let outcome = match group.write(proposal, group.settings.propose_timeout).await {
+        Ok((revision, answer)) => match answer.encode() {
             Ok(response) => Outcome::Ok(v1::ProposeOk {
                 revision: revision.0,
                 response: response.into(),
@@ -47,14 +42,10 @@ pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::Pro
 }
 
 /// Answers with a revision that covers everything acknowledged so far.
-pub(super) async fn read_index(running: &Running) -> v1::ReadIndexResponse {
+pub(super) async fn read_index(group: &Group) -> v1::ReadIndexResponse {
     use v1::read_index_response::Outcome;
 
-    let outcome = match running
-        .core
-        .read_index(running.core.settings.election_max * 2)
-        .await
-    {
+    let outcome = match group.read_index(group.settings.election_max * 2).await {
         Ok(revision) => Outcome::Revision(revision.0),
         Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
         Err(NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason)) => {
