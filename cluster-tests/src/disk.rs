@@ -285,7 +285,7 @@ mod tests {
     fn a_full_disk_takes_nothing_until_space_comes_back() {
         let Some((_dir, disk)) = disk(64) else { return };
         disk.fill(0).unwrap();
-        let write = || fs::write(disk.path().join("new"), [7; 1 << 20]);
+        let write = || fs::write(disk.path().join("new"), vec![7; 1 << 20]);
         assert_eq!(write().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         disk.unfill().unwrap();
         write().unwrap();
@@ -300,7 +300,7 @@ mod tests {
         file.sync_all().unwrap();
         fs::File::open(disk.path()).unwrap().sync_all().unwrap();
         disk.break_down().unwrap();
-        let failed = file.write_all(&[1; 100_000]).and_then(|()| file.sync_all());
+        let failed = file.write_all(&vec![1; 100_000]).and_then(|()| file.sync_all());
         assert!(failed.is_err(), "a sync of a broken disk cannot succeed");
         drop(file);
         disk.mend().unwrap();
