@@ -166,7 +166,8 @@ impl Documents for Fake {
             let all = state.store.documents.iter();
             all.filter_map(|(name, (revision, _))| {
                 let (namespace, name) = name.split_once('/').unwrap();
-                let wanted = namespace == place(&request.kind, &request.namespace) && name > request.after.as_str();
+                let wanted =
+                    namespace == place(&request.kind, &request.namespace) && name > request.after.as_str();
                 wanted.then(|| (name.to_owned(), *revision))
             })
             .collect()
