@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
+    status,
+};
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
 use crate::role::{dev, invoker, scheduler};

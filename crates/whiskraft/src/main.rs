@@ -22,7 +22,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
+    status,
+};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
