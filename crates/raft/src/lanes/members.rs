@@ -39,7 +39,12 @@ enum Step {
 }
 
 /// The step that brings a lane nearer to its aim.
-fn next_step(lane: &Members, aim: &Members, leader: u64, has_caught_up: impl Fn(u64) -> bool) -> Option<Step> {
+fn next_step(
+    lane: &Members,
+    aim: &Members,
+    leader: u64,
+    has_caught_up: impl Fn(u64) -> bool,
+) -> Option<Step> {
     for (id, address) in &aim.addresses {
         match lane.addresses.get(id) {
             None => return Some(Step::Learner(*id, address.clone())),
@@ -76,7 +81,10 @@ fn settled(metrics: &RaftMetrics<Types>) -> Option<Members> {
     };
     Some(Members {
         voters: voters.clone(),
-        addresses: stored.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
+        addresses: stored
+            .nodes()
+            .map(|(id, node)| (*id, node.addr.clone()))
+            .collect(),
     })
 }
 
@@ -115,8 +123,14 @@ fn has_caught_up(group: &Group, id: u64) -> bool {
 async fn take(group: &Group, step: Step) -> Result<(), String> {
     let node = |addr| BasicNode { addr };
     let (change, keeps) = match step {
-        Step::Learner(id, address) => (ChangeMembers::AddNodes(BTreeMap::from([(id, node(address))])), true),
-        Step::Address(id, address) => (ChangeMembers::SetNodes(BTreeMap::from([(id, node(address))])), true),
+        Step::Learner(id, address) => (
+            ChangeMembers::AddNodes(BTreeMap::from([(id, node(address))])),
+            true,
+        ),
+        Step::Address(id, address) => (
+            ChangeMembers::SetNodes(BTreeMap::from([(id, node(address))])),
+            true,
+        ),
         Step::Voter(id) => (ChangeMembers::AddVoterIds(BTreeSet::from([id])), true),
         Step::Unvoter(id) => (ChangeMembers::RemoveVoters(BTreeSet::from([id])), true),
         Step::Remove(id) => (ChangeMembers::RemoveNodes(BTreeSet::from([id])), false),
@@ -203,9 +217,6 @@ mod tests {
         let lane = members(&[1, 2], &[]);
         let mut aim = lane.clone();
         aim.addresses.insert(2, "other:1".to_owned());
-        assert_eq!(
-            steps(&lane, &aim, 1),
-            [Step::Address(2, "other:1".to_owned())]
-        );
+        assert_eq!(steps(&lane, &aim, 1), [Step::Address(2, "other:1".to_owned())]);
     }
 }
