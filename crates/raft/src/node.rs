@@ -47,7 +47,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) bodies: Bodies,
-    pub(crate) journal: OpenJournal,
+    pub(crate) _journal: OpenJournal,
     pub(crate) lane_runtime: Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) _sync: SyncThread,

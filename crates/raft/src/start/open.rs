@@ -214,7 +214,7 @@ pub(super) async fn open(
     let journal = Journal::new(core.clone(), open_lanes);
     let owned = Owned {
         bodies,
-        journal: OpenJournal(journal.clone()),
+        _journal: OpenJournal(journal.clone()),
         lane_runtime,
         runtime,
         _sync: sync,

@@ -21,12 +21,16 @@ mod snapshot_source;
 mod sync;
 
 #[cfg(test)]
+mod lane_store_test;
+#[cfg(test)]
 mod store_test;
 
 pub(crate) use bodies::Bodies;
 pub(crate) use engine::Engine;
 pub(crate) use group_machine::GroupMachine;
 pub(crate) use lane_machine::{LaneMachine, LaneShared, batch_size};
+#[cfg(test)]
+pub(crate) use lane_rows::LaneState;
 pub(crate) use lane_rows::{Found, LaneRows};
 pub(crate) use log_store::LogStore;
 pub(crate) use log_view::LogView;
