@@ -30,6 +30,9 @@ impl World {
             self.advance(Duration::from_millis(500));
         }
         (0..=u8::MAX).for_each(|_| self.apply(Event::Confirm(0)));
+        while !self.asked.is_empty() {
+            self.grant(0);
+        }
         for container in self.table.keys().copied().collect::<Vec<_>>() {
             self.end_container(container);
         }
