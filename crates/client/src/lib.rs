@@ -102,7 +102,7 @@ pub use self::schedule::{
 };
 pub use self::settings::{GivingUp, Settings};
 pub use self::stats::Stats;
-pub use self::status::{NodeStatus, QueueStatus, RaftStatus, Status};
+pub use self::status::{LaneStatus, NodeStatus, QueueStatus, RaftStatus, Status};
 pub use self::throttle::{Throttle, ThrottleChange, Throttles};
 
 /// The record of a finished activation; [`result`](whiskraft_types::ActivationRecord::result) is JSON text.

@@ -53,9 +53,8 @@ async fn a_durable_activation_is_accepted_runs_and_is_found_from_every_scheduler
     );
     // The invoker need not wait for the controller: the journal has it.
     loop {
-        match invoker.said().await {
-            Said::CompletedAck(_, acked) => break assert_eq!(acked, id(1)),
-            _ => {}
+        if let Said::CompletedAck(_, acked) = invoker.said().await {
+            break assert_eq!(acked, id(1));
         }
     }
     for scheduler in 1..=3 {

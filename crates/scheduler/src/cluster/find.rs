@@ -79,7 +79,8 @@ impl Cluster {
         row: &JournalRow,
     ) -> Option<v1::FindActivationResponse> {
         let is_open = matches!(row.state, RowState::Open { .. });
-        let leader = self.leader(&row.key).filter(|_| is_open)?;
+        let me = self.context.node.id();
+        let leader = self.leader(&row.key).filter(|leader| is_open && *leader != me)?;
         let mut client = self.peers.client(leader)?;
         let answer = client.find_here(request.clone());
         let answer = tokio::time::timeout(ASK_WAIT_MAX, answer).await.ok()?.ok()?;

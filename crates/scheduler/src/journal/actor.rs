@@ -286,12 +286,12 @@ impl JournalActor {
                         .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
-                Prepared::Later(order) if order.failures < MISSING_MAX => {
-                    self.repeat(order.failures, Repeat::Order(order));
-                }
-                Prepared::Later(order) => {
+                Prepared::Missing(order) if order.failures >= MISSING_MAX => {
                     missing(order.id);
                     answers.push(answer_to(order, EntryKind::End, unknown()));
+                }
+                Prepared::Missing(order) | Prepared::Later(order) => {
+                    self.repeat(order.failures, Repeat::Order(order));
                 }
                 Prepared::Write(write) => {
                     // One that may be in a lane already must not get into another.

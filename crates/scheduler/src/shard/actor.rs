@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
-use crate::journal::{JournalHandle, Message};
+use crate::journal::{Archived, JournalHandle, Message};
 use crate::knots::KnotsHandle;
 use crate::message::{Payload, Record, Request};
 use crate::metrics::ShardMeter;
@@ -100,6 +100,7 @@ pub(crate) struct Shard {
     pub(crate) unary: Unary,
     /// What this turn has for the journal.
     pub(crate) journaled: Vec<Message>,
+    pub(crate) archived: Vec<Archived>,
     pub(crate) cancels: Cancels,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
@@ -134,6 +135,7 @@ impl Shard {
             throttles: Throttles::default(),
             unary: Unary::default(),
             journaled: Vec::new(),
+            archived: Vec::new(),
             cancels: Cancels::default(),
             outputs: Vec::new(),
             fence,
@@ -218,7 +220,7 @@ impl Shard {
             }
             cut.into_iter().for_each(|invoker| self.disconnect(invoker));
         }
-        self.parts.journal.send(&mut self.journaled);
+        self.flush_journal();
     }
 
     fn tick(&mut self) {

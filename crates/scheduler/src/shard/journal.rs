@@ -96,9 +96,16 @@ impl Shard {
             expires: self.expires(unix),
             record,
         };
-        if !self.parts.journal.archive(archived) {
-            let dropped = &self.parts.context.metrics.journal.unarchived;
-            dropped.fetch_add(1, Ordering::Relaxed);
+        self.archived.push(archived);
+    }
+
+    /// Hands over what this turn has for the journal.
+    pub(crate) fn flush_journal(&mut self) {
+        self.parts.journal.send(&mut self.journaled);
+        let dropped = self.parts.journal.archive(&mut self.archived);
+        if dropped > 0 {
+            let counter = &self.parts.context.metrics.journal.unarchived;
+            counter.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 

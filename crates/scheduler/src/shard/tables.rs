@@ -223,7 +223,7 @@ impl Shard {
     pub(crate) fn replay(&mut self, parked: Vec<ParkedItem>) {
         for item in parked {
             match item {
-                ParkedItem::Submission(controller, submission) => self.on_submission(controller, submission),
+                ParkedItem::Submission(controller, submission) => self.on_submission(controller, *submission),
                 ParkedItem::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
             }
         }
