@@ -9,7 +9,7 @@ use std::time::Duration;
 use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
-use super::retry::Follow;
+use super::retry::{Follow, follow};
 use crate::ledger::{Done, EndKind, Ending, Next, Stage};
 use crate::{JournalEntry, Outcome, Output, RunEnd};
 
@@ -82,7 +82,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             end = End::cancelled(end.invoker);
         }
         let (is_durable, run) = (entry.is_durable(), entry.run);
-        let follow = self.follow(now, id, end.kind);
+        let follow = follow(now, &self.action, entry, end.kind);
         let done = Done {
             outcome: end.outcome,
             kind: end.kind,
@@ -98,10 +98,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Takes an activation out of its line or its container, into another stage.
     pub(super) fn move_to(&mut self, id: ActivationId, stage: Stage<R>, out: &mut Vec<Output<P, R>>) {
-        let Some(before) = self.ledger.change(id, stage) else {
-            return;
-        };
-        let Some(ticket) = self.ledger.find(id).map(|entry| entry.ticket) else {
+        let Some((before, ticket)) = self.ledger.change(id, stage) else {
             return;
         };
         match before {
@@ -137,8 +134,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     fn complete(&mut self, id: ActivationId, run: u32, done: Done<R>, out: &mut Vec<Output<P, R>>) {
         let outcome = done.outcome.clone();
         self.move_to(id, Stage::Done(done), out);
-        self.ledger.end_call(id);
-        let Some(entry) = self.ledger.find(id) else { return };
+        let Some(entry) = self.ledger.end_call(id) else {
+            return;
+        };
         for controller in entry.waiters.iter() {
             out.push(Output::Complete {
                 controller,
