@@ -3,7 +3,7 @@
 use whiskraft_queue::{CancelAnswer, ControllerId, JournalEntry, Outcome, Output};
 use whiskraft_types::{ActivationId, ActivationStatus, Instant, Rejection, ThrottleScope};
 
-use super::invoker_of;
+use super::read::invoker_of;
 
 fn show_id(id: ActivationId) -> String {
     format!("a{}", u128::from_be_bytes(*id.as_bytes()))
