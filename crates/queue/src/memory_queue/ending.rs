@@ -47,6 +47,15 @@ impl<R> End<R> {
         }
     }
 
+    /// What becomes of it if the activation is cancelled: that, and the record of a stopped run says so itself.
+    pub(super) fn of(self, is_cancelled: bool) -> Self {
+        if is_cancelled && self.kind != EndKind::Cancelled {
+            Self::cancelled(self.invoker)
+        } else {
+            self
+        }
+    }
+
     /// Its caller cancelled it.
     pub(super) const fn cancelled(invoker: Option<InvokerId>) -> Self {
         Self {
@@ -63,7 +72,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         &mut self,
         now: Instant,
         id: ActivationId,
-        mut end: End<R>,
+        end: End<R>,
         out: &mut Vec<Output<P, R>>,
     ) {
         let Some(entry) = self.ledger.find_mut(id) else {
@@ -78,9 +87,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if entry.stage.container().is_none() && end.invoker.is_none() {
             entry.sent_at = now;
         }
-        if entry.is_cancelled && end.kind != EndKind::Cancelled {
-            end = End::cancelled(end.invoker);
-        }
+        let end = end.of(entry.is_cancelled);
         let (is_durable, run) = (entry.is_durable(), entry.run);
         let follow = follow(now, &self.action, entry, end.kind);
         let done = Done {

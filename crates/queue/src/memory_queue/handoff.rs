@@ -25,11 +25,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let mut entries: Vec<_> = self.ledger.to_move().collect();
         entries.sort_by_key(|entry| entry.ticket.place());
         let moved = entries.into_iter().filter_map(|entry| {
-            let noted = noted.get(&entry.ticket.id).map(|end| Done {
-                outcome: end.outcome.clone(),
-                kind: end.kind,
-                invoker: end.invoker,
-                at: now,
+            let noted = noted.get(&entry.ticket.id).map(|end| {
+                let end = (*end).clone().of(entry.is_cancelled);
+                Done {
+                    outcome: end.outcome,
+                    kind: end.kind,
+                    invoker: end.invoker,
+                    at: now,
+                }
             });
             moved(now, entry, noted.as_ref())
         });

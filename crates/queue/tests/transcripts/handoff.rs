@@ -134,4 +134,14 @@ fn end_that_a_fenced_leader_has_only_noted_is_an_end() {
          drain
          handoff                -> failed a1 to k1 whisk: The activation may have started on invoker 1\\, which was lost.",
     );
+    check(
+        "have c1
+         credit c1              -> nothing
+         submit a1              -> accepted a1, deliver a1 to c1
+         cancel a1              -> stop a1 in c1, answer 1 stopping
+         fence
+         gone i1                -> nothing
+         drain
+         handoff                -> cancelled a1 to k1",
+    );
 }
