@@ -208,7 +208,10 @@ pub(crate) async fn delete_document(channel: Channel, request: v1::DeleteDocumen
     outcome(documents(channel).delete_document(request).await?.into_inner())
 }
 
-pub(crate) async fn get_document(channel: Channel, request: v1::GetDocumentRequest) -> Tried<Option<v1::Document>> {
+pub(crate) async fn get_document(
+    channel: Channel,
+    request: v1::GetDocumentRequest,
+) -> Tried<Option<v1::Document>> {
     use v1::get_document_response::Outcome;
 
     let response = documents(channel).get_document(request).await?.into_inner();

@@ -12,7 +12,11 @@ use jiff::tz::TimeZone;
 ///
 /// # Errors
 /// Says what is wrong with the expression.
-pub(crate) fn next_slots(expression: &str, after: SystemTime, count: usize) -> Result<Vec<SystemTime>, String> {
+pub(crate) fn next_slots(
+    expression: &str,
+    after: SystemTime,
+    count: usize,
+) -> Result<Vec<SystemTime>, String> {
     let cron = Cron::from_str(expression).map_err(|error| {
         format!("{error}; write minute, hour, day of month, month and day of week, as in '*/5 * * * *'")
     })?;
@@ -58,7 +62,11 @@ mod tests {
     #[test]
     fn slots_are_the_times_that_an_expression_names() {
         assert_eq!(next_slots("*/5 * * * *", at(1), 2), Ok(vec![at(300), at(600)]));
-        assert_eq!(next_slots("*/5 * * * *", at(300), 1), Ok(vec![at(600)]), "after, not at");
+        assert_eq!(
+            next_slots("*/5 * * * *", at(300), 1),
+            Ok(vec![at(600)]),
+            "after, not at"
+        );
         assert_eq!(next_slots("*/20 * * * * *", at(0), 2), Ok(vec![at(20), at(40)]));
         assert_eq!(next_slots("@daily", at(0), 1), Ok(vec![at(86_400)]));
     }

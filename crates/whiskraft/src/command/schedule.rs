@@ -234,7 +234,9 @@ async fn list(client: &Client, namespace: &NamespaceName, json: bool) -> Result<
         .await?;
     let now = clock::wall();
     if json {
-        output::json(&Value::Array(found.iter().map(|found| to_json(found, now)).collect()));
+        output::json(&Value::Array(
+            found.iter().map(|found| to_json(found, now)).collect(),
+        ));
     } else {
         output::line(table(&found, now));
     }
@@ -270,7 +272,16 @@ fn table(found: &[StoredSchedule], now: SystemTime) -> String {
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["SCHEDULE", "ACTION", "CRON", "MISSED", "NEXT", "FIRED", "SKIPPED", "LAST ERROR"]);
+    table.set_header([
+        "SCHEDULE",
+        "ACTION",
+        "CRON",
+        "MISSED",
+        "NEXT",
+        "FIRED",
+        "SKIPPED",
+        "LAST ERROR",
+    ]);
     table.add_rows(found.iter().map(|found| {
         let next = match next(&found.spec, now).first() {
             _ if found.spec.paused => "paused".to_owned(),
