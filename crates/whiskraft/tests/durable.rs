@@ -1,4 +1,5 @@
-//! The commands for durable activations as a user meets them, against scripted schedulers: text, JSON, exit codes.
+//! The commands for durable activations and schedules as a user meets them, against scripted schedulers: text, JSON, exit
+//! codes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -355,4 +356,79 @@ async fn a_refusal_of_the_cluster_is_told() {
     });
     let (_, error) = run(&fakes, &["dead-letters", "purge", ID], 1).await;
     says(&error, &["the namespace does not exist"]);
+}
+
+#[tokio::test]
+async fn a_schedule_is_stored_shown_paused_and_deleted() {
+    let (_world, fakes) = one().await;
+    let put = [
+        "schedule",
+        "put",
+        "report",
+        "--action",
+        "report",
+        "--cron",
+        "0 6 * * 1-5",
+        "-p",
+        "lang=en",
+        "--missed",
+        "run-once",
+    ];
+    let (text, _) = run(&fakes, &put, 0).await;
+    says(
+        &text,
+        &[
+            "report runs guest/report at 0 6 * * 1-5",
+            "next at 20",
+            "T06:00:00.000Z",
+        ],
+    );
+    let state = v1::ScheduleState {
+        slot_ms: 120_000,
+        fired: 3,
+        last_id: BYTES.to_vec().into(),
+        ..Default::default()
+    };
+    let body = (1, whiskraft_proto::Message::encode_to_vec(&state));
+    fakes[0].with(|script| {
+        script
+            .store
+            .documents
+            .insert("schedule-state:guest/report".to_owned(), body)
+    });
+    let (text, _) = run(&fakes, &["schedule", "get", "report"], 0).await;
+    let json = parsed(&text);
+    assert_eq!(
+        (&json["arguments"], &json["missed"], &json["fired"]),
+        (&json!({"lang": "en"}), &json!("run-once"), &json!(3))
+    );
+    assert_eq!(
+        (&json["last_activation"], &json["from"]),
+        (&json!(ID), &json!("1970-01-01T00:01:17.000Z"))
+    );
+    assert_eq!(json["next"].as_array().unwrap().len(), 3);
+    let (text, _) = run(&fakes, &["schedule", "pause", "report"], 0).await;
+    says(&text, &["report is paused"]);
+    let (text, _) = run(&fakes, &["schedule", "list"], 0).await;
+    says(&text, &["report guest/report 0 6 * * 1-5 run-once paused 3 0 -"]);
+    let (text, _) = run(&fakes, &["schedule", "resume", "report"], 0).await;
+    says(&text, &["report goes on"]);
+    run(&fakes, &["schedule", "delete", "report"], 0).await;
+    let (_, error) = run(&fakes, &["schedule", "get", "report"], 1).await;
+    says(&error, &["does not exist", "whiskraft schedule list"]);
+    let (text, _) = run(&fakes, &["schedule", "list", "--json"], 0).await;
+    assert_eq!(parsed(&text), json!([]));
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_is_refused_before_the_cluster_is_asked() {
+    for (cron, part) in [("often", "*/5 * * * *"), ("0 0 31 4 *", "no time")] {
+        let (_, error) = run(&[], &["schedule", "put", "x", "--action", "a", "--cron", cron], 2).await;
+        says(&error, &[part]);
+    }
+    let (_world, fakes) = one().await;
+    fakes[0].with(|state| state.store.refusal = Some("the action must be of this namespace".to_owned()));
+    let put = ["schedule", "put", "x", "--action", "a", "--cron", "@hourly"];
+    let (_, error) = run(&fakes, &put, 2).await;
+    says(&error, &["the action must be of this namespace"]);
 }
