@@ -231,6 +231,11 @@ impl State {
         })
     }
 
+    /// All documents, by kind, namespace and name.
+    pub fn all_documents(&self) -> impl Iterator<Item = (&DocumentKey, &DocumentRecord)> {
+        self.tables.documents.iter()
+    }
+
     /// A blob of which at least one chunk is stored.
     #[must_use]
     pub fn blob(&self, hash: &BlobHash) -> Option<&BlobRecord> {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{action, activation, cluster, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, log, namespace, queues, runtime, status,
+};
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
 use crate::role::{dev, invoker, scheduler};

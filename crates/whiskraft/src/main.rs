@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, cluster, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, log, namespace, queues, runtime, status,
+};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};

@@ -63,8 +63,18 @@ async fn a_refusal_says_why_and_what_to_do_in_text_and_json() {
             1,
             &["of the 2 voters that would be left only 1 answer", "--force"],
         ),
-        (MembershipError::NotMember(ID), "not-member", 1, &["scheduler 2 is not a member", "--join"]),
-        (MembershipError::LastVoter(ID), "last-voter", 1, &["the last voter", "promote"]),
+        (
+            MembershipError::NotMember(ID),
+            "not-member",
+            1,
+            &["scheduler 2 is not a member", "--join"],
+        ),
+        (
+            MembershipError::LastVoter(ID),
+            "last-voter",
+            1,
+            &["the last voter", "promote"],
+        ),
         (
             MembershipError::InProgress("the one before".to_owned()),
             "in-progress",
@@ -144,7 +154,10 @@ async fn the_membership_is_a_table_and_json() {
         state.operations.nodes = (1..=2).map(node).collect();
     });
     let (text, _) = run(&fakes, &["cluster", "status"], 0).await;
-    says(&text, &["scheduler 1 leads", "1 voters, so that 0 may fail; 1 learners"]);
+    says(
+        &text,
+        &["scheduler 1 leads", "1 voters, so that 0 may fail; 1 learners"],
+    );
     let (json, _) = run(&fakes, &["cluster", "status", "--json"], 0).await;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["quorum"], &json["leader"]), (&true.into(), &1.into()));

@@ -168,15 +168,23 @@ pub(crate) async fn run(args: ClusterArgs, config: &Config) -> Result<(), Failur
         }
         ClusterCommand::Demote(args) => {
             let (id, force) = (id(args.scheduler), args.force);
-            change(&args.common).await?.order(MemberOrder::Demote { id, force }).await
+            change(&args.common)
+                .await?
+                .order(MemberOrder::Demote { id, force })
+                .await
         }
         ClusterCommand::Remove(args) => {
             let (id, force) = (id(args.scheduler), args.force);
-            change(&args.common).await?.order(MemberOrder::Remove { id, force }).await
+            change(&args.common)
+                .await?
+                .order(MemberOrder::Remove { id, force })
+                .await
         }
         ClusterCommand::Replace(args) => {
             let change = change(&args.common).await?;
-            change.replace(id(args.dead), id(args.with), args.patience.wait).await
+            change
+                .replace(id(args.dead), id(args.with), args.patience.wait)
+                .await
         }
         ClusterCommand::TransferLeader(args) => {
             let order = MemberOrder::TransferLeader(args.scheduler.map(id));

@@ -71,7 +71,8 @@ impl Change {
     ) -> Result<(), Failure> {
         if dead == new {
             let text = format!("scheduler {dead} cannot take its own place");
-            return Err(Failure::new(Exit::Usage, text).advise("--with names one that has joined; see `whiskraft cluster status`"));
+            return Err(Failure::new(Exit::Usage, text)
+                .advise("--with names one that has joined; see `whiskraft cluster status`"));
         }
         self.promote(new, wait).await?;
         let order = MemberOrder::Remove {
@@ -89,7 +90,9 @@ impl Change {
         if self.json {
             output::json(&json!({ "order": "replace", "scheduler": dead.0, "with": new.0, "done": true }));
         } else {
-            output::line(format_args!("scheduler {new} votes in place of scheduler {dead}, which is removed for good"));
+            output::line(format_args!(
+                "scheduler {new} votes in place of scheduler {dead}, which is removed for good"
+            ));
         }
         Ok(())
     }
@@ -185,13 +188,15 @@ fn refusal(order: MemberOrder, error: &MembershipError) -> Value {
 
 const fn advice(error: &MembershipError) -> Option<&'static str> {
     match error {
-        MembershipError::NotMember(_) => Some("`whiskraft cluster status` shows who is; a scheduler adds itself with --join"),
+        MembershipError::NotMember(_) => {
+            Some("`whiskraft cluster status` shows who is; a scheduler adds itself with --join")
+        }
         MembershipError::LastVoter(_) => Some("let another one vote first: whiskraft cluster promote ID"),
         MembershipError::NoQuorum { .. } => Some("--force makes the change all the same"),
         MembershipError::Lags { .. } => Some("run it again to go on waiting, or with a longer --wait"),
-        MembershipError::InProgress(_) | MembershipError::Unavailable(_) => {
-            Some("it may still be done: look with `whiskraft cluster status`, and run it again; that changes nothing twice")
-        }
+        MembershipError::InProgress(_) | MembershipError::Unavailable(_) => Some(
+            "it may still be done: look with `whiskraft cluster status`, and run it again; that changes nothing twice",
+        ),
         MembershipError::NotVoter(_) | MembershipError::Silent(_) | MembershipError::Refused(_) => None,
     }
 }

@@ -65,7 +65,13 @@ impl Membership {
     fn new(answers: BTreeMap<SchedulerId, Status>) -> Self {
         let newest = answers
             .values()
-            .max_by_key(|status| (status.raft.term, status.raft.role == "leader", status.raft.applied))
+            .max_by_key(|status| {
+                (
+                    status.raft.term,
+                    status.raft.role == "leader",
+                    status.raft.applied,
+                )
+            })
             .expect("somebody answered");
         let (term, leader) = (newest.raft.term, newest.raft.leader);
         let log = leader.and_then(|leader| answers.get(&leader));
@@ -114,7 +120,12 @@ fn render(membership: &Membership) -> String {
     table.set_header("SCHEDULER, VOTES, ROLE, LAG, APPLIED, QUEUES, PEER, VERSION".split(", "));
     table.add_rows(membership.members.iter().map(row));
     parts.push(table.trim_fmt());
-    parts.extend(membership.members.iter().filter_map(|member| hint(membership, member)));
+    parts.extend(
+        membership
+            .members
+            .iter()
+            .filter_map(|member| hint(membership, member)),
+    );
     parts.join("\n")
 }
 
@@ -220,9 +231,18 @@ mod tests {
             rows[0],
             "cluster c1 scheduler 2 leads, term 5; 3 voters, so that 1 may fail; 1 learners"
         );
-        assert!(rows.iter().any(|row| row.starts_with("1 yes follower 2 50 1")), "{text}");
-        assert!(rows.iter().any(|row| row.starts_with("3 yes no answer 40 -")), "{text}");
-        assert!(text.contains("replace 3 --with NEW") && text.contains("promote 4"), "{text}");
+        assert!(
+            rows.iter().any(|row| row.starts_with("1 yes follower 2 50 1")),
+            "{text}"
+        );
+        assert!(
+            rows.iter().any(|row| row.starts_with("3 yes no answer 40 -")),
+            "{text}"
+        );
+        assert!(
+            text.contains("replace 3 --with NEW") && text.contains("promote 4"),
+            "{text}"
+        );
     }
 
     #[test]
