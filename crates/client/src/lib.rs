@@ -81,7 +81,8 @@ pub use self::find::{FoundActivation, Progress};
 pub use self::health::{Health, InvokerHealth};
 pub use self::invocation::Invocation;
 pub use self::operator::{
-    Explained, Explanation, MemberChangeError, Operator, QueueFilter, QueuesSnapshot, QueuesWatch,
+    BackupPieces, Explained, Explanation, MemberChangeError, Operator, QueueFilter, QueuesSnapshot,
+    QueuesWatch,
 };
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
