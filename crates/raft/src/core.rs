@@ -8,15 +8,20 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{Instant, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::watch;
+use whiskraft_state::journal::UnixMillis;
 use whiskraft_state::{Command, Response};
 use whiskraft_types::LogRevision;
 
+use crate::clock::Wall;
 use crate::config::Settings;
 use crate::disk::DiskSpace;
 use crate::fatal::Fatal;
 use crate::peers::Peers;
 use crate::store::{Applied, GroupMachine, Shared};
 use crate::types::{Answer, Proposal, Types};
+
+/// How far the clock of whoever proposes a batch may be ahead of the leader's, in milliseconds.
+const AHEAD_MAX_MS: u64 = 60_000;
 
 /// openraft, with our types.
 pub(crate) type Raft = openraft::Raft<Types, GroupMachine>;
@@ -33,6 +38,7 @@ pub(crate) struct Group {
     pub(crate) fatal: Fatal,
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
+    pub(crate) wall: Wall,
 }
 
 impl std::fmt::Debug for Group {
@@ -131,10 +137,15 @@ impl Group {
     /// Puts a proposal into this node's log, if it leads, and waits until it is applied here.
     pub(crate) async fn write(
         &self,
-        proposal: Proposal,
+        mut proposal: Proposal,
         timeout: Duration,
     ) -> Result<(LogRevision, Answer), NotDone> {
         self.disk.check(&proposal).map_err(NotDone::Full)?;
+        if let Proposal::Journal(batch) = &mut proposal {
+            // A proposer whose clock has jumped must not make records expire for all.
+            let latest = self.wall.millis().saturating_add(AHEAD_MAX_MS);
+            batch.now = batch.now.min(UnixMillis(latest));
+        }
         let write = self.raft.client_write(proposal);
         match tokio::time::timeout(timeout, write).await {
             Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),

@@ -200,7 +200,7 @@ impl Journal {
         let own = || {
             lanes
                 .iter()
-                .find(|lane| lanes::preferred(&self.inner.core, lane) == Some(lane.group.id()))
+                .find(|lane| lanes::preferred(&self.inner.core, lane.group.group) == Some(lane.group.id()))
         };
         let own = || own().filter(|lane| lane.group.leader().is_some());
         let any = || lanes.iter().find(|lane| lane.group.leader().is_some());

@@ -10,26 +10,34 @@
 
 mod annotations;
 mod clock;
+mod cluster;
 mod config;
 mod context;
 mod control;
 mod creation;
 mod delivered;
 mod drain;
+mod ensure;
+mod failpoint;
 mod fence;
 mod follower;
 mod http;
 mod intern;
+mod internal;
+mod journal;
 mod knots;
+mod letters;
 mod message;
 mod metrics;
 mod neighbours;
+mod orphans;
 mod profiles;
 mod proposals;
 mod pull;
 mod rate;
 mod reports;
 mod scheduler;
+mod schedules;
 mod services;
 mod session;
 mod shard;
@@ -39,6 +47,7 @@ mod window;
 mod wire;
 
 pub use config::{
-    ConfigError, CreationConfig, DocumentsConfig, QueueConfig, SchedulerConfig, SessionConfig, SubmitConfig,
+    ConfigError, CreationConfig, DocumentsConfig, JournalConfig, QueueConfig, SchedulerConfig, SessionConfig,
+    SubmitConfig,
 };
 pub use scheduler::{Scheduler, StartError};

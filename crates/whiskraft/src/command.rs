@@ -7,12 +7,14 @@ pub(crate) mod cluster;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod invoke;
+pub(crate) mod letters;
 pub(crate) mod log;
 mod look;
 pub(crate) mod namespace;
 mod notice;
 pub(crate) mod queues;
 pub(crate) mod runtime;
+pub(crate) mod schedule;
 mod shown;
 pub(crate) mod status;
 

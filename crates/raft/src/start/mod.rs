@@ -24,6 +24,7 @@ use crate::error::{StartError, StopReason};
 use crate::fatal::Fatal;
 use crate::identity::{DataDir, Identity};
 use crate::journal::Journal;
+use crate::lanes;
 use crate::membership;
 use crate::node::{Inner, Node, Owned};
 use crate::peers::Peers;
@@ -171,6 +172,7 @@ fn assemble(
         groups,
     });
 
+    lanes::start(&owned.lane_runtime, &journal);
     let proposer = Proposer::new(core.group.clone());
     let (cluster_id, incarnation) = (identity.cluster_id.clone(), identity.incarnation);
     for group in &group_list {

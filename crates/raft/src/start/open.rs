@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
+use crate::clock::Wall;
 use crate::config::{NodeConfig, Settings};
 use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
@@ -81,7 +82,7 @@ fn meta_config(settings: &Settings, cluster_id: &str) -> Result<Arc<Config>, Sta
 
 fn lane_config(settings: &Settings, cluster_id: &str) -> Result<Arc<Config>, StartError> {
     checked(Config {
-        // Entries of a lane are long and short: bytes say when it is time, see `lanes::tidy`.
+        // Entries of a lane are long and short: bytes say when it is time, see `lanes`.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         ..common_config(settings, cluster_id)
@@ -112,6 +113,7 @@ struct Common {
     peers: Peers,
     fatal: Fatal,
     disk: DiskSpace,
+    wall: Wall,
     engine: Arc<Engine>,
     syncs: SyncHandle,
 }
@@ -142,6 +144,7 @@ impl Common {
             fatal: self.fatal.clone(),
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
+            wall: self.wall,
         })
     }
 }
@@ -172,6 +175,7 @@ pub(super) async fn open(
     let meta = Common {
         config: meta_config(&settings, &peers.cluster_id())?,
         disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
+        wall: Wall::start(),
         settings,
         peers,
         fatal,

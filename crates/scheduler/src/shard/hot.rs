@@ -2,7 +2,7 @@
 //! Budget per activation and direction: one hash of the queue key, the queue's step, one push into the outbox; no
 //! lock, no Raft, no disk, no copy of the payload.
 
-use whiskraft_queue::{ControllerId, Input};
+use whiskraft_queue::{ControllerId, Input, RunEnd, Unacknowledged};
 use whiskraft_types::{ContainerId, Epoch, InvokerId, NotLeader, QueueKey, Rejection};
 
 use crate::context::{StreamId, fenced};
@@ -113,6 +113,7 @@ impl Shard {
             waited,
             caller,
             payload,
+            terms,
             ..
         } = submission;
         let input = Input::Submit {
@@ -122,7 +123,7 @@ impl Shard {
             waited,
             caller,
             payload,
-            terms: whiskraft_queue::Terms::default(),
+            terms,
         };
         self.step(slot, input);
         if is_paid {
@@ -198,6 +199,8 @@ impl Shard {
                 invoker,
                 container,
                 id: record.id,
+                run: record.run,
+                end: RunEnd::of(record.status, record.cancelled),
                 record,
                 duration,
                 credits,
@@ -220,7 +223,12 @@ impl Shard {
                 }
                 let unacknowledged = unacknowledged
                     .into_iter()
-                    .map(|record| (record.id, record))
+                    .map(|record| Unacknowledged {
+                        id: record.id,
+                        run: record.run,
+                        end: RunEnd::of(record.status, record.cancelled),
+                        record,
+                    })
                     .collect();
                 Input::Register {
                     invoker,
