@@ -208,7 +208,6 @@ async fn check(node: &Node) {
     }
     let record = node.journal().record(LaneId(1), id(101)).unwrap().unwrap();
     assert_eq!(&record[..], b"done");
-
 }
 
 /// Its queue goes on in an epoch that the old cluster never had.
