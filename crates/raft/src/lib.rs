@@ -6,6 +6,7 @@
 //! Invariant: no type of openraft or RocksDB is part of the public API.
 //! Invariant: nothing is acknowledged to anybody before it is synced to the disk it was promised on.
 
+mod backup;
 mod bootstrap;
 mod clock;
 mod codec;
@@ -34,6 +35,7 @@ mod watch;
 mod watchman;
 mod wire;
 
+pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};
 pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
 pub use history::{Content, History, HistoryError, Replayed, Step};

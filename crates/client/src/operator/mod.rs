@@ -3,6 +3,7 @@
 //! A queue is known in full to its leader only, so most questions go to every scheduler at once and the answers are put
 //! together. Nobody is left out silently: an answer names the schedulers that gave none.
 
+mod backup;
 mod explain;
 mod members;
 mod queues;
@@ -14,6 +15,7 @@ use whiskraft_proto::v1::operator_client::OperatorClient;
 use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, required, v1};
 use whiskraft_types::{Rejection, SchedulerId};
 
+pub use self::backup::BackupPieces;
 pub use self::explain::{Explained, Explanation};
 pub use self::members::MemberChangeError;
 pub use self::queues::{QueueFilter, QueuesSnapshot, QueuesWatch};

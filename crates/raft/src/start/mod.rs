@@ -16,7 +16,7 @@ use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
 use self::open::Opened;
-pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR};
+pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
 use crate::core::{Core, Group};

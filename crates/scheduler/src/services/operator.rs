@@ -1,8 +1,9 @@
 //! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining, who
-//! votes and who leads the log.
+//! votes and who leads the log, backups.
 //!
 //! Control plane: every answer that needs the shards is a walk in bounded pieces, few at a time.
 
+mod backup;
 mod drain;
 mod explain;
 mod join;
@@ -32,6 +33,8 @@ const WALKS_MAX: usize = 4;
 const WALK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Streams of `Queues` at a time; one more is refused.
 const STREAMS_MAX: usize = 64;
+/// Backups at a time: each holds a view of the store, which then forgets nothing; one more is refused.
+const BACKUPS_MAX: usize = 2;
 
 /// Implements the service; one per process.
 #[derive(Debug, Clone)]
@@ -42,6 +45,7 @@ pub(crate) struct OperatorService {
     creation: CreationHandle,
     walks: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
 }
 
 impl OperatorService {
@@ -58,6 +62,7 @@ impl OperatorService {
             creation,
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
         }
     }
 
@@ -155,6 +160,12 @@ impl Operator for OperatorService {
             retry_after_ms: u32::try_from(retry_after).unwrap_or(u32::MAX),
             per_minute: answer.per_minute,
         }))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupPiece, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.open_backup().await.map(Response::new)
     }
 
     async fn reclaim(
