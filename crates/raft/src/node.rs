@@ -1,5 +1,6 @@
 //! One member of the Raft cluster, as the shells see it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
+use crate::export;
 use crate::journal::{Journal, OpenJournal};
 use crate::membership::{self, Change};
 use crate::propose::Proposer;
@@ -19,8 +21,8 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    EventStream, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
-    StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+    EventStream, Exported, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus,
+    Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
 /// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.
@@ -195,6 +197,18 @@ impl Node {
         let read = self.bodies("a blob")?.blob_chunk(hash, index);
         read.map_err(|error| StoreError {
             what: format!("chunk {index} of a blob"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes all that this node holds into a directory that is there, one file for each group: see [`Exported`].
+    ///
+    /// # Errors
+    /// If a snapshot cannot be taken or a file not be written.
+    pub async fn export(&self, dir: &Path) -> Result<Vec<Exported>, StoreError> {
+        let exported = export::export(&self.inner.core.group, &self.inner.journal, dir).await;
+        exported.map_err(|error| StoreError {
+            what: format!("everything, to be copied to {},", dir.display()),
             reason: error.to_string(),
         })
     }

@@ -173,7 +173,7 @@ fn assemble(
     for group in &group_list {
         runtime.spawn(watchman::watch_core(group.clone()));
     }
-    runtime.spawn(watchman::ask_around(core.clone(), identity));
+    runtime.spawn(watchman::ask_around(core.clone(), journal.clone(), identity));
     if config.join.is_some() {
         runtime.spawn(watchman::become_voter(core.clone(), newcomer));
     } else {
