@@ -1,4 +1,5 @@
-//! The replicated log of group 0: openraft on RocksDB, the peer network, sessions and the watch ring.
+//! The replicated log of group 0, and the journal beside it: openraft on RocksDB, the peer network, sessions and the
+//! watch ring.
 //!
 //! Start at [`Node`]: it proposes commands, reads the tables from memory, follows their changes and keeps sessions
 //! alive. The shells use nothing else of this crate.
@@ -14,6 +15,7 @@ mod config;
 mod core;
 mod disk;
 mod error;
+mod export;
 mod fatal;
 mod history;
 mod identity;
@@ -38,6 +40,7 @@ mod wire;
 pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};
 pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
+pub use export::Exported;
 pub use history::{Content, History, HistoryError, Replayed, Step};
 pub use journal::{JOURNAL_BATCH_BYTES_MAX, Journal, Journaled, LaneId, Lookup};
 pub use membership::NewMember;

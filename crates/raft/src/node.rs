@@ -1,5 +1,6 @@
 //! One member of the Raft cluster, as the shells see it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use crate::bootstrap::Newcomer;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
+use crate::export;
 use crate::journal::{Journal, OpenJournal};
 use crate::membership::{self, Change};
 use crate::propose::Proposer;
@@ -23,7 +25,8 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    BackupStream, EventStream, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus,
+    EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
+    StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
     Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
@@ -199,6 +202,18 @@ impl Node {
         let read = self.bodies("a blob")?.blob_chunk(hash, index);
         read.map_err(|error| StoreError {
             what: format!("chunk {index} of a blob"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes all that this node holds into a directory that is there, one file for each group: see [`Exported`].
+    ///
+    /// # Errors
+    /// If a snapshot cannot be taken or a file not be written.
+    pub async fn export(&self, dir: &Path) -> Result<Vec<Exported>, StoreError> {
+        let exported = export::export(&self.inner.core.group, &self.inner.journal, dir).await;
+        exported.map_err(|error| StoreError {
+            what: format!("everything, to be copied to {},", dir.display()),
             reason: error.to_string(),
         })
     }

@@ -1,5 +1,7 @@
 //! The journal on real nodes: appends from anywhere, what every node then knows, fences, lanes and their leaders.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -356,4 +358,55 @@ async fn schedulers_that_count_lanes_differently_do_not_form_a_cluster() {
         refusals[0].contains("the setting lanes must be the same"),
         "{refusals:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_but_one_leaves_the_lanes_before_it_stops() {
+    let mut cluster = Cluster::running(2, Settings::default()).await;
+    append(cluster.node(1), LaneId(1), vec![accept(1, "hello", 5)]).await;
+    append(cluster.node(1), LaneId(2), vec![accept(2, "hello", 5)]).await;
+    let gone = cluster.leader().await;
+    let stays = 3 - gone;
+    eventually("it is removed", async || {
+        let removed = cluster
+            .node(stays)
+            .remove_member(whiskraft_types::SchedulerId(gone));
+        removed.await.ok()
+    })
+    .await;
+    let reason = tokio::time::timeout(Duration::from_secs(20), cluster.node(gone).stopped()).await;
+    assert!(
+        matches!(reason, Ok(whiskraft_raft::StopReason::Removed(_))),
+        "{reason:?}"
+    );
+    cluster.stop(gone).await;
+    // Alone it is a quorum of every lane.
+    for lane in 1..=3 {
+        append(
+            cluster.node(stays),
+            LaneId(lane),
+            vec![accept(10 + lane as u8, "hello", 5)],
+        )
+        .await;
+    }
+    assert!(found(cluster.node(stays), 1).unwrap().row.is_open());
+    assert!(found(cluster.node(stays), 2).unwrap().row.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_has_a_file_of_every_group() {
+    let cluster = Cluster::running(1, Settings::default()).await;
+    let (revision, _) = append(cluster.node(1), LaneId(2), vec![accept(1, "hello", 5)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let files = cluster.node(1).export(dir.path()).await.unwrap();
+    let lanes: Vec<_> = files.iter().map(|file| file.lane).collect();
+    assert_eq!(lanes, [None, Some(LaneId(1)), Some(LaneId(2)), Some(LaneId(3))]);
+    assert_eq!(files[2].revision, revision);
+    for file in &files {
+        let bytes = std::fs::read(&file.path).unwrap();
+        assert!(bytes.starts_with(b"WKRSNAP1"), "{file:?}");
+    }
+    let payload = [1_u8; 100];
+    let bytes = std::fs::read(&files[2].path).unwrap();
+    assert!(bytes.windows(payload.len()).any(|window| window == payload));
 }

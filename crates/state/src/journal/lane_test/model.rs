@@ -4,12 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Activation, queue, payload, run, end (expiry, dead letter).
+type Entry = (u8, u8, Option<u8>, u32, Option<(u64, bool)>);
+
 /// The rules in their plainest form: everything in one list, looked through from the start.
 #[derive(Debug, Default)]
 struct Model {
     now: u64,
-    /// Activation, queue, payload, run, end (expiry, dead letter).
-    entries: Vec<(u8, u8, Option<u8>, u32, Option<(u64, bool)>)>,
+    entries: Vec<Entry>,
     epochs: BTreeMap<u8, u64>,
 }
 
@@ -140,7 +142,7 @@ impl Model {
         number: u8,
         queue: u8,
         epoch: u64,
-        change: impl FnOnce(&mut (u8, u8, Option<u8>, u32, Option<(u64, bool)>)) -> bool,
+        change: impl FnOnce(&mut Entry) -> bool,
     ) -> JournalOutcome {
         if let Some(stale) = self.is_stale(queue, epoch) {
             return stale;
