@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "watch",
         "operator",
         "peer",
+        "journal",
+        "neighbour",
         "schedule",
     ];
     let own = services.map(|name| format!("whiskraft/v1/{name}.proto"));

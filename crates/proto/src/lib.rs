@@ -33,4 +33,4 @@ pub mod activation {
 pub const MESSAGE_LEN_MAX: usize = 64 << 20;
 
 /// Encoding of messages that are stored, such as [`v1::Action`] as the body of its document.
-pub use prost::Message;
+pub use prost::{DecodeError, Message};

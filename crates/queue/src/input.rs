@@ -11,7 +11,7 @@ use whiskraft_types::{
     ActivationId, ActivationStatus, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision,
 };
 
-use crate::Outcome;
+use crate::{Moved, Outcome};
 
 /// An SDK instance: the same for all its streams and reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +121,8 @@ pub enum Input<P, R> {
         /// acknowledged: the journal may not have its end.
         recovers: bool,
     },
+    /// What the former leader has handed over, all at once or in parts, right after `Takeover`; known ids change nothing.
+    Import(Vec<Moved<P, R>>),
     /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders:
     /// all of them, in any order. Comes once after `Takeover`, empty if there are none, and before any durable
     /// submission. Several in one turn count as one.

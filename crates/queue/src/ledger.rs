@@ -369,6 +369,14 @@ impl<P, R> Ledger<P, R> {
             .min()
     }
 
+    /// What a new leader has to know: what has not ended, and outcomes within the grace.
+    pub(crate) fn to_move(&self) -> impl Iterator<Item = &Entry<P, R>> {
+        self.entries.values().filter(|entry| match &entry.stage {
+            Stage::Done(done) => self.owed.contains(&(done.at, entry.ticket.id)),
+            _ => true,
+        })
+    }
+
     /// Activations that a container has, ascending by id, with the container.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = (ContainerId, &Entry<P, R>)> {
         self.entries

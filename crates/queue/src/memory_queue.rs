@@ -12,6 +12,7 @@ mod cancel;
 mod deliver;
 mod ending;
 mod failing;
+mod handoff;
 mod journaled;
 mod reasons;
 mod recover;
@@ -271,6 +272,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::Action(action) => self.on_action(now, action, out),
             Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
             Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
+            Input::Import(moved) => self.on_import(now, moved, out),
             Input::Recovered(activations) => self.on_recovered(now, activations, out),
             Input::Journaled { id, verdict } => self.on_journaled(now, id, verdict, out),
             Input::Cancel { ask, id } => self.on_cancel(now, ask, id, out),

@@ -47,7 +47,7 @@ impl Retention {
 }
 
 impl Ticket {
-    const fn place(&self) -> (Instant, u64) {
+    pub(crate) const fn place(&self) -> (Instant, u64) {
         (self.accepted_at, self.seq)
     }
 }

@@ -10,20 +10,27 @@
 
 mod annotations;
 mod clock;
+mod cluster;
 mod config;
 mod context;
 mod control;
 mod creation;
 mod delivered;
 mod drain;
+mod ensure;
+mod failpoint;
 mod fence;
 mod follower;
 mod http;
 mod intern;
+mod internal;
+mod journal;
 mod knots;
+mod letters;
 mod message;
 mod metrics;
 mod neighbours;
+mod orphans;
 mod profiles;
 mod proposals;
 mod pull;
@@ -39,6 +46,7 @@ mod window;
 mod wire;
 
 pub use config::{
-    ConfigError, CreationConfig, DocumentsConfig, QueueConfig, SchedulerConfig, SessionConfig, SubmitConfig,
+    ConfigError, CreationConfig, DocumentsConfig, JournalConfig, QueueConfig, SchedulerConfig, SessionConfig,
+    SubmitConfig,
 };
 pub use scheduler::{Scheduler, StartError};

@@ -157,6 +157,8 @@ pub(crate) struct Entry<P, R> {
     pub(crate) refusals: u8,
     /// Whether only an invoker has said that it has the run under way, without saying which run that is.
     pub(crate) is_adopted: bool,
+    /// Whether a former leader has sent it, as it handed over: its invoker has not been heard of it here.
+    pub(crate) is_imported: bool,
     /// Whether it ends as cancelled, whatever becomes of it.
     pub(crate) is_cancelled: bool,
     /// Wishes to cancel that are answered when the journal has its end.
@@ -189,6 +191,7 @@ impl<P, R> Entry<P, R> {
             run: 1,
             refusals: 0,
             is_adopted: false,
+            is_imported: false,
             is_cancelled: false,
             asks: Vec::new(),
             sent_at: now,
@@ -214,6 +217,11 @@ impl<P, R> Entry<P, R> {
         self.ticket.is_durable
     }
 
+    /// Which activation waits for its end.
+    pub(crate) const fn caller(&self) -> Option<ActivationId> {
+        self.caller
+    }
+
     /// Whether another activation waits for its end.
     pub(crate) const fn is_called(&self) -> bool {
         self.caller.is_some()
@@ -223,6 +231,7 @@ impl<P, R> Entry<P, R> {
     pub(crate) fn send(&mut self, now: Instant, stage: Stage<R>) {
         self.stage = stage;
         (self.sent_at, self.heard_at) = (now, now);
-        (self.is_adopted, self.is_silence_told) = (false, false);
+        self.is_silence_told = false;
+        (self.is_adopted, self.is_imported) = (false, false);
     }
 }

@@ -76,8 +76,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 Some(true)
             }
             Some((_, current)) if run < current => {
+                // In this order: the ack is for the old run, and must not meet a later one there.
+                out.push(Output::AcknowledgeInvoker { invoker, id });
                 self.on_old_record(now, invoker, id, out);
-                Some(false)
+                Some(true)
             }
             Some(_) => None,
             None if self.ledger.is_settled(id) || self.ledger.is_recorded(id) => Some(false),
@@ -125,6 +127,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .is_some_and(|known| known.invoker == Some(invoker));
         if is_there {
             self.give_back(now, id, out);
+            self.pump(now, out);
         }
     }
 

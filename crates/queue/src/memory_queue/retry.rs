@@ -102,3 +102,62 @@ fn hash(id: ActivationId, run: u32) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy {
+            runs_max: 100,
+            backoff: Duration::from_secs(10),
+            backoff_max: Duration::from_secs(100),
+            ..RetryPolicy::default()
+        }
+    }
+
+    fn id(number: u8) -> ActivationId {
+        ActivationId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn pauses_double_within_a_tenth_up_to_the_longest() {
+        for number in 0..=u8::MAX {
+            for (run, millis) in [
+                (1, 10_000),
+                (2, 20_000),
+                (3, 40_000),
+                (4, 80_000),
+                (5, 100_000),
+                (90, 100_000),
+            ] {
+                let pause = pause(&policy(), id(number), run);
+                let (low, high) = (millis - millis / 10, (millis + millis / 10).min(100_000));
+                let bounds = Duration::from_millis(low)..=Duration::from_millis(high);
+                assert!(bounds.contains(&pause), "run {run}: {pause:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_failed_together_does_not_run_together() {
+        let mut pauses: Vec<_> = (0..=u8::MAX)
+            .map(|number| pause(&policy(), id(number), 1))
+            .collect();
+        pauses.sort_unstable();
+        pauses.dedup();
+        assert!(pauses.len() > 100, "{} different pauses", pauses.len());
+        assert_eq!(pause(&policy(), id(1), 1), pause(&policy(), id(1), 1));
+        assert_ne!(hash(id(1), 1), hash(id(1), 2));
+    }
+
+    #[test]
+    fn policy_of_any_length_has_a_pause() {
+        let policy = RetryPolicy {
+            backoff: Duration::MAX,
+            backoff_max: Duration::MAX,
+            ..policy()
+        };
+        assert!(pause(&policy, id(1), u32::MAX) > Duration::from_secs(1 << 40));
+    }
+}

@@ -83,8 +83,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             reported.extend(registered.in_flight.iter().copied());
             self.register_container(now, invoker, registered, scope, out);
         }
-        if scope == Scope::Everything {
-            self.drop_unreported(now, invoker, &reported, out);
+        if scope != Scope::Nothing {
+            self.drop_unreported(now, invoker, scope, &reported, out);
         }
         self.retire(out);
         self.try_release(now, out);
@@ -143,20 +143,19 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                     entry.is_adopted = true;
                 }
             }
-            // The stream on which it was told is gone.
-            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) if is_cancelled => {
+            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
                 let at = *at;
-                return self.stop(now, id, at, out);
+                if let Some(entry) = self.ledger.find_mut(id) {
+                    entry.is_imported = false;
+                }
+                // The stream on which it was told is gone.
+                if is_cancelled {
+                    self.stop(now, id, at, out);
+                }
+                return;
             }
             // What it does in the journal's absence is settled by the journal.
-            Some(
-                Stage::Delivered(_)
-                | Stage::Adopted(_)
-                | Stage::Started(_)
-                | Stage::Journaling { .. }
-                | Stage::Ending(_)
-                | Stage::Done(_),
-            ) => return,
+            Some(Stage::Journaling { .. } | Stage::Ending(_) | Stage::Done(_)) => return,
         }
         self.containers.adopt(container);
         self.watch_sent(now);
@@ -166,11 +165,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// Settles what we thought the invoker had and it does not report: a delivery got lost on the way, a started one
-    /// went with something that the invoker lost.
+    /// went with something that the invoker lost. At the first word of an invoker only what a former leader has handed over.
     fn drop_unreported(
         &mut self,
         now: Instant,
         invoker: InvokerId,
+        scope: Scope,
         reported: &BTreeSet<ActivationId>,
         out: &mut Vec<Output<P, R>>,
     ) {
@@ -182,8 +182,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             if reported.contains(&id) {
                 continue;
             }
-            match self.ledger.find(id).map(|entry| &entry.stage) {
-                Some(Stage::Delivered(_)) => self.give_back(now, id, out),
+            let Some(entry) = self.ledger.find(id) else {
+                continue;
+            };
+            if scope != Scope::Everything && !entry.is_imported {
+                continue;
+            }
+            match entry.stage {
+                Stage::Delivered(_) => self.give_back(now, id, out),
                 _ => self.lose(now, vec![id], &mislaid_text(invoker), out),
             }
         }

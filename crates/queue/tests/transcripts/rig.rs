@@ -126,6 +126,7 @@ impl Rig {
             }
             ("takeover", words) => self.takeover(words),
             ("recovered", ids) => self.recovered(ids),
+            ("handoff", words) => self.hand_off(words),
             ("durably", []) => self.is_durable = true,
             ("delivered", [id, run]) => {
                 let found = self
@@ -297,6 +298,16 @@ impl Rig {
             containers,
             unacknowledged,
         });
+    }
+
+    /// The queue goes to another leader, which knows what the old one knew.
+    fn hand_off(&mut self, words: &[&str]) {
+        let now = self.now;
+        let moved = self.queue().export(now);
+        self.queue = None;
+        self.takeover(words);
+        self.out.clear();
+        self.tell(Input::Import(moved));
     }
 
     /// `a1 a2:2 a3:1:5s a4:1::90s`: ids with run, earliest start and age.

@@ -6,6 +6,7 @@ mod blobs;
 mod controller;
 mod documents;
 mod invoker;
+mod neighbour;
 mod operator;
 mod watch;
 
@@ -13,5 +14,6 @@ pub(crate) use activation::ActivationService;
 pub(crate) use controller::ControllerService;
 pub(crate) use documents::DocumentsService;
 pub(crate) use invoker::InvokerService;
+pub(crate) use neighbour::NeighbourService;
 pub(crate) use operator::OperatorService;
 pub(crate) use watch::WatchService;

@@ -113,6 +113,7 @@ impl Shard {
             waited,
             caller,
             payload,
+            terms,
             ..
         } = submission;
         let input = Input::Submit {
@@ -122,7 +123,7 @@ impl Shard {
             waited,
             caller,
             payload,
-            terms: whiskraft_queue::Terms::default(),
+            terms,
         };
         self.step(slot, input);
         if is_paid {

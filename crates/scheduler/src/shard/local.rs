@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use whiskraft_queue::{ActionProfile, MemoryQueue};
+use whiskraft_queue::{ActionProfile, MemoryQueue, Recovered};
 use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
 
 use crate::message::{Payload, Record};
@@ -28,6 +28,8 @@ pub(crate) struct LocalQueue {
     pub(crate) places: BTreeMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
     pub(crate) asked: BTreeSet<InvokerId>,
+    /// While its open activations are read from the journal: those that have been.
+    pub(crate) recovering: Option<Vec<Recovered<Payload>>>,
     /// Whether it is on its way to another scheduler.
     pub(crate) is_moving: bool,
     /// Tokens of its namespace, if that has a rate limit.
@@ -58,6 +60,7 @@ impl LocalQueue {
             queue,
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
+            recovering: Some(Vec::new()),
             is_moving: false,
             rate: None,
             deadline: None,

@@ -2,10 +2,12 @@
 
 mod actor;
 mod calls;
+mod cancel;
 mod cold;
 mod count;
 mod handle;
 mod hot;
+mod journal;
 mod led;
 mod listing;
 mod local;
@@ -31,7 +33,7 @@ pub(crate) use actor::{Shard, ShardParts};
 pub(crate) use handle::{CHANGES_MAX, REQUESTS_MAX, ShardHandle, ShardsHandle};
 pub(crate) use listing::{Listing, Order};
 pub(crate) use local::LocalQueue;
-pub(crate) use outputs::record_of;
+pub(crate) use outputs::{millis, record_of};
 pub(crate) use search::{Explained, Search};
 pub(crate) use tables::TableChanges;
 pub(crate) use unary::{Delivery, Fetch, FetchAnswer, UnaryRequest};

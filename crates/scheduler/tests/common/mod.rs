@@ -195,6 +195,17 @@ impl Cluster {
         soon("graceful shutdown", scheduler.shutdown()).await;
     }
 
+    /// What one scheduler says about an activation of the namespace `guest`.
+    pub async fn find(&self, at: u64, id: [u8; 16]) -> v1::FindActivationResponse {
+        let mut client = ControllerClient::new(self.channel(at).await);
+        let request = v1::FindActivationRequest {
+            id: id.to_vec().into(),
+            namespace: "guest".to_owned(),
+        };
+        let found = soon("an answer about an activation", client.find_activation(request)).await;
+        found.unwrap().into_inner()
+    }
+
     /// Deletes an action through one scheduler.
     pub async fn delete_action(&self, at: u64, name: &str) {
         let (namespace, rest) = name.split_once('/').unwrap();
