@@ -36,6 +36,9 @@ const SERVER_LOG: &str = "info,openraft=error";
 const COMMAND_LOG: &str = "warn";
 
 fn main() -> ExitCode {
+    // Reads where to die from the environment (`FAILPOINTS`); in force until it is dropped.
+    #[cfg(feature = "failpoints")]
+    let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
     // The proxy is a process of its own kind: no settings, no logs, nothing that the container could see.
     if let Command::Runtime(args) = cli.command {
