@@ -77,8 +77,8 @@ pub mod watch;
 mod wire;
 
 pub use whiskraft_types::{
-    ActionLimits, ActionName, ActivationId, ActivationStatus, ByteSize, NamespaceLimits, NamespaceName,
-    QueueKey, Rejection, Revision, SchedulerId, ThrottleScope, WaitReason,
+    ActionLimits, ActionName, ActivationId, ActivationStatus, ByteSize, MemberOrder, MembershipError,
+    NamespaceLimits, NamespaceName, QueueKey, Rejection, Revision, SchedulerId, ThrottleScope, WaitReason,
 };
 
 pub use self::action::{ActionPage, ActionSpec, ActionSummary, Expect, StoredAction};
@@ -92,7 +92,9 @@ pub use self::health::{Health, InvokerHealth};
 pub use self::idempotency::{IDEMPOTENCY_KEY_LEN_MAX, idempotent_id};
 pub use self::invocation::Invocation;
 pub use self::letters::{DeadLetter, DeadLetterPage, PageCursor, Redriven};
-pub use self::operator::{Explained, Explanation, Operator, QueueFilter, QueuesSnapshot, QueuesWatch};
+pub use self::operator::{
+    Explained, Explanation, MemberChangeError, Operator, QueueFilter, QueuesSnapshot, QueuesWatch,
+};
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
 pub use self::schedule::{

@@ -3,6 +3,7 @@
 //! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
 
 mod convert;
+mod membership;
 
 pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
 

@@ -42,6 +42,8 @@ pub(crate) struct Identity {
     /// Incarnations of the initial members, once all are known; for a node that joined, of itself. Empty: the
     /// directory has no part in any cluster yet.
     pub(crate) members: BTreeMap<u64, Incarnation>,
+    /// Whether it asks for a vote: it joined, and was no voter yet. From then on operators decide.
+    pub(crate) asks_vote: bool,
     /// Lanes of the journal, counted when the cluster formed.
     pub(crate) lanes: u32,
 }
@@ -59,8 +61,14 @@ impl Identity {
             id,
             incarnation,
             members: BTreeMap::new(),
+            asks_vote: false,
             lanes,
         })
+    }
+
+    /// Writes it into a data directory that this process holds, durably.
+    pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
+        write(dir, self)
     }
 
     /// Whether the cluster has formed, as far as this directory knows.
@@ -216,7 +224,9 @@ impl DataDir {
 
     /// Writes the identity, durably.
     pub(crate) fn save(&self, identity: &Identity) -> Result<(), StartError> {
-        write(&self.path, identity).map_err(|error| self.error("its identity cannot be written", error))
+        identity
+            .save(&self.path)
+            .map_err(|error| self.error("its identity cannot be written", error))
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use openraft::ServerState;
 use whiskraft_state::{BlobHash, Command, DocumentKey, Response, State};
-use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
+use whiskraft_types::{LogRevision, MemberOrder, MembershipError, Revision, SchedulerId, SessionId};
 
+use crate::bootstrap::Newcomer;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
@@ -19,7 +20,7 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    EventStream, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
+    EventStream, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
     StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
@@ -259,34 +260,31 @@ impl Node {
     }
 
     /// Adds a scheduler (or finds the one with this incarnation) as a learner, and makes it a voter once it has caught
-    /// up and is asked for again.
+    /// up and is asked for again, unless it shall stay a learner.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn add_member(
-        &self,
-        peer_address: String,
-        client_address: String,
-        incarnation: [u8; 16],
-    ) -> Result<SchedulerId, MembershipError> {
-        let change = Change::Add {
-            peer_address,
-            client_address,
-            incarnation,
-        };
-        membership::change(&self.inner.core, change)
-            .await
-            .map(SchedulerId)
+    pub async fn add_member(&self, member: NewMember) -> Result<SchedulerId, MembershipError> {
+        let change = Change::Add(Newcomer {
+            id: 0,
+            cluster_name: member.cluster_name,
+            peer_address: member.peer_address,
+            client_address: member.client_address,
+            incarnation: member.incarnation,
+            learner: member.learner,
+        });
+        let added = membership::change(&self.inner.core, change).await;
+        added.map(SchedulerId)
     }
 
-    /// Removes a scheduler from the cluster for good.
+    /// Carries out an operator's order about the membership, here or through the leader, within some 10 s. Says whom it
+    /// was about; after a transfer, who leads now. Harmless to repeat.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn remove_member(&self, id: SchedulerId) -> Result<(), MembershipError> {
-        membership::change(&self.inner.core, Change::Remove(id.0))
-            .await
-            .map(|_| ())
+    pub async fn change_members(&self, order: MemberOrder) -> Result<SchedulerId, MembershipError> {
+        let changed = membership::change(&self.inner.core, Change::Order(order)).await;
+        changed.map(SchedulerId)
     }
 
     /// Waits until the node has stopped and says why.

@@ -37,6 +37,7 @@ mod pull;
 mod rate;
 mod reports;
 mod scheduler;
+mod schedules;
 mod services;
 mod session;
 mod shard;

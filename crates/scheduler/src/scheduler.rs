@@ -33,6 +33,7 @@ use crate::profiles::Profiles;
 use crate::proposals::ProposalsActor;
 use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
+use crate::schedules::ScheduleActor;
 use crate::services::{
     ActivationService, ControllerService, DocumentsService, InvokerService, NeighbourService,
     OperatorService, WatchService,
@@ -142,6 +143,7 @@ impl Scheduler {
         let peers = Peers::new(context.clone());
         let (internal, stream) = InternalController::new(context.clone(), shards.clone(), peers.clone());
         tasks.spawn(stream.run());
+        tasks.spawn(ScheduleActor::new(context.clone(), internal.clone()).run());
         let cluster = Cluster::new(context.clone(), shards.clone(), peers);
         let calls = Calls {
             letters: Letters::new(context.clone(), cluster.clone(), internal.clone()),

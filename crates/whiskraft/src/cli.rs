@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status,
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
+    status,
 };
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
@@ -153,6 +154,9 @@ pub(crate) enum Command {
     /// Have a scheduler give its queues away, before it is stopped
     #[command(after_help = drain::EXAMPLES)]
     Drain(drain::DrainArgs),
+    /// Change who takes part in the cluster and who leads it
+    #[command(after_help = cluster::EXAMPLES, subcommand_required = true)]
+    Cluster(cluster::ClusterArgs),
     /// Show and change limits of namespaces
     #[command(after_help = namespace::EXAMPLES)]
     Namespace(namespace::NamespaceArgs),
@@ -185,6 +189,7 @@ impl Command {
             Self::Queues(args) => args.client.overrides(),
             Self::Explain(args) => args.client.overrides(),
             Self::Drain(args) => args.client.overrides(),
+            Self::Cluster(args) => args.overrides(),
             Self::Namespace(args) => args.client.overrides(),
             Self::Log(_) | Self::Runtime(_) => Overrides::default(),
         }

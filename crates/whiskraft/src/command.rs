@@ -3,6 +3,7 @@
 pub(crate) mod action;
 pub(crate) mod activation;
 mod advice;
+pub(crate) mod cluster;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod invoke;

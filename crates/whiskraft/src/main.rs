@@ -23,7 +23,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::command::{
-    action, activation, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule, status,
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
+    status,
 };
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
@@ -88,6 +89,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Queues(args) => queues::run(args, &config).await,
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
+        Command::Cluster(args) => cluster::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
         Command::Schedule(args) => schedule::run(args, &config).await,
         Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),

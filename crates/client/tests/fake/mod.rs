@@ -57,6 +57,7 @@ pub enum Seen {
     List(v1::ListDeadLettersRequest),
     Redrive(v1::RedriveDeadLettersRequest),
     Purge(v1::PurgeDeadLettersRequest),
+    Members(v1::MemberOrder),
 }
 
 /// How a scheduler treats submissions by itself.

@@ -18,6 +18,8 @@ pub struct Operations {
     pub explain: v1::ExplainResponse,
     /// One answer after the other; the last one stays.
     pub drain: Vec<v1::drain_response::Outcome>,
+    /// One answer after the other; the last one stays.
+    pub members: Vec<v1::change_members_response::Outcome>,
 }
 
 #[tonic::async_trait]
@@ -76,6 +78,22 @@ impl Operator for Fake {
             }
         });
         Ok(Response::new(v1::DrainResponse { outcome }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::MemberOrder>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        self.check_up()?;
+        self.see(Seen::Members(request.into_inner()));
+        let outcome = self.with(|state| {
+            let script = &mut state.operations.members;
+            match script.len() {
+                0 | 1 => script.first().cloned(),
+                _ => Some(script.remove(0)),
+            }
+        });
+        Ok(Response::new(v1::ChangeMembersResponse { outcome }))
     }
 
     async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {

@@ -189,7 +189,12 @@ pub(super) async fn open(
     let group = meta
         .run(&runtime, META_GROUP, applied, GroupMachine::Meta(machine))
         .await?;
-    let core = Core { group, shared };
+    let core = Core {
+        group,
+        shared,
+        cluster_name: config.cluster_name.as_str().into(),
+        changing: Arc::default(),
+    };
     let mut groups = BTreeMap::from([(META_GROUP, Served::new(core.group.clone(), snapshots))]);
     let lane_settings = meta.settings.of_lanes();
     let common = Common {

@@ -88,6 +88,7 @@ impl Cluster {
                 initial_cluster: initial.clone(),
                 join: None,
                 cluster_name: "test".to_owned(),
+                learner: false,
                 data_dir: dir.path().to_owned(),
                 peer_listener,
                 advertise_peer: None,
