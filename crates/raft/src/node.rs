@@ -25,9 +25,8 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
-    StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
-    Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+    BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError,
+    RaftStatus, Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
 /// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.

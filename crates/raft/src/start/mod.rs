@@ -179,7 +179,11 @@ fn assemble(
         runtime.spawn(watchman::watch_core(group.clone()));
     }
     runtime.spawn(watchman::settle_membership(core.clone()));
-    runtime.spawn(watchman::ask_around(core.clone(), journal.clone(), identity.clone()));
+    runtime.spawn(watchman::ask_around(
+        core.clone(),
+        journal.clone(),
+        identity.clone(),
+    ));
     if identity.asks_vote {
         let voting = watchman::become_voter(core.clone(), newcomer, identity, config.data_dir.clone());
         runtime.spawn(voting);

@@ -285,6 +285,7 @@ pub(super) mod tests {
                 applied: 10 * term,
                 snapshot: 0,
                 purged: 0,
+                lanes: Vec::new(),
             },
             nodes: (1..=3).map(node).collect(),
             queues_total: queues.len() as u64,
