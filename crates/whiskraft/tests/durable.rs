@@ -5,11 +5,11 @@
 
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
-
-use std::process::Command;
+mod support;
 
 use fake::{Fake, Mode, Seen, World, cluster, key, queue_event, record};
 use serde_json::{Value, json};
+use support::{run, says};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::cancel_activation_response::Outcome;
 use whiskraft_proto::v1::find_activation_response::State;
@@ -17,41 +17,6 @@ use whiskraft_proto::v1::rejection::Kind;
 
 const ID: &str = "03030303030303030303030303030303";
 const BYTES: [u8; 16] = [3; 16];
-
-/// Runs the binary, checks its exit code, and returns both outputs with single spaces.
-async fn run(fakes: &[Fake], args: &[&str], code: i32) -> (String, String) {
-    let endpoints: Vec<_> = fakes.iter().map(|fake| fake.address.as_str()).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_whiskraft"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WHISKRAFT_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(["--config", "/dev/null"])
-        .args(args)
-        .args(["-e", &endpoints.join(",")]);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
-    let text = |bytes: &[u8]| {
-        let lines = String::from_utf8_lossy(bytes).into_owned();
-        let lines = lines.lines();
-        let lines: Vec<_> = lines
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        lines.join("\n")
-    };
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {out}\n{err}");
-    (out, err)
-}
-
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text}");
-    }
-}
 
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -199,6 +164,17 @@ async fn an_activation_is_shown_in_every_state_and_gone_has_its_own_code() {
 }
 
 #[tokio::test]
+async fn one_that_a_silent_scheduler_may_know_is_not_called_unknown() {
+    let (_world, fakes) = cluster(2).await;
+    fakes[1].die().await;
+    let (_, error) = run(&fakes, &["activation", "get", ID], 4).await;
+    says(
+        &error,
+        &["no scheduler that answered knows activation", "scheduler 2"],
+    );
+}
+
+#[tokio::test]
 async fn cancelling_says_how_far_it_was() {
     let (_world, fakes) = one().await;
     let answers = |outcome: Outcome| {
@@ -289,7 +265,7 @@ async fn a_dead_letter_is_shown_with_its_record() {
 }
 
 #[tokio::test]
-async fn all_letters_are_run_again_or_purged_page_by_page() {
+async fn all_letters_of_every_page_are_run_again_or_purged() {
     let (_world, fakes) = one().await;
     letters(&fakes[0]);
     let redriven = |n: u8, new_id: &'static [u8], error: &str| v1::Redriven {
@@ -302,10 +278,11 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         rejection: None,
     };
     fakes[0].with(|state| {
-        state.asked.redrive = vec![
-            answer(vec![redriven(1, &[8; 16], ""), redriven(2, &[9; 16], "")]),
-            answer(vec![redriven(3, b"", "its arguments are gone")]),
-        ];
+        state.asked.redrive = vec![answer(vec![
+            redriven(1, &[8; 16], ""),
+            redriven(2, &[9; 16], ""),
+            redriven(3, b"", "its arguments are gone"),
+        ])];
     });
     let (text, error) = run(&fakes, &["dead-letters", "redrive", "--all"], 1).await;
     says(
@@ -323,7 +300,7 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         purged,
         rejection: None,
     };
-    fakes[0].with(|state| state.asked.purge = vec![purged(2), purged(1)]);
+    fakes[0].with(|state| state.asked.purge = vec![purged(3)]);
     let (text, _) = run(&fakes, &["dead-letters", "purge", "--all"], 0).await;
     assert_eq!(text, "3 taken off the list");
     fakes[0].with(|state| state.asked.purge = vec![purged(1)]);
@@ -337,7 +314,7 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         };
         state.seen.iter().filter_map(ids).collect()
     });
-    assert_eq!(ids, [2, 1, 2, 1, 1]);
+    assert_eq!(ids, [3, 3, 1]);
     let (_, error) = run(&fakes, &["dead-letters", "purge"], 2).await;
     says(&error, &["<IDS>"]);
     run(&fakes, &["dead-letters", "purge", ID, "--all"], 2).await;
