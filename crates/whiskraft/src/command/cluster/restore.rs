@@ -26,7 +26,8 @@ the old one's even under the same name and addresses, so schedulers and invokers
 its revisions go on far beyond the old one's. Stop the old cluster all the same: both would run the same activations.
 
 Durable activations that had not ended when the backup was taken are run, also those that have ended since; what came
-later is not known. The namespaces' containers begin at none, and invokers are started anew.
+later is not known. No container of the old cluster counts; idle invokers at the same addresses join by themselves, others
+are started anew.
 
 Restoring the same file once more for the same addresses? Give all of them another --token, so that nobody who knew the
 first attempt takes the second one for it.";
