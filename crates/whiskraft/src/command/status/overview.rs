@@ -285,7 +285,12 @@ pub(super) mod tests {
                 applied: 10 * term,
                 snapshot: 0,
                 purged: 0,
-                lanes: Vec::new(),
+                lanes: vec![LaneStatus {
+                    lane: 1,
+                    leader: Some(SchedulerId(leader)),
+                    last_log: 10 * term,
+                    applied: 9 * term,
+                }],
             },
             nodes: (1..=3).map(node).collect(),
             queues_total: queues.len() as u64,
