@@ -11,6 +11,7 @@ mod calls;
 mod deliver;
 mod ending;
 mod failing;
+mod moving;
 mod reasons;
 mod scaling;
 mod starving;
@@ -208,6 +209,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             } => {
                 self.on_takeover(now, expected, lost, containers, out);
             }
+            Input::Import(moved) => self.on_import(now, moved, out),
             Input::Register {
                 invoker,
                 containers,
