@@ -25,6 +25,10 @@ pub struct SchedulerConfig {
     pub creation: CreationConfig,
     /// What may be stored.
     pub documents: DocumentsConfig,
+    /// Queues that go to another scheduler.
+    pub handoff: HandOffConfig,
+    /// Queues that move so that each scheduler leads its part.
+    pub balance: BalanceConfig,
 }
 
 /// The lease of schedulers and invokers (`[scheduler.session]`).
@@ -296,6 +300,54 @@ impl Default for DocumentsConfig {
     }
 }
 
+/// Queues that go to another scheduler (`[scheduler.handoff]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HandOffConfig {
+    /// Time in which the next leader must have everything that is in a queue; else it goes on where it is. Meanwhile the queue
+    /// stands still. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Longest time for which a scheduler that is told to stop hands its queues over before it goes. Default 15s.
+    #[serde(with = "humantime_serde")]
+    pub leave_wait_max: Duration,
+}
+
+impl Default for HandOffConfig {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            leave_wait_max: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Queues that move so that each scheduler leads its part (`[scheduler.balance]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct BalanceConfig {
+    /// Whether queues are moved for balance at all. Default true.
+    pub enabled: bool,
+    /// Part of the most queues that a scheduler leads by which another one may lead fewer. Default 0.2.
+    pub difference: f64,
+    /// Part of all queues that moves per minute at most. Default 0.1.
+    pub rate: f64,
+    /// Time for which the schedulers must have been the same before queues are moved. Default 20s.
+    #[serde(with = "humantime_serde")]
+    pub settle: Duration,
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            difference: 0.2,
+            rate: 0.1,
+            settle: Duration::from_secs(20),
+        }
+    }
+}
+
 /// Two settings contradict each other, or one is outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("scheduler.{setting}: {reason}")]
@@ -341,10 +393,18 @@ impl SchedulerConfig {
             ("queue.throttling-fraction", self.queue.throttling_fraction),
             ("creation.managed-fraction", self.creation.managed_fraction),
             ("creation.blackbox-fraction", self.creation.blackbox_fraction),
+            ("balance.difference", self.balance.difference),
+            ("balance.rate", self.balance.rate),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return fail(setting, format!("{value} must be between 0 and 1"));
             }
+        }
+        if self.handoff.deadline.is_zero() {
+            return fail(
+                "handoff.deadline",
+                "must be above 0; it is the time in which a queue is sent to its next leader".to_owned(),
+            );
         }
         if self.documents.memory_min > self.documents.memory_max {
             return fail(

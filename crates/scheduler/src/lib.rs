@@ -9,6 +9,7 @@
 //! Invariant: no shard ever waits for a stream, a disk or the log.
 
 mod annotations;
+mod balance;
 mod clock;
 mod config;
 mod context;
@@ -18,6 +19,7 @@ mod delivered;
 mod drain;
 mod fence;
 mod follower;
+mod handoff;
 mod http;
 mod intern;
 mod knots;

@@ -17,8 +17,10 @@ use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
-use crate::drain::DrainActor;
+use crate::balance::BalanceActor;
+use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
+use crate::handoff::HandOver;
 use crate::http::with_plain_routes;
 use crate::knots::Knots;
 use crate::message::Request;
@@ -29,7 +31,8 @@ use crate::proposals::ProposalsActor;
 use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
 use crate::services::{
-    ActivationService, ControllerService, DocumentsService, InvokerService, OperatorService, WatchService,
+    ActivationService, ControllerService, DocumentsService, HandOffService, InvokerService, OperatorService,
+    WatchService,
 };
 use crate::session::SessionTask;
 use crate::shard::{CHANGES_MAX, REQUESTS_MAX, Shard, ShardHandle, ShardParts, ShardsHandle};
@@ -61,6 +64,7 @@ pub struct Scheduler {
     context: Context,
     phase: watch::Sender<Phase>,
     shards: ShardsHandle,
+    hand_over: HandOver,
     session: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
@@ -109,8 +113,9 @@ impl Scheduler {
         };
         tasks.spawn(CreationActor::new(creation_parts).run());
         let (draining, ordered) = watch::channel(false);
-        let drain = DrainActor::new(context.clone(), shards.clone(), creation.clone(), ordered);
-        tasks.spawn(drain.run());
+        let hand_over = HandOver::new(context.clone(), shards.clone(), creation.clone());
+        tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
+        tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
         let follower = Follower::new(
             context.clone(),
             incarnation,
@@ -129,11 +134,19 @@ impl Scheduler {
             updates,
             reports,
         };
-        tasks.spawn(serve(context.clone(), shards.clone(), control, rates, listener));
+        tasks.spawn(serve(
+            context.clone(),
+            shards.clone(),
+            control,
+            rates,
+            hand_over.clone(),
+            listener,
+        ));
         Ok(Self {
             context,
             phase,
             shards,
+            hand_over,
             session,
             tasks,
         })
@@ -151,11 +164,17 @@ impl Scheduler {
         }
     }
 
-    /// Ends the role: takes no new activation, closes the session so that its queues move at once, tells controllers
-    /// where to go, ends all streams.
+    /// Ends the role: hands its queues over, takes no new activation, closes the session so that what is left moves at once,
+    /// tells controllers where to go, ends all streams.
     pub async fn shutdown(mut self) {
+        self.phase.send_replace(Phase::Leaving);
+        tracing::info!("scheduler leaves, its queues go to others");
+        let leaving = drain::leave(&self.context, &self.hand_over);
+        let wait_max = self.context.config.handoff.leave_wait_max;
+        if tokio::time::timeout(wait_max, leaving).await.is_err() {
+            tracing::warn!("not all queues were handed over in time");
+        }
         self.phase.send_replace(Phase::Draining);
-        tracing::info!("scheduler draining");
         let drained = async {
             // One that has failed was awaited already.
             if !self.session.is_finished() {
@@ -239,12 +258,14 @@ async fn serve(
     shards: ShardsHandle,
     control: ControlParts,
     rates: RateHandle,
+    hand_over: HandOver,
     listener: tokio::net::TcpListener,
 ) {
     use whiskraft_proto::activation::activation_service_server::ActivationServiceServer;
 
     use v1::controller_server::ControllerServer;
     use v1::documents_server::DocumentsServer;
+    use v1::hand_off_server::HandOffServer;
     use v1::invoker_server::InvokerServer;
     use v1::operator_server::OperatorServer;
     use v1::watch_server::WatchServer;
@@ -260,17 +281,24 @@ async fn serve(
     let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
     let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
     let activation = ActivationServiceServer::new(ActivationService::new(context.clone(), shards.clone()));
+    let handoff = HandOffServer::new(HandOffService::new(
+        context.clone(),
+        shards.clone(),
+        hand_over.clone(),
+    ));
     let stopping = context.clone();
     let services = Routes::new(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(activation.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(handoff.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(WatchServer::new(WatchService::new(context.clone())))
         .add_service(OperatorServer::new(OperatorService::new(
             context.clone(),
             shards,
             rates,
             creation,
+            hand_over,
         )));
     let served = Server::builder()
         // Each connection says first which of the two it speaks; its calls are not asked again.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, drain, explain, invoke, log, namespace, queue, queues, runtime, status,
+};
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
 use crate::role::{dev, invoker, scheduler};
@@ -139,6 +141,9 @@ pub(crate) enum Command {
     /// Show queues, longest waiting first, and why they wait
     #[command(after_help = queues::EXAMPLES)]
     Queues(queues::QueuesArgs),
+    /// Move a queue to another scheduler, with everything in it
+    #[command(after_help = queue::EXAMPLES, subcommand_required = true)]
+    Queue(queue::QueueArgs),
     /// Say where an activation is, why it waits and what would help
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
@@ -173,6 +178,7 @@ impl Command {
             Self::Invoke(args) => args.client.overrides(),
             Self::Status(args) => args.client.overrides(),
             Self::Queues(args) => args.client.overrides(),
+            Self::Queue(args) => args.client.overrides(),
             Self::Explain(args) => args.client.overrides(),
             Self::Drain(args) => args.client.overrides(),
             Self::Namespace(args) => args.client.overrides(),

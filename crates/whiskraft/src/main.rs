@@ -21,7 +21,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, drain, explain, invoke, log, namespace, queue, queues, runtime, status,
+};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
@@ -79,6 +81,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
         Command::Queues(args) => queues::run(args, &config).await,
+        Command::Queue(args) => queue::run(args, &config).await,
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,

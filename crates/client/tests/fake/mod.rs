@@ -50,6 +50,7 @@ pub enum Seen {
     Queues(v1::QueuesRequest),
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
+    MoveQueue(v1::MoveQueueRequest),
 }
 
 /// How a scheduler treats submissions by itself.

@@ -3,8 +3,6 @@
 //! The ledger says who has what, so nothing of it is held back: what waited is delivered to whoever asks first. What containers
 //! had is settled by the registration of their invokers, as after a broken stream.
 
-use std::collections::BTreeSet;
-
 use whiskraft_types::{ActivationStatus, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;

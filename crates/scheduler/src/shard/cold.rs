@@ -95,18 +95,28 @@ impl Shard {
                 epoch,
                 is_knotted,
             } => self.step_in_epoch(&key, epoch, Input::Knotted(is_knotted)),
-            Request::Release {
+            Request::Freeze {
                 session,
-                count,
+                pick,
                 answer,
             } => {
-                let _ = answer.send(self.release(session, count));
-            }
-            Request::Keep { key, epoch } => {
-                if let Some(slot) = self.in_epoch(&key, epoch) {
-                    self.keep(slot);
+                // Nobody waits for the answer any more: nobody would ever settle what is frozen.
+                if let Err(exported) = answer.send(self.freeze(session, &pick)) {
+                    for queue in exported {
+                        self.unfreeze_in(&queue.key, queue.epoch);
+                    }
                 }
             }
+            Request::Unfreeze { key, epoch } => self.unfreeze_in(&key, epoch),
+            Request::Import { key, import, answer } => {
+                self.imports.put(self.now, key, import);
+                let _ = answer.send(());
+            }
+            Request::ForgetImport {
+                session,
+                attempt,
+                key,
+            } => self.imports.forget(session, attempt, &key),
             Request::Unary(request) => self.on_unary(request),
             Request::RateSettled { namespace } => self.on_rate_settled(&namespace),
             Request::Find {
@@ -131,6 +141,12 @@ impl Shard {
     fn step_in_epoch(&mut self, key: &QueueKey, epoch: Epoch, input: QueueInput) {
         if let Some(slot) = self.in_epoch(key, epoch) {
             self.step(slot, input);
+        }
+    }
+
+    fn unfreeze_in(&mut self, key: &QueueKey, epoch: Epoch) {
+        if let Some(slot) = self.in_epoch(key, epoch) {
+            self.unfreeze(slot);
         }
     }
 
