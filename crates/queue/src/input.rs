@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use whiskraft_types::{ActivationId, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision};
 
-use crate::{Moved, Outcome};
+use crate::Outcome;
 
 /// An SDK instance: the same for all its streams and reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,9 +112,6 @@ pub enum Input<P, R> {
         /// creation jobs of its own, and gives up the ones that were never placed.
         containers: Vec<KnownContainer>,
     },
-    /// What the former leader had when it stopped, and handed over. Comes right after `Takeover`, and only if this leadership
-    /// follows that one directly and by hand-over: what that leader did after its export would be done twice.
-    Import(Vec<Moved<P, R>>),
     /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders.
     /// Comes once or in parts after `Takeover`; a known id changes nothing.
     Recovered(Vec<Recovered<P>>),

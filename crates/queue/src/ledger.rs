@@ -106,11 +106,6 @@ impl<P, R> Entry<P, R> {
         self
     }
 
-    /// The activation that waits for its end, if one does and it has not ended.
-    pub(crate) const fn caller(&self) -> Option<ActivationId> {
-        self.caller
-    }
-
     /// Whether another activation waits for its end.
     pub(crate) const fn is_called(&self) -> bool {
         self.caller.is_some()
@@ -397,11 +392,6 @@ impl<P, R> Ledger<P, R> {
             .front()
             .map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
         [owed, kept, confirmed, unconfirmed].into_iter().flatten().min()
-    }
-
-    /// All of them, ascending by id.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<P, R>> {
-        self.entries.values()
     }
 
     /// Activations that a container has, ascending by id, with the container.

@@ -18,7 +18,6 @@ mod input;
 mod judge;
 mod ledger;
 mod memory_queue;
-mod moved;
 mod order;
 mod output;
 mod placement;
@@ -43,7 +42,6 @@ pub use judge::{
 };
 pub use ledger::ActivationState;
 pub use memory_queue::{ActivationEnd, MemoryQueue, QueueView, Wait};
-pub use moved::{Moved, MovedStage, Progress};
 pub use order::{DequeueOrder, Line, OldestFirst};
 pub use output::{CancelAnswer, JournalEntry, Outcome, Output};
 pub use placement::{

@@ -11,7 +11,6 @@ mod calls;
 mod deliver;
 mod ending;
 mod failing;
-mod moving;
 mod reasons;
 mod scaling;
 mod starving;
@@ -209,7 +208,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             } => {
                 self.on_takeover(now, expected, lost, containers, out);
             }
-            Input::Import(moved) => self.on_import(now, moved, out),
             Input::Register {
                 invoker,
                 containers,
