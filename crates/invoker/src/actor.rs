@@ -307,6 +307,10 @@ impl Actor {
             let input = wire::deliver(from, deliver, now);
             self.step_parsed(now, from, input);
         }
+        for stop in frame.stops {
+            let input = wire::stop(from, stop);
+            self.step_parsed(now, from, input);
+        }
         for ack in frame.withdraw_acks {
             if let Some(container) = ack.container {
                 self.step(

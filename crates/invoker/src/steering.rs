@@ -19,8 +19,8 @@ use crate::session::Opened;
 use crate::words::{Action, Input, Output};
 use crate::worker::{Order, Worker};
 
-/// Orders beside runs that can wait for an owner task: pause, resume, remove and one to spare.
-const ORDERS_BESIDE_RUNS: usize = 4;
+/// Orders beside runs that can wait for an owner task: pause, resume, stop, remove and one to spare.
+const ORDERS_BESIDE_RUNS: usize = 5;
 /// Time that the backend gets to remove what still ran when the shutdown's grace was over.
 const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Time that results and reports get to be acknowledged after the last container has gone.
@@ -57,6 +57,7 @@ impl Actor {
                 };
                 self.order(worker, Order::Run(Box::new(run)));
             }
+            PoolOutput::Stop { worker, id } => self.order(worker, Order::Stop(id)),
             PoolOutput::Pause { worker } => self.order(worker, Order::Pause),
             PoolOutput::Resume { worker, container } => self.order(worker, Order::Resume(container)),
             PoolOutput::Remove { worker } => self.order(worker, Order::Remove),

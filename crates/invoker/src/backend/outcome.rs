@@ -128,12 +128,12 @@ impl Ended {
         u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Makes the activation record. `init` is the init that ran for this activation just before the run;
+    /// Makes the activation record of a run, from 1. `init` is the init that ran for this activation just before the run;
     /// `waited_ms` is how long it waited at the schedulers and here until init (or a warm run) began.
     #[must_use]
     pub fn into_record(
         self,
-        id: ActivationId,
+        (id, run): (ActivationId, u32),
         init: Option<InitSpan>,
         waited_ms: u64,
         ran_on: (InvokerId, ContainerId),
@@ -160,7 +160,7 @@ impl Ended {
             wait_ms: waited_ms,
             timed_out: self.timed_out,
             ran_on: Some(ran_on),
-            run: 1,
+            run,
             cancelled: false,
         }
     }
@@ -197,7 +197,7 @@ mod tests {
             seq: 1,
         };
         let record = ended.into_record(
-            ActivationId::from_bytes([1; 16]),
+            (ActivationId::from_bytes([1; 16]), 1),
             init,
             5,
             (InvokerId(1), container),

@@ -400,6 +400,7 @@ impl World {
             id: activation,
             container,
             epoch,
+            run: 1,
             content: 0,
         })
     }

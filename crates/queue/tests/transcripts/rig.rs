@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use whiskraft_queue::{
-    ActionProfile, ControllerId, Input, KnownContainer, MemoryQueue, NamespaceCounts, Outcome, Output,
-    QueueSettings, RegisteredContainer,
+    ActionProfile, CancelAnswer, ControllerId, Input, JournalEntry, KnownContainer, MemoryQueue,
+    NamespaceCounts, Outcome, Output, QueueSettings, Recovered, RegisteredContainer, RetryPolicy, RunEnd,
+    Terms, Unacknowledged, Verdict,
 };
 use whiskraft_types::{
     ActivationId, ActivationStatus, ContainerId, CreationError, Epoch, Instant, InvokerId, QueueKey,
@@ -20,6 +21,7 @@ pub(crate) fn check(transcript: &str) {
     // Longer than other waits, so that transcripts about these need not speak of it.
     let settings = QueueSettings {
         result_grace: Duration::from_secs(60),
+        archive: false,
         ..QueueSettings::default()
     };
     check_with(settings, transcript);
@@ -46,6 +48,10 @@ struct Rig {
     settings: QueueSettings,
     /// Whether deliveries say how long they waited.
     shows_age: bool,
+    /// Whether a takeover is followed by what the journal has.
+    recovers: bool,
+    /// Whether all submissions are durable.
+    is_durable: bool,
     queue: Option<MemoryQueue<String, String>>,
     now: Instant,
     out: Vec<Output<String, String>>,
@@ -56,6 +62,8 @@ impl Rig {
         Self {
             settings,
             shows_age: false,
+            recovers: false,
+            is_durable: false,
             queue: None,
             now: Instant::ORIGIN,
             out: Vec::new(),
@@ -112,7 +120,27 @@ impl Rig {
                 assert_eq!(format!("{:?}", self.queue().average_ms()), *millis, "{line}");
             }
             ("show", ["ages"]) => self.shows_age = true,
+            ("takeover", ["recovering", words @ ..]) => {
+                self.recovers = true;
+                self.takeover(words);
+            }
             ("takeover", words) => self.takeover(words),
+            ("recovered", ids) => self.recovered(ids),
+            ("handoff", words) => self.hand_off(words),
+            ("durably", []) => self.is_durable = true,
+            ("delivered", [id, run]) => {
+                let found = self
+                    .queue()
+                    .run_of(activation(id))
+                    .map(|(_, run)| run.to_string());
+                assert_eq!(found.as_deref(), Some(*run), "{line}");
+            }
+            ("find", [id, state]) => {
+                let found = self.queue().find(activation(id));
+                let found = found.map_or("nothing".to_owned(), |found| format!("{found:?}"));
+                assert!(found.to_lowercase().starts_with(state), "{line}: {found}");
+            }
+            ("holds", [count]) => assert_eq!(self.queue().ledger_len().to_string(), *count, "{line}"),
             ("register", _) => self.register(rest),
             ("creation-failed", _) => self.creation_failed(rest),
             ("tick", words) => self.tell(Input::Tick(counts(words))),
@@ -167,6 +195,10 @@ impl Rig {
                 waited: value("waited").map_or(Duration::ZERO, duration),
                 caller: value("by").map(activation),
                 payload: value("payload").unwrap_or_default().to_owned(),
+                terms: Terms {
+                    durable: self.is_durable || words.contains(&"durable"),
+                    not_before: value("at").map(|at| Instant::ORIGIN + duration(at)),
+                },
             });
         }
     }
@@ -194,6 +226,8 @@ impl Rig {
             invoker: invoker_of(at),
             container: container(at),
             id: activation(id),
+            run: run_in(words),
+            end: end_in(words),
             record: id.to_owned(),
             duration: None,
             credits,
@@ -223,6 +257,7 @@ impl Rig {
             expected,
             lost,
             containers: containers.iter().map(known).collect(),
+            recovers: self.recovers,
         });
     }
 
@@ -247,13 +282,49 @@ impl Rig {
         let containers = containers.collect();
         let unacknowledged = unacked
             .split_whitespace()
-            .map(|id| (activation(id), id.to_owned()))
+            .map(|word| {
+                // `a1:2:failed`
+                let parts: Vec<&str> = word.split(':').collect();
+                Unacknowledged {
+                    id: activation(parts[0]),
+                    run: parts.get(1).map_or(1, |run| run.parse().unwrap()),
+                    end: end_in(&parts),
+                    record: parts[0].to_owned(),
+                }
+            })
             .collect();
         self.tell(Input::Register {
             invoker: InvokerId(number(invoker)),
             containers,
             unacknowledged,
         });
+    }
+
+    /// The queue goes to another leader, which knows what the old one knew.
+    fn hand_off(&mut self, words: &[&str]) {
+        let now = self.now;
+        let moved = self.queue().export(now);
+        self.queue = None;
+        self.takeover(words);
+        self.out.clear();
+        self.tell(Input::Import(moved));
+    }
+
+    /// `a1 a2:2 a3:1:5s a4:1::90s`: ids with run, earliest start and age.
+    fn recovered(&mut self, ids: &[&str]) {
+        let recovered = ids.iter().map(|word| {
+            let parts: Vec<&str> = word.split(':').collect();
+            let part = |at: usize| parts.get(at).copied().filter(|part| !part.is_empty());
+            Recovered {
+                id: activation(parts[0]),
+                waited: part(3).map_or(Duration::ZERO, duration),
+                run: part(1).map_or(1, |run| run.parse().unwrap()),
+                not_before: part(2).map(|at| Instant::ORIGIN + duration(at)),
+                payload: String::new(),
+            }
+        });
+        let recovered = recovered.collect();
+        self.tell(Input::Recovered(recovered));
     }
 
     fn creation_failed(&mut self, text: &str) {
@@ -359,8 +430,50 @@ fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
         ("fence", []) => Input::Fence(true),
         ("unfence", []) => Input::Fence(false),
         ("removal-failed", []) => Input::RemovalFailed,
+        ("cancel", [id, rest @ ..]) => Input::Cancel {
+            ask: rest.first().map_or(1, |ask| ask.parse().unwrap()),
+            id: activation(id),
+        },
+        ("journal", [id, words @ ..]) => Input::Journaled {
+            id: activation(id),
+            verdict: verdict(id, words),
+        },
         _ => return None,
     })
+}
+
+fn verdict(id: &str, words: &[&str]) -> Verdict<String> {
+    match words {
+        ["written"] => Verdict::Written,
+        ["recorded"] => Verdict::Recorded(id.to_owned()),
+        ["open", run, rest @ ..] => Verdict::Open {
+            run: run.parse().unwrap(),
+            not_before: rest.first().map(|at| Instant::ORIGIN + duration(at)),
+        },
+        ["ended"] => Verdict::Ended(Outcome::Record(id.to_owned())),
+        ["expired"] => Verdict::Expired,
+        ["conflict"] => Verdict::Conflict,
+        ["refused"] => Verdict::Refused(Rejection::Draining),
+        ["unknown"] => Verdict::Unknown,
+        other => panic!("no verdict {other:?}"),
+    }
+}
+
+/// `run 2`, else the first.
+fn run_in(words: &[&str]) -> u32 {
+    let run = words.windows(2).find(|pair| pair[0] == "run");
+    run.map_or(1, |pair| pair[1].parse().unwrap())
+}
+
+/// `failed` or `stopped`, else well.
+fn end_in(words: &[&str]) -> RunEnd {
+    if words.contains(&"failed") {
+        RunEnd::Failed
+    } else if words.contains(&"stopped") {
+        RunEnd::Cancelled
+    } else {
+        RunEnd::Success
+    }
 }
 
 fn profile(revision: u64, words: &[&str]) -> ActionProfile {
@@ -372,6 +485,13 @@ fn profile(revision: u64, words: &[&str]) -> ActionProfile {
         blackbox: words.contains(&"blackbox"),
         timeout: value("timeout").map_or(Duration::from_secs(60), duration),
         deleted: words.contains(&"deleted"),
+        retry: RetryPolicy {
+            runs_max: value("runs").map_or(1, |count| count.parse().unwrap()),
+            backoff: value("backoff").map_or(Duration::from_secs(1), duration),
+            backoff_max: value("backoff-max").map_or(Duration::from_secs(60), duration),
+            age_max: value("age-max").map(duration),
+            on_loss: words.contains(&"on-loss"),
+        },
     }
 }
 
@@ -462,6 +582,7 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
             container,
             id,
             waited,
+            run,
             ..
         } => {
             let name = format!("c{}", container.seq);
@@ -471,31 +592,37 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
             } else {
                 String::new()
             };
-            format!("deliver {} to {name}{age}", show_id(*id))
+            let run = if *run > 1 {
+                format!(" run {run}")
+            } else {
+                String::new()
+            };
+            format!("deliver {} to {name}{run}{age}", show_id(*id))
         }
         Output::Complete {
             controller,
             id,
             outcome,
+            run,
         } => {
-            let (id, to) = (show_id(*id), controller_name(controller));
-            match outcome {
-                Outcome::Record(record) => {
-                    assert_eq!(*record, id, "the record of another activation");
-                    format!("done {id} to {to}")
-                }
-                Outcome::Failure {
-                    status: ActivationStatus::WhiskError,
-                    text,
-                } => {
-                    format!("failed {id} to {to} whisk: {text}")
-                }
-                Outcome::Failure { status, text } => {
-                    assert_eq!(*status, ActivationStatus::DeveloperError);
-                    format!("failed {id} to {to} developer: {text}")
-                }
-            }
+            let to = format!(" to {}", controller_name(controller));
+            show_outcome(*id, outcome, &to, *run)
         }
+        Output::Journal { id, entry } => show_entry(*id, entry),
+        Output::Archive { id, outcome, run } => {
+            format!("archive {}", show_outcome(*id, outcome, "", *run))
+        }
+        Output::CancelAnswered { ask, answer } => {
+            let answer = match answer {
+                CancelAnswer::Unknown => "unknown",
+                CancelAnswer::BeforeStart => "before-start",
+                CancelAnswer::Stopping => "stopping",
+                CancelAnswer::Ended => "ended",
+                CancelAnswer::Unavailable => "unavailable",
+            };
+            format!("answer {ask} {answer}")
+        }
+        Output::Stop { container, id, .. } => format!("stop {} in c{}", show_id(*id), container.seq),
         Output::AcknowledgeInvoker { invoker, id } => format!("ack {} to i{invoker}", show_id(*id)),
         Output::WithdrawAck { container } => format!("withdrawn c{}", container.seq),
         Output::Reserve { count } => format!("reserve {count}"),
@@ -507,6 +634,57 @@ fn show(output: &Output<String, String>, shows_age: bool) -> String {
         Output::Late { container, age, .. } => format!("late c{} {}ms", container.seq, age.as_millis()),
         Output::RemoveContainer { container } => format!("remove c{}", container.seq),
         Output::RemoveQueue => "remove queue".to_owned(),
+    }
+}
+
+fn show_outcome(id: ActivationId, outcome: &Outcome<String>, to: &str, run: u32) -> String {
+    let id = show_id(id);
+    let run = if run > 1 {
+        format!(" run {run}")
+    } else {
+        String::new()
+    };
+    match outcome {
+        Outcome::Record(record) => {
+            assert_eq!(*record, id, "the record of another activation");
+            format!("done {id}{to}{run}")
+        }
+        Outcome::Failure {
+            status: ActivationStatus::WhiskError,
+            text,
+        } => {
+            format!("failed {id}{to}{run} whisk: {text}")
+        }
+        Outcome::Failure { status, text } => {
+            assert_eq!(*status, ActivationStatus::DeveloperError);
+            format!("failed {id}{to}{run} developer: {text}")
+        }
+        Outcome::Cancelled => format!("cancelled {id}{to}{run}"),
+    }
+}
+
+fn show_entry(id: ActivationId, entry: &JournalEntry<String, String>) -> String {
+    let since = |at: &Instant| at.saturating_since(Instant::ORIGIN).as_millis();
+    match entry {
+        JournalEntry::Accept { not_before: None, .. } => format!("journal {}", show_id(id)),
+        JournalEntry::Accept {
+            not_before: Some(at), ..
+        } => format!("journal {} at {}ms", show_id(id), since(at)),
+        JournalEntry::Retry { run, not_before } => {
+            format!(
+                "journal retry {} run {run} at {}ms",
+                show_id(id),
+                since(not_before)
+            )
+        }
+        JournalEntry::End {
+            outcome,
+            run,
+            dead_letter,
+        } => {
+            let dead = if *dead_letter { " dead-letter" } else { "" };
+            format!("journal end{dead} {}", show_outcome(id, outcome, "", *run))
+        }
     }
 }
 

@@ -235,9 +235,10 @@ pub(crate) fn found_response(id: ActivationId, found: Found) -> v1::FindActivati
         end,
     } = found;
     let (state, record) = match state {
-        ActivationState::Waiting => (State::Waiting, None),
+        ActivationState::Journaling | ActivationState::Waiting => (State::Waiting, None),
+        ActivationState::Delayed(_) => (State::Delayed, None),
         ActivationState::Delivered(_) => (State::Delivered, None),
-        ActivationState::Started(_) => (State::Started, None),
+        ActivationState::Started(_) | ActivationState::Ending => (State::Started, None),
         ActivationState::Done(outcome) => (State::Done, Some(crate::shard::record_of(id, outcome, end))),
     };
     v1::FindActivationResponse {

@@ -2,7 +2,7 @@
 //! Budget per activation and direction: one hash of the queue key, the queue's step, one push into the outbox; no
 //! lock, no Raft, no disk, no copy of the payload.
 
-use whiskraft_queue::{ControllerId, Input};
+use whiskraft_queue::{ControllerId, Input, RunEnd, Unacknowledged};
 use whiskraft_types::{ContainerId, Epoch, InvokerId, NotLeader, QueueKey, Rejection};
 
 use crate::context::{StreamId, fenced};
@@ -203,6 +203,8 @@ impl Shard {
                 invoker,
                 container,
                 id: record.id,
+                run: record.run,
+                end: RunEnd::of(record.status, record.cancelled),
                 record,
                 duration,
                 credits,
@@ -225,7 +227,12 @@ impl Shard {
                 }
                 let unacknowledged = unacknowledged
                     .into_iter()
-                    .map(|record| (record.id, record))
+                    .map(|record| Unacknowledged {
+                        id: record.id,
+                        run: record.run,
+                        end: RunEnd::of(record.status, record.cancelled),
+                        record,
+                    })
                     .collect();
                 Input::Register {
                     invoker,

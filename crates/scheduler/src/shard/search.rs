@@ -64,7 +64,10 @@ impl Visitor for Search {
 impl Shard {
     fn explain(&self, local: &LocalQueue, id: ActivationId, state: ActivationState<Record>) -> Explained {
         let (container, ran_on) = match &state {
-            ActivationState::Waiting => (None, None),
+            ActivationState::Journaling
+            | ActivationState::Waiting
+            | ActivationState::Delayed(_)
+            | ActivationState::Ending => (None, None),
             ActivationState::Delivered(container) | ActivationState::Started(container) => {
                 (Some(*container), local.places.get(container).copied())
             }

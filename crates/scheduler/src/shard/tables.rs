@@ -269,6 +269,7 @@ impl Shard {
                     expected,
                     lost: inherited.lost,
                     containers: inherited.containers,
+                    recovers: false,
                 },
             );
         }

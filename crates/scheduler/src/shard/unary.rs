@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use whiskraft_queue::{ActivationState, Input};
+use whiskraft_queue::{ActivationState, Input, RunEnd};
 use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Revision};
 
 use crate::message::{Payload, Record, Request};
@@ -465,7 +465,8 @@ impl Shard {
             Some(ActivationState::Delivered(at) | ActivationState::Started(at)) => at == container,
             // Held back after a failover, any container may have it.
             Some(ActivationState::Waiting) => is_known,
-            Some(ActivationState::Done(_)) | None => true,
+            Some(ActivationState::Delayed(_) | ActivationState::Journaling) => false,
+            Some(ActivationState::Done(_) | ActivationState::Ending) | None => true,
         };
         if !may_have_it {
             return tell(answer, false);
@@ -482,6 +483,8 @@ impl Shard {
             invoker,
             container,
             id,
+            run: record.run,
+            end: RunEnd::of(record.status, record.cancelled),
             record,
             duration: None,
             credits: 0,
