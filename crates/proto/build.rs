@@ -1,7 +1,16 @@
 //! Compiles `proto/` with protox, so that nobody has to install protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let services = ["controller", "invoker", "documents", "watch", "operator", "handoff", "peer"];
+    let services = [
+        "controller",
+        "invoker",
+        "documents",
+        "watch",
+        "operator",
+        "handoff",
+        "peer",
+        "schedule",
+    ];
     let own = services.map(|name| format!("whiskraft/v1/{name}.proto"));
     let files = own.into_iter().chain(["activation/activation.proto".to_owned()]);
     println!("cargo:rerun-if-changed=../../proto");

@@ -286,7 +286,7 @@ async fn what_was_sent_is_not_used_if_the_leader_dies_before_the_change_and_its_
     for to in (1..=3).filter(|id| *id != old.leader) {
         let activation = v1::MovedActivation {
             id: id(1).to_vec().into(),
-            stage: v1::MovedStage::Waiting.into(),
+            place: v1::MovedPlace::Waiting.into(),
             attempt: 1,
             content: Some(v1::MovedContent::default()),
             ..Default::default()

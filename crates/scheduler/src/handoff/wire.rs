@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use whiskraft_proto::{InvalidMessage, activation_id, activation_id_bytes, identity, required, v1};
-use whiskraft_queue::{ControllerId, Moved, MovedStage, Outcome, Progress};
+use whiskraft_queue::{ControllerId, Moved, MovedPlace, Outcome, RunEnd};
 use whiskraft_types::{ActivationRecord, ActivationStatus, ContainerId, Epoch, InvokerId, QueueKey};
 
 use crate::message::{Content, Payload, Record};
@@ -24,8 +24,8 @@ pub(crate) fn len_of(moved: &MovedActivation) -> usize {
     let content = moved.payload.as_ref().map_or(0, |content| {
         content.arguments.len() + content.transaction.len() + content.subject.len() + content.api_key.len()
     });
-    let outcome = match &moved.stage {
-        MovedStage::Done {
+    let outcome = match &moved.place {
+        MovedPlace::Ended {
             outcome: Outcome::Record(record),
             ..
         } => record.result.len() + record.logs.iter().map(String::len).sum::<usize>(),
@@ -66,13 +66,15 @@ pub(crate) fn frames(
 }
 
 fn to_wire(moved: MovedActivation) -> v1::MovedActivation {
-    use v1::MovedStage as Stage;
-    use v1::moved_activation::Outcome as End;
-
     let mut message = v1::MovedActivation {
         id: activation_id_bytes(moved.id),
         waited_us: micros(moved.waited),
+        ready_us: micros(moved.ready),
         attempt: moved.attempt,
+        run: moved.run,
+        refusals: moved.refusals.into(),
+        durable: moved.durable,
+        cancelled: moved.cancelled,
         caller: moved.caller.map(activation_id_bytes).unwrap_or_default(),
         controllers: moved
             .controllers
@@ -88,37 +90,52 @@ fn to_wire(moved: MovedActivation) -> v1::MovedActivation {
         }),
         ..Default::default()
     };
-    let stage = match moved.stage {
-        MovedStage::Held => Stage::Held,
-        MovedStage::Waiting => Stage::Waiting,
-        MovedStage::InFlight {
-            container,
-            invoker,
-            progress,
-        } => {
-            (message.container, message.invoker) = (Some(container.into()), invoker.0);
-            match progress {
-                Progress::Delivered => Stage::Delivered,
-                Progress::Adopted => Stage::Adopted,
-                Progress::Started => Stage::Started,
+    let place = match moved.place {
+        MovedPlace::Waiting => v1::MovedPlace::Waiting,
+        MovedPlace::Held => v1::MovedPlace::Held,
+        MovedPlace::Delayed(delay) => {
+            message.delay_us = micros(delay);
+            v1::MovedPlace::Delayed
+        }
+        MovedPlace::InFlight { container, started } => {
+            message.container = Some(container.into());
+            if started {
+                v1::MovedPlace::Started
+            } else {
+                v1::MovedPlace::Delivered
             }
         }
-        MovedStage::Done { outcome, invoker, ago } => {
-            message.invoker = invoker.map_or(0, |invoker| invoker.0);
-            message.ended_us = micros(ago);
-            message.outcome = Some(match outcome {
-                Outcome::Record(record) => End::Record(Arc::unwrap_or_clone(record).into()),
-                Outcome::Failure { status, text } => End::Failure(v1::MovedFailure {
-                    status: v1::Status::from(status).into(),
-                    text,
-                }),
-                Outcome::Cancelled => End::Cancelled(v1::MovedCancelled {}),
+        MovedPlace::Ended {
+            outcome,
+            end: _,
+            lost,
+            invoker,
+            age,
+        } => {
+            message.end = Some(v1::MovedEnd {
+                age_us: micros(age),
+                invoker: invoker.map_or(0, |invoker| invoker.0),
+                lost,
+                outcome: Some(outcome_to_wire(outcome)),
             });
-            Stage::Done
+            v1::MovedPlace::Ended
         }
     };
-    message.stage = stage.into();
+    message.place = place.into();
     message
+}
+
+fn outcome_to_wire(outcome: Outcome<Record>) -> v1::moved_end::Outcome {
+    use v1::moved_end::Outcome as End;
+
+    match outcome {
+        Outcome::Record(record) => End::Record(Arc::unwrap_or_clone(record).into()),
+        Outcome::Failure { status, text } => End::Failure(v1::MovedFailure {
+            status: v1::Status::from(status).into(),
+            text,
+        }),
+        Outcome::Cancelled => End::NotRun(v1::MovedCancelled {}),
+    }
 }
 
 /// An activation as it came.
@@ -130,14 +147,32 @@ pub(crate) fn from_wire(message: v1::MovedActivation) -> Result<MovedActivation,
     let controllers = controllers
         .map(|controller| Ok(ControllerId(identity(controller, "activation.controllers")?)))
         .collect::<Result<_, InvalidMessage>>()?;
+    let place = match message.place() {
+        v1::MovedPlace::Unspecified => {
+            return Err(InvalidMessage::Missing {
+                field: "activation.place",
+            });
+        }
+        v1::MovedPlace::Waiting => MovedPlace::Waiting,
+        v1::MovedPlace::Held => MovedPlace::Held,
+        v1::MovedPlace::Delayed => MovedPlace::Delayed(Duration::from_micros(message.delay_us)),
+        v1::MovedPlace::Delivered => in_flight(message.container, false)?,
+        v1::MovedPlace::Started => in_flight(message.container, true)?,
+        v1::MovedPlace::Ended => ended(required(message.end, "activation.end")?)?,
+    };
     Ok(Moved {
         id: activation_id(&message.id)?,
+        place,
         waited: Duration::from_micros(message.waited_us),
+        ready: Duration::from_micros(message.ready_us),
         attempt: message.attempt,
+        run: message.run,
+        refusals: u8::try_from(message.refusals).unwrap_or(u8::MAX),
+        durable: message.durable,
+        cancelled: message.cancelled,
         // One that cannot be read is none, as in a submission.
         caller: activation_id(&message.caller).ok(),
         controllers,
-        stage: stage(&message)?,
         payload: message.content.map(|content| {
             Arc::new(Content {
                 arguments: content.payload,
@@ -150,43 +185,34 @@ pub(crate) fn from_wire(message: v1::MovedActivation) -> Result<MovedActivation,
     })
 }
 
-fn stage(message: &v1::MovedActivation) -> Result<MovedStage<Record>, InvalidMessage> {
-    use v1::MovedStage as Stage;
-
-    let in_flight = |progress| {
-        Ok(MovedStage::InFlight {
-            container: ContainerId::from(required(message.container, "activation.container")?),
-            invoker: InvokerId(message.invoker),
-            progress,
-        })
-    };
-    match message.stage() {
-        Stage::Unspecified => Err(InvalidMessage::Missing {
-            field: "activation.stage",
-        }),
-        Stage::Held => Ok(MovedStage::Held),
-        Stage::Waiting => Ok(MovedStage::Waiting),
-        Stage::Delivered => in_flight(Progress::Delivered),
-        Stage::Adopted => in_flight(Progress::Adopted),
-        Stage::Started => in_flight(Progress::Started),
-        Stage::Done => Ok(MovedStage::Done {
-            outcome: outcome(message.outcome.clone())?,
-            invoker: Some(InvokerId(message.invoker)).filter(|invoker| invoker.0 > 0),
-            ago: Duration::from_micros(message.ended_us),
-        }),
-    }
+fn in_flight(container: Option<v1::ContainerId>, started: bool) -> Result<MovedPlace<Record>, InvalidMessage> {
+    Ok(MovedPlace::InFlight {
+        container: ContainerId::from(required(container, "activation.container")?),
+        started,
+    })
 }
 
-fn outcome(message: Option<v1::moved_activation::Outcome>) -> Result<Outcome<Record>, InvalidMessage> {
-    use v1::moved_activation::Outcome as End;
+fn ended(end: v1::MovedEnd) -> Result<MovedPlace<Record>, InvalidMessage> {
+    use v1::moved_end::Outcome as End;
 
-    Ok(match required(message, "activation.outcome")? {
+    let outcome = match required(end.outcome, "activation.end.outcome")? {
         End::Record(record) => Outcome::Record(Arc::new(ActivationRecord::try_from(record)?)),
         End::Failure(failure) => Outcome::Failure {
             status: ActivationStatus::try_from(failure.status())?,
             text: failure.text,
         },
-        End::Cancelled(_) => Outcome::Cancelled,
+        End::NotRun(_) => Outcome::Cancelled,
+    };
+    let run_end = match &outcome {
+        Outcome::Record(record) => Some(RunEnd::of(record.status, record.cancelled)),
+        Outcome::Failure { .. } | Outcome::Cancelled => None,
+    };
+    Ok(MovedPlace::Ended {
+        end: run_end,
+        outcome,
+        lost: end.lost,
+        invoker: Some(InvokerId(end.invoker)).filter(|invoker| invoker.0 > 0),
+        age: Duration::from_micros(end.age_us),
     })
 }
 
@@ -208,7 +234,7 @@ mod tests {
         }
     }
 
-    fn moved(number: u8, stage: MovedStage<Record>, len: usize) -> MovedActivation {
+    fn moved(number: u8, place: MovedPlace<Record>, len: usize) -> MovedActivation {
         let content = Content {
             arguments: Bytes::from(vec![b'x'; len]),
             transaction: "tid".to_owned(),
@@ -218,8 +244,13 @@ mod tests {
         };
         Moved {
             id: ActivationId::from_bytes([number; 16]),
-            stage,
+            place,
             waited: Duration::from_micros(1_234_567),
+            ready: Duration::from_micros(1_234),
+            run: 2,
+            refusals: 1,
+            durable: true,
+            cancelled: true,
             payload: Some(Arc::new(content)),
             attempt: 3,
             caller: Some(ActivationId::from_bytes([9; 16])),
@@ -240,38 +271,36 @@ mod tests {
             session: SessionId(4),
             seq: 2,
         };
-        let in_flight = |progress| MovedStage::InFlight {
-            container,
-            invoker: InvokerId(3),
-            progress,
-        };
-        let done = |outcome, invoker| MovedStage::Done {
+        let in_flight = |started| MovedPlace::InFlight { container, started };
+        let ended = |outcome, invoker| MovedPlace::Ended {
             outcome,
+            end: None,
+            lost: true,
             invoker,
-            ago: Duration::from_micros(17),
+            age: Duration::from_micros(17),
         };
         let failure = Outcome::Failure {
             status: ActivationStatus::WhiskError,
             text: "lost".to_owned(),
         };
-        let stages = vec![
-            MovedStage::Held,
-            MovedStage::Waiting,
-            in_flight(Progress::Delivered),
-            in_flight(Progress::Adopted),
-            in_flight(Progress::Started),
-            done(failure, Some(InvokerId(3))),
-            done(Outcome::Cancelled, None),
+        let places = vec![
+            MovedPlace::Held,
+            MovedPlace::Waiting,
+            MovedPlace::Delayed(Duration::from_micros(5)),
+            in_flight(false),
+            in_flight(true),
+            ended(failure, Some(InvokerId(3))),
+            ended(Outcome::Cancelled, None),
         ];
-        let numbered = stages.into_iter().zip(1..);
-        let all: Vec<_> = numbered.map(|(stage, number)| moved(number, stage, 8)).collect();
+        let numbered = places.into_iter().zip(1..);
+        let all: Vec<_> = numbered.map(|(place, number)| moved(number, place, 8)).collect();
         let read: Result<Vec<_>, _> = all
             .iter()
             .map(|moved| from_wire(to_wire(moved.clone())))
             .collect();
         assert_eq!(read.unwrap(), all);
         let bad = v1::MovedActivation {
-            stage: 0,
+            place: 0,
             ..to_wire(all[0].clone())
         };
         assert!(from_wire(bad).is_err());
@@ -280,7 +309,7 @@ mod tests {
     #[test]
     fn frames_are_bounded_and_keep_the_order_and_every_queue_has_one_end() {
         let big: Vec<_> = (1..=5)
-            .map(|number| moved(number, MovedStage::Waiting, 600_000))
+            .map(|number| moved(number, MovedPlace::Waiting, 600_000))
             .collect();
         let queues = vec![
             (key("guest/a"), Epoch(4), Vec::new()),
@@ -288,7 +317,7 @@ mod tests {
             (
                 key("guest/c"),
                 Epoch(6),
-                vec![moved(6, MovedStage::Waiting, 10)],
+                vec![moved(6, MovedPlace::Waiting, 10)],
             ),
         ];
         let frames = frames(hello(), queues);

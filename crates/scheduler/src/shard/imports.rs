@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use whiskraft_queue::MovedStage;
+use whiskraft_queue::MovedPlace;
 use whiskraft_types::{Epoch, Instant, QueueKey, SessionId};
 
 use crate::handoff::MovedActivation;
@@ -57,8 +57,11 @@ impl Imports {
         let mut activations = import.activations;
         for moved in &mut activations {
             moved.waited += age;
-            if let MovedStage::Done { ago, .. } = &mut moved.stage {
-                *ago += age;
+            moved.ready += age;
+            match &mut moved.place {
+                MovedPlace::Ended { age: since, .. } => *since += age,
+                MovedPlace::Delayed(delay) => *delay = delay.saturating_sub(age),
+                MovedPlace::Waiting | MovedPlace::Held | MovedPlace::InFlight { .. } => {}
             }
         }
         Some(activations)
