@@ -6,6 +6,7 @@ use whiskraft_types::SchedulerId;
 
 use super::*;
 use crate::command::Command;
+use crate::event::Applied;
 use crate::world::{World, document, epoch, put, queue};
 
 #[test]

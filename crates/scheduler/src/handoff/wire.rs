@@ -205,7 +205,8 @@ fn ended(end: v1::MovedEnd) -> Result<MovedPlace<Record>, InvalidMessage> {
     };
     let run_end = match &outcome {
         Outcome::Record(record) => Some(RunEnd::of(record.status, record.cancelled)),
-        Outcome::Failure { .. } | Outcome::Cancelled => None,
+        Outcome::Cancelled => Some(RunEnd::Cancelled),
+        Outcome::Failure { .. } => None,
     };
     Ok(MovedPlace::Ended {
         end: run_end,
@@ -272,9 +273,9 @@ mod tests {
             seq: 2,
         };
         let in_flight = |started| MovedPlace::InFlight { container, started };
-        let ended = |outcome, invoker| MovedPlace::Ended {
+        let ended = |outcome, end, invoker| MovedPlace::Ended {
             outcome,
-            end: None,
+            end,
             lost: true,
             invoker,
             age: Duration::from_micros(17),
@@ -289,8 +290,8 @@ mod tests {
             MovedPlace::Delayed(Duration::from_micros(5)),
             in_flight(false),
             in_flight(true),
-            ended(failure, Some(InvokerId(3))),
-            ended(Outcome::Cancelled, None),
+            ended(failure, None, Some(InvokerId(3))),
+            ended(Outcome::Cancelled, Some(RunEnd::Cancelled), None),
         ];
         let numbered = places.into_iter().zip(1..);
         let all: Vec<_> = numbered.map(|(place, number)| moved(number, place, 8)).collect();
