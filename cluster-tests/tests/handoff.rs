@@ -91,9 +91,15 @@ async fn ten_thousand_that_wait_move_under_load_in_their_order() {
         near.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     };
     gaps.sort_unstable();
-    println!("hand-over under load ({}): {COUNT} calls, one container", machine());
+    println!(
+        "hand-over under load ({}): {COUNT} calls, one container",
+        machine()
+    );
     for (at, moved) in &moves {
-        println!("  {moved}; longest time without a result around it {:?}", around(*at));
+        println!(
+            "  {moved}; longest time without a result around it {:?}",
+            around(*at)
+        );
     }
     println!(
         "  time between results: p50 {:?} p99 {:?} max {:?}; out of order {}",
@@ -103,11 +109,22 @@ async fn ten_thousand_that_wait_move_under_load_in_their_order() {
         out_of_order.len()
     );
     let ids: BTreeSet<&str> = runs.iter().map(|run| run.id.as_str()).collect();
-    assert_eq!((runs.len() as u64, ids.len() as u64), (COUNT, COUNT), "each runs once");
-    assert!(out_of_order.is_empty(), "out of order: {:?}", out_of_order.first());
+    assert_eq!(
+        (runs.len() as u64, ids.len() as u64),
+        (COUNT, COUNT),
+        "each runs once"
+    );
+    assert!(
+        out_of_order.is_empty(),
+        "out of order: {:?}",
+        out_of_order.first()
+    );
     let went: Vec<u64> = moves
         .iter()
         .filter_map(|(_, moved)| moved["activations"].as_u64())
         .collect();
-    assert!(went[0] >= COUNT / 2, "too little waited when the queue moved: {went:?}");
+    assert!(
+        went[0] >= COUNT / 2,
+        "too little waited when the queue moved: {went:?}"
+    );
 }

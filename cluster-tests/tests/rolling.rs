@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use whiskraft_cluster_tests::{Cluster, ClusterOptions, Load, Spread, ensure_queues, machine, tenants, until};
+use whiskraft_cluster_tests::{
+    Cluster, ClusterOptions, Load, Spread, ensure_queues, machine, tenants, until,
+};
 
 const CALLERS: u64 = 8;
 /// Queues besides the one under load.
@@ -55,7 +57,12 @@ async fn a_rolling_restart_fails_no_request() {
     }
     let left = REQUESTS.saturating_sub(load.done());
     progress(&load, left).await;
-    let containers = cluster.recorder.runs().iter().map(|run| run.pid).collect::<std::collections::BTreeSet<_>>();
+    let containers = cluster
+        .recorder
+        .runs()
+        .iter()
+        .map(|run| run.pid)
+        .collect::<std::collections::BTreeSet<_>>();
     let report = load.finish().await;
     println!(
         "rolling restart ({}): 3 schedulers, {} queues, stopped within {stops:?}; the loaded queue moved {led} times\n  \
@@ -71,5 +78,9 @@ async fn a_rolling_restart_fails_no_request() {
     );
     report.assert_exact(&cluster.recorder);
     assert!(led >= 1, "the queue under load never had to move");
-    assert!(report.right >= REQUESTS, "too few calls to judge: {}", report.right);
+    assert!(
+        report.right >= REQUESTS,
+        "too few calls to judge: {}",
+        report.right
+    );
 }

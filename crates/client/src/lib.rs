@@ -80,7 +80,9 @@ pub use self::error::{ActionError, CallError, ConnectError, InvokeError};
 pub use self::find::{FoundActivation, Progress};
 pub use self::health::{Health, InvokerHealth};
 pub use self::invocation::Invocation;
-pub use self::operator::{Explained, Explanation, MovedQueue, Operator, QueueFilter, QueuesSnapshot, QueuesWatch};
+pub use self::operator::{
+    Explained, Explanation, MovedQueue, Operator, QueueFilter, QueuesSnapshot, QueuesWatch,
+};
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
 pub use self::settings::{GivingUp, Settings};

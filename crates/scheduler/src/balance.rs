@@ -69,7 +69,10 @@ impl Balance {
         if seen != self.seen {
             (self.seen, self.since) = (seen, Some(now));
         }
-        if self.since.is_none_or(|since| now.saturating_since(since) < config.settle) {
+        if self
+            .since
+            .is_none_or(|since| now.saturating_since(since) < config.settle)
+        {
             return None;
         }
         let able = || loads.iter().filter(|(_, load)| !load.is_aside);
@@ -91,7 +94,9 @@ impl Balance {
 
     /// Lets the allowance grow; it never holds more than a batch.
     fn reckon(&mut self, now: Instant, total: u32, rate: f64) {
-        let passed = self.reckoned_at.map_or(Duration::ZERO, |at| now.saturating_since(at));
+        let passed = self
+            .reckoned_at
+            .map_or(Duration::ZERO, |at| now.saturating_since(at));
         self.reckoned_at = Some(now);
         // Few queues are moved one by one, not never.
         let per_minute = (f64::from(total) * rate).max(1.0);
@@ -268,7 +273,11 @@ mod tests {
     fn a_scheduler_that_came_back_gets_its_part_at_a_tenth_of_all_queues_per_minute() {
         let (mut balance, mut loads) = (Balance::default(), loads_of([450, 450, 0]));
         let settle = BalanceConfig::default().settle.as_secs();
-        assert_eq!(run(&mut balance, &mut loads, 0..settle), 0, "not before it has settled");
+        assert_eq!(
+            run(&mut balance, &mut loads, 0..settle),
+            0,
+            "not before it has settled"
+        );
         let mut seconds = 0..settle;
         for _ in 0..10 {
             seconds = seconds.end..seconds.end + 60;

@@ -1,6 +1,8 @@
 //! Settings of the scheduler role (`[scheduler]`). Relations between them are checked once, by
 //! [`SchedulerConfig::check`], when the process starts.
 
+mod moving;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Deserializer};
 use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
+
+pub use self::moving::{BalanceConfig, HandOffConfig};
 
 /// Settings of the scheduler role (`[scheduler]`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -300,54 +304,6 @@ impl Default for DocumentsConfig {
     }
 }
 
-/// Queues that go to another scheduler (`[scheduler.handoff]`).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct HandOffConfig {
-    /// Time in which the next leader must have everything that is in a queue; else it goes on where it is. Meanwhile the queue
-    /// stands still. Default 5s.
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-    /// Longest time for which a scheduler that is told to stop hands its queues over before it goes. Default 15s.
-    #[serde(with = "humantime_serde")]
-    pub leave_wait_max: Duration,
-}
-
-impl Default for HandOffConfig {
-    fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(5),
-            leave_wait_max: Duration::from_secs(15),
-        }
-    }
-}
-
-/// Queues that move so that each scheduler leads its part (`[scheduler.balance]`).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct BalanceConfig {
-    /// Whether queues are moved for balance at all. Default true.
-    pub enabled: bool,
-    /// Part of the most queues that a scheduler leads by which another one may lead fewer. Default 0.2.
-    pub difference: f64,
-    /// Part of all queues that moves per minute at most. Default 0.1.
-    pub rate: f64,
-    /// Time for which the schedulers must have been the same before queues are moved. Default 20s.
-    #[serde(with = "humantime_serde")]
-    pub settle: Duration,
-}
-
-impl Default for BalanceConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            difference: 0.2,
-            rate: 0.1,
-            settle: Duration::from_secs(20),
-        }
-    }
-}
-
 /// Two settings contradict each other, or one is outside its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("scheduler.{setting}: {reason}")]
@@ -400,12 +356,7 @@ impl SchedulerConfig {
                 return fail(setting, format!("{value} must be between 0 and 1"));
             }
         }
-        if self.handoff.deadline.is_zero() {
-            return fail(
-                "handoff.deadline",
-                "must be above 0; it is the time in which a queue is sent to its next leader".to_owned(),
-            );
-        }
+        self.handoff.check()?;
         if self.documents.memory_min > self.documents.memory_max {
             return fail(
                 "documents.memory-min",

@@ -41,6 +41,7 @@ mod window;
 mod wire;
 
 pub use config::{
-    ConfigError, CreationConfig, DocumentsConfig, QueueConfig, SchedulerConfig, SessionConfig, SubmitConfig,
+    BalanceConfig, ConfigError, CreationConfig, DocumentsConfig, HandOffConfig, QueueConfig, SchedulerConfig,
+    SessionConfig, SubmitConfig,
 };
 pub use scheduler::{Scheduler, StartError};

@@ -12,12 +12,12 @@ use tonic::transport::server::TcpIncoming;
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
+use crate::balance::BalanceActor;
 use crate::config::{ConfigError, SchedulerConfig};
 use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
-use crate::balance::BalanceActor;
 use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
 use crate::handoff::HandOver;
@@ -80,10 +80,7 @@ impl Scheduler {
         client_listener: TcpListener,
     ) -> Result<Self, StartError> {
         config.check()?;
-        client_listener
-            .set_nonblocking(true)
-            .map_err(StartError::Listener)?;
-        let listener = tokio::net::TcpListener::from_std(client_listener).map_err(StartError::Listener)?;
+        let listener = listener(client_listener).map_err(StartError::Listener)?;
         let (phase, watched) = watch::channel(Phase::Serving);
         let context = Context::new(config, node, watched);
         let incarnation: [u8; 16] = rand::random();
@@ -112,10 +109,8 @@ impl Scheduler {
             seed: rand::random(),
         };
         tasks.spawn(CreationActor::new(creation_parts).run());
-        let (draining, ordered) = watch::channel(false);
         let hand_over = HandOver::new(context.clone(), shards.clone(), creation.clone());
-        tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
-        tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
+        let draining = start_moves(&mut tasks, &context, &hand_over);
         let follower = Follower::new(
             context.clone(),
             incarnation,
@@ -204,6 +199,19 @@ impl Drop for Scheduler {
         self.session.abort();
         self.phase.send_replace(Phase::Stopping);
     }
+}
+
+fn listener(bound: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    bound.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(bound)
+}
+
+/// Starts what moves queues by itself; the sender says whether this member drains.
+fn start_moves(tasks: &mut JoinSet<()>, context: &Context, hand_over: &HandOver) -> watch::Sender<bool> {
+    let (draining, ordered) = watch::channel(false);
+    tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
+    tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
+    draining
 }
 
 fn start_shards(

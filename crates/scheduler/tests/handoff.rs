@@ -5,14 +5,20 @@
 mod common;
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use common::controller::{Answer, Controller, id};
 use common::invoker::{Invoker, Said, record};
 use common::{Cluster, config, key, rejection_kind, soon};
+use tokio::sync::Notify;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::hand_off_client::HandOffClient;
+use whiskraft_proto::v1::hand_off_server::{HandOff, HandOffServer};
 use whiskraft_proto::v1::move_queue_response::Outcome;
 use whiskraft_proto::v1::operator_client::OperatorClient;
+use whiskraft_state::State;
 use whiskraft_types::{ActionLimits, SchedulerId};
 
 const ACTION: &str = "guest/hello";
@@ -95,7 +101,8 @@ async fn asked_by(invoker: &mut Invoker, leader: u64) -> v1::Reregister {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_that_wait_are_delivered_by_the_next_leader_in_their_order_without_being_submitted_again() {
+async fn ten_thousand_that_wait_are_delivered_by_the_next_leader_in_their_order_without_being_submitted_again()
+ {
     const COUNT: u32 = 10_000;
     let mut config = config();
     config.queue.len_max = NonZeroU32::new(2 * COUNT).unwrap();
@@ -120,12 +127,16 @@ async fn ten_thousand_that_wait_are_delivered_by_the_next_leader_in_their_order_
     let via = (1..=3).find(|id| ![old.leader, to].contains(id)).unwrap();
     let new = moved(move_queue(&cluster, via, to).await);
     assert_eq!(new.activations, u64::from(COUNT));
+    println!("{COUNT} waiting activations handed over in {} us", new.took_us);
     let led = leadership(&cluster, to).await;
     assert_eq!((led.leader, led.epoch), (to, new.epoch));
     let reregister = asked_by(&mut invoker, to).await;
     assert_eq!(reregister.epoch, new.epoch);
     invoker
-        .pull(to, register(new.epoch, &create, &[numbered(0)], COUNT, Vec::new()))
+        .pull(
+            to,
+            register(new.epoch, &create, &[numbered(0)], COUNT, Vec::new()),
+        )
         .await;
     for number in 1..COUNT {
         let (from, deliver) = invoker.next_deliver().await;
@@ -192,9 +203,7 @@ async fn what_was_delivered_started_and_finished_is_where_it_was() {
             ..delivered[0].clone()
         };
         // Nobody but the ledger that moved told the new leader who waits for it.
-        invoker
-            .complete(to, &key("guest", ACTION), &deliver, 0)
-            .await;
+        invoker.complete(to, &key("guest", ACTION), &deliver, 0).await;
         controller.record(number).await;
     }
     controller.confirm(2).await;
@@ -234,8 +243,108 @@ async fn a_queue_whose_next_leader_is_dead_goes_on_where_it_is() {
     invoker.run(scheduler, &create, 2).await;
     for number in [1, 2] {
         let (from, deliver) = invoker.next_deliver().await;
-        assert_eq!((from, deliver.id[0], deliver.epoch), (old.leader, number, old.epoch));
+        assert_eq!(
+            (from, deliver.id[0], deliver.epoch),
+            (old.leader, number, old.epoch)
+        );
     }
+}
+
+/// Stands in for a scheduler that takes its time with an import, and then does not keep it.
+#[derive(Clone)]
+struct Slow {
+    asked: Arc<Notify>,
+    answers: Arc<Notify>,
+}
+
+#[tonic::async_trait]
+impl HandOff for Slow {
+    async fn import(
+        &self,
+        _: Request<Streaming<v1::ImportFrame>>,
+    ) -> Result<Response<v1::ImportResponse>, Status> {
+        self.asked.notify_one();
+        self.answers.notified().await;
+        Err(Status::unavailable("changed its mind"))
+    }
+
+    async fn forget_import(
+        &self,
+        _: Request<v1::ForgetImportRequest>,
+    ) -> Result<Response<v1::ForgetImportResponse>, Status> {
+        Ok(Response::new(v1::ForgetImportResponse {}))
+    }
+
+    async fn give_queues(
+        &self,
+        _: Request<v1::GiveQueuesRequest>,
+    ) -> Result<Response<v1::GiveQueuesResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_while_a_queue_stands_still_is_held_and_served_when_it_goes_on() {
+    let mut cluster = Cluster::start().await;
+    cluster.put_action(ACTION, limits(3)).await;
+    let old = leadership(&cluster, 1).await;
+    let mut controller = Controller::connect(&old.client_address, 1).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit(&old, 1, 1, "{}").await;
+    controller.accepted(1).await;
+    let (scheduler, create) = invoker.next_create().await;
+    invoker.run(scheduler, &create, 1).await;
+    let (_, first) = invoker.next_deliver().await;
+    controller.submit(&old, 2, 1, "{}").await;
+    controller.accepted(2).await;
+
+    let to = cluster.other_than(old.leader);
+    let address = cluster.members[&to].address.clone();
+    cluster.crash(to).await;
+    let slow = Slow {
+        asked: Arc::default(),
+        answers: Arc::default(),
+    };
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(HandOffServer::new(slow.clone()))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    let server = tokio::spawn(server);
+    let (moving, ()) = tokio::join!(move_queue(&cluster, old.leader, to), async {
+        soon("the queue is sent", slow.asked.notified()).await;
+        // It stands still now: neither is answered, and nothing is delivered.
+        controller.submit(&old, 3, 1, "{}").await;
+        invoker
+            .complete(scheduler, &key("guest", ACTION), &first, 2)
+            .await;
+        let walk = soon("it is looked at", waiting(&cluster, old.leader)).await;
+        assert_eq!(walk, 1, "3 is not in the queue");
+        assert!(invoker.heard().is_empty(), "nothing is delivered");
+        slow.answers.notify_one();
+    });
+    let Outcome::Rejection(rejection) = moving else {
+        panic!("moved to one that did not take it")
+    };
+    let kind = rejection_kind(Some(rejection));
+    assert!(matches!(kind, v1::rejection::Kind::Unavailable(_)), "{kind:?}");
+    controller.record(1).await;
+    controller.accepted(3).await;
+    for number in [2, 3] {
+        let (from, deliver) = invoker.next_deliver().await;
+        assert_eq!((from, deliver.id[0]), (old.leader, number));
+    }
+    server.abort();
+}
+
+/// How many wait in all queues of a scheduler.
+async fn waiting(cluster: &Cluster, at: u64) -> u64 {
+    let mut client = OperatorClient::new(cluster.channel(at).await);
+    let mut answers = client
+        .queues(v1::QueuesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    answers.message().await.unwrap().unwrap().waiting_total
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,6 +461,83 @@ async fn a_scheduler_that_stops_hands_its_queues_over_first() {
         let (from, deliver) = invoker.next_deliver().await;
         assert_eq!((from, &deliver.id[..]), (new.leader, &numbered(number)[..]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_that_dies_right_after_the_change_is_followed_as_any_other() {
+    let mut cluster = Cluster::start().await;
+    cluster.put_action(ACTION, limits(1)).await;
+    let old = leadership(&cluster, 1).await;
+    let controller = Controller::connect(&old.client_address, 1).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit(&old, 1, 1, "{}").await;
+    controller.submit(&old, 2, 1, "{}").await;
+    let (scheduler, create) = invoker.next_create().await;
+    invoker.run(scheduler, &create, 1).await;
+    let (_, first) = invoker.next_deliver().await;
+    invoker.started(scheduler, &first).await;
+    let to = cluster.other_than(old.leader);
+    let second = moved(move_queue(&cluster, old.leader, to).await);
+    cluster.crash(to).await;
+    cluster
+        .until("a third leadership begins", |state| {
+            state
+                .queues()
+                .any(|(_, row)| row.epoch.0 > second.epoch && row.leader.is_some())
+        })
+        .await;
+    let third = leadership(&cluster, cluster.any()).await;
+    let mut controller = Controller::connect(&third.client_address, 1).await;
+    for number in [1, 2] {
+        controller.submit(&third, number, 2, "{}").await;
+        controller.accepted(number).await;
+    }
+    asked_by(&mut invoker, third.leader).await;
+    invoker
+        .pull(
+            third.leader,
+            register(third.epoch, &create, &[id(1)], 0, Vec::new()),
+        )
+        .await;
+    let end = v1::Deliver {
+        epoch: third.epoch,
+        ..first
+    };
+    invoker
+        .complete(third.leader, &key("guest", ACTION), &end, 1)
+        .await;
+    controller.record(1).await;
+    let (_, deliver) = invoker.next_deliver().await;
+    assert_eq!(deliver.id[0], 2, "1 has run");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_is_asked_to_gives_as_many_queues_as_it_is_asked_for() {
+    let cluster = Cluster::start().await;
+    let names: Vec<String> = (0..12).map(|n| format!("guest/a{n}")).collect();
+    for name in &names {
+        cluster.put_action(name, ActionLimits::default()).await;
+        cluster.ensure(1, &key("guest", name)).await.unwrap();
+    }
+    let led = |state: &State, id| {
+        let session = state.scheduler_session(SchedulerId(id)).unwrap();
+        state.queues_led(session)
+    };
+    let from = cluster.read(|state| (1..=3).max_by_key(|id| led(state, *id)).unwrap());
+    let to = cluster.other_than(from);
+    let (before, there) = cluster.read(|state| (led(state, from), led(state, to)));
+    let mut client = HandOffClient::new(cluster.channel(from).await);
+    let give = |to, count| v1::GiveQueuesRequest { to, count };
+    let given = client.give_queues(give(to, 2)).await.unwrap().into_inner().moved;
+    assert_eq!(given, 2);
+    cluster
+        .until("they are led there", |state| {
+            (led(state, from), led(state, to)) == (before - given, there + given)
+        })
+        .await;
+    // To one that takes none it gives none.
+    let given = client.give_queues(give(9, 2)).await.unwrap().into_inner().moved;
+    assert_eq!(given, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -377,7 +377,8 @@ fn a_hand_over_that_comes_late_or_twice_or_from_another_leader_changes_nothing()
         session: world.state.scheduler_session(SchedulerId(others[1])).unwrap(),
         queues: vec![(key.clone(), old.epoch, SchedulerId(others[0]))],
     };
-    let nothing = |applied: Applied| (applied.response, applied.events) == (Response::HandedOver(vec![]), vec![]);
+    let nothing =
+        |applied: Applied| (applied.response, applied.events) == (Response::HandedOver(vec![]), vec![]);
     assert!(nothing(world.apply(stranger)));
     assert!(!nothing(world.apply(command.clone())));
     assert!(nothing(world.apply(command)));
@@ -392,7 +393,9 @@ fn a_queue_stays_if_its_next_leader_takes_none_and_the_others_move() {
     world.ensure_all(&keys);
     let session = world.state.scheduler_session(SchedulerId(1)).unwrap();
     let led = world.state.queues_of(session);
-    let mut queues: Vec<_> = led.map(|(key, row)| (key.clone(), row.epoch, SchedulerId(3))).collect();
+    let mut queues: Vec<_> = led
+        .map(|(key, row)| (key.clone(), row.epoch, SchedulerId(3)))
+        .collect();
     assert!(queues.len() > 3);
     let gone = world.state.scheduler_session(SchedulerId(2)).unwrap();
     (queues[0].2, queues[1].2) = (SchedulerId(2), SchedulerId(9));

@@ -8,8 +8,11 @@
 //! Invariant: a frozen queue goes on only when the change of leader certainly was not, and can no more be, applied with what
 //! was exported of it.
 
+mod order;
 mod sender;
+mod settle;
 mod wire;
 
-pub(crate) use sender::{Bare, HandOver, Settled, Targets};
+pub(crate) use order::{Bare, Settled, Targets};
+pub(crate) use sender::HandOver;
 pub(crate) use wire::{MovedActivation, from_wire, len_of};

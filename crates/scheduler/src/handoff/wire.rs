@@ -185,7 +185,10 @@ pub(crate) fn from_wire(message: v1::MovedActivation) -> Result<MovedActivation,
     })
 }
 
-fn in_flight(container: Option<v1::ContainerId>, started: bool) -> Result<MovedPlace<Record>, InvalidMessage> {
+fn in_flight(
+    container: Option<v1::ContainerId>,
+    started: bool,
+) -> Result<MovedPlace<Record>, InvalidMessage> {
     Ok(MovedPlace::InFlight {
         container: ContainerId::from(required(container, "activation.container")?),
         started,
@@ -315,11 +318,7 @@ mod tests {
         let queues = vec![
             (key("guest/a"), Epoch(4), Vec::new()),
             (key("guest/b"), Epoch(5), big),
-            (
-                key("guest/c"),
-                Epoch(6),
-                vec![moved(6, MovedPlace::Waiting, 10)],
-            ),
+            (key("guest/c"), Epoch(6), vec![moved(6, MovedPlace::Waiting, 10)]),
         ];
         let frames = frames(hello(), queues);
         assert_eq!((frames.len(), frames[0].session, frames[1].session), (3, 5, 0));

@@ -44,6 +44,30 @@ pub(crate) enum Pick {
     Sound { count: usize, activations: usize },
 }
 
+impl Pick {
+    /// Whether nothing more is wanted.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Named(_) => false,
+            Self::Any { count, activations } | Self::Sound { count, activations } => {
+                *count == 0 || *activations == 0
+            }
+        }
+    }
+
+    /// So much of it is there.
+    pub(crate) fn take(&mut self, exported: &[Exported]) {
+        match self {
+            Self::Named(_) => {}
+            Self::Any { count, activations } | Self::Sound { count, activations } => {
+                let sum: usize = exported.iter().map(|queue| queue.activations.len()).sum();
+                *count = count.saturating_sub(exported.len());
+                *activations = activations.saturating_sub(sum);
+            }
+        }
+    }
+}
+
 /// A queue that has stopped, and everything in it.
 #[derive(Debug)]
 pub(crate) struct Exported {
@@ -107,10 +131,7 @@ impl Shard {
 
     /// The queue certainly did not move: it goes on with what it has and what came meanwhile.
     pub(crate) fn unfreeze(&mut self, slot: Slot) {
-        let frozen = self
-            .queues
-            .get_mut(slot)
-            .and_then(|local| local.frozen.take());
+        let frozen = self.queues.get_mut(slot).and_then(|local| local.frozen.take());
         let Some(frozen) = frozen else { return };
         // Submissions last: until the queue goes on it takes none. Nothing is delivered before the rest is known.
         let mut submissions = Vec::new();
@@ -185,12 +206,10 @@ impl Frozen {
     }
 }
 
-/// Whether nothing is wrong with a queue, and nothing about to change.
+/// Whether nothing is wrong with a queue: it serves, and has settled what a former leader left.
 fn is_sound(local: &LocalQueue) -> bool {
     let view = local.queue.view();
-    matches!(view.state, QueueState::Running | QueueState::Idle)
-        && (view.held, view.in_progress) == (0, 0)
-        && !view.is_throttled
+    matches!(view.state, QueueState::Running | QueueState::Idle) && view.held == 0 && !view.is_throttled
 }
 
 fn has_work(local: &LocalQueue) -> bool {

@@ -15,8 +15,8 @@ use whiskraft_types::{
 };
 
 use crate::fence::FenceView;
-use crate::message::ResultItem;
 use crate::handoff::MovedActivation;
+use crate::message::ResultItem;
 use crate::metrics::LeadershipEvent;
 use crate::shard::actor::Shard;
 use crate::shard::handle::shard_of;

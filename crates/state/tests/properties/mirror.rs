@@ -66,7 +66,11 @@ impl Mirror {
             Event::NamespaceThrottle(name, throttled) => flip(&mut self.throttled, name, throttled),
             Event::ActionThrottle(key, throttled) => flip(&mut self.full, key, throttled),
             Event::HandedOver { key, from } => {
-                assert_eq!(self.queues.get(&key).map(|row| row.epoch), Some(from), "former epoch of {key}");
+                assert_eq!(
+                    self.queues.get(&key).map(|row| row.epoch),
+                    Some(from),
+                    "former epoch of {key}"
+                );
             }
         }
     }
