@@ -1,7 +1,7 @@
 //! Compiles `proto/` with protox, so that nobody has to install protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let services = [
+    let own = [
         "controller",
         "invoker",
         "documents",
@@ -9,9 +9,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "operator",
         "handoff",
         "peer",
+        "journal",
+        "neighbour",
         "schedule",
     ];
-    let own = services.map(|name| format!("whiskraft/v1/{name}.proto"));
+    let own = own.map(|name| format!("whiskraft/v1/{name}.proto"));
     let files = own.into_iter().chain(["activation/activation.proto".to_owned()]);
     println!("cargo:rerun-if-changed=../../proto");
     let descriptors = protox::compile(files, ["../../proto"])?;

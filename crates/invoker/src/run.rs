@@ -121,6 +121,7 @@ impl RunTask<'_> {
         }
         let request = RunRequest {
             payload: merged(delivery.payload, &self.action.parameters),
+            run: delivery.run,
             context,
             timeout: self.action.limits.timeout,
             logs_max: self.action.limits.logs,

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use whiskraft_proto::v1;
+use whiskraft_types::MembershipError;
 
 use crate::clock;
 use crate::error::StartError;
 use crate::identity::{Identity, Incarnation};
+use crate::membership::{self, Change};
 use crate::peers::{Class, Peers};
 use crate::wire;
 
@@ -34,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) formed: bool,
     /// Whether it leads with a lease.
     pub(crate) leads: bool,
+    /// Lanes of its cluster, or of the one it wants to form.
+    pub(crate) lanes: u32,
     /// Incarnation it knows for the asker.
     pub(crate) ours: Option<Incarnation>,
 }
@@ -56,6 +60,7 @@ pub(crate) async fn identify(peers: &Peers, address: &str, id: u64) -> Result<An
         incarnation: incarnation.ok_or("it has no incarnation")?,
         formed: reply.initialized,
         leads: reply.leads,
+        lanes: reply.lanes,
         ours: wire::parse_incarnation(&reply.incarnation_of_asker).map_err(|error| error.to_string())?,
     })
 }
@@ -113,12 +118,12 @@ impl Reporter {
     }
 }
 
-/// Waits until every initial member is known and none contradicts; returns their incarnations.
+/// Waits until every initial member is known and none contradicts; returns their incarnations and the number of lanes.
 pub(crate) async fn form(
     peers: &Peers,
     identity: &Identity,
     cluster: &BTreeMap<u64, String>,
-) -> Result<BTreeMap<u64, Incarnation>, StartError> {
+) -> Result<(BTreeMap<u64, Incarnation>, u32), StartError> {
     let mut known = BTreeMap::from([(identity.id, identity.incarnation)]);
     let mut reporter = Reporter::new();
     loop {
@@ -134,7 +139,14 @@ pub(crate) async fn form(
                     known.insert(*id, answer.incarnation);
                     if answer.formed {
                         // The others knew this very directory when they formed.
-                        return Ok(known);
+                        return Ok((known, answer.lanes));
+                    }
+                    if answer.lanes != identity.lanes {
+                        return Err(StartError::Config(format!(
+                            "scheduler {id} at {address} wants a cluster of {} lanes, this one of {}; the setting lanes \
+                             must be the same on all schedulers when the cluster forms",
+                            answer.lanes, identity.lanes
+                        )));
                     }
                 }
                 Err(error) => {
@@ -144,7 +156,7 @@ pub(crate) async fn form(
             }
         }
         if missing.is_empty() {
-            return Ok(known);
+            return Ok((known, identity.lanes));
         }
         if reporter.is_due() {
             tracing::info!(?missing, "waiting for the other initial members");
@@ -173,11 +185,20 @@ pub(crate) async fn verify(
 }
 
 /// What a scheduler that joins says about itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Newcomer {
+    /// Its number, once it was given one; else 0.
+    pub(crate) id: u64,
+    /// Name of the cluster that it is configured for.
+    pub(crate) cluster_name: String,
+    /// `host:port` of its peer listener.
     pub(crate) peer_address: String,
+    /// `host:port` of its client listener.
     pub(crate) client_address: String,
+    /// Identity of its data directory.
     pub(crate) incarnation: Incarnation,
+    /// Whether it shall not vote until an operator says so.
+    pub(crate) learner: bool,
 }
 
 impl Newcomer {
@@ -193,12 +214,7 @@ impl Newcomer {
             cluster_id,
             ..v1::Envelope::default()
         });
-        let add = v1::AddMember {
-            peer_address: self.peer_address.clone(),
-            client_address: self.client_address.clone(),
-            incarnation: self.incarnation.to_vec().into(),
-        };
-        let change = Some(v1::change_membership_request::Change::Add(add));
+        let change = Some(membership::to_wire(&Change::Add(self.clone())));
         let request = v1::ChangeMembershipRequest { envelope, change };
         let mut client = match peers.client(address, Class::Forward) {
             Ok(client) => client,
@@ -211,21 +227,23 @@ impl Newcomer {
         };
         match reply.outcome {
             Some(Outcome::Scheduler(id)) => Ok(Ok(id)),
-            Some(Outcome::Refused(reason)) => Err(StartError::Config(format!(
-                "the cluster does not let this scheduler join: {reason}"
-            ))),
-            Some(Outcome::Unavailable(reason)) => Ok(Err(reason)),
+            Some(Outcome::Refusal(refusal)) => match MembershipError::from(refusal) {
+                error if error.is_passing() => Ok(Err(error.to_string())),
+                error => Err(StartError::Config(format!(
+                    "the cluster does not let this scheduler join: {error}"
+                ))),
+            },
             Some(Outcome::NotLeader(_)) | None => Ok(Err("it knows no leader".to_owned())),
         }
     }
 }
 
-/// Joins through any of the given members; returns cluster id and own id.
+/// Joins through any of the given members; returns cluster id, own id and the number of lanes.
 pub(crate) async fn join(
     peers: &Peers,
     newcomer: &Newcomer,
     members: &[String],
-) -> Result<(String, u64), StartError> {
+) -> Result<(String, u64, u32), StartError> {
     let mut reporter = Reporter::new();
     loop {
         let mut failures = Vec::new();
@@ -234,7 +252,7 @@ pub(crate) async fn join(
                 Ok(answer) if answer.formed => {
                     peers.set_identity(answer.cluster_id.clone(), 0);
                     match newcomer.ask(peers, address).await? {
-                        Ok(id) => return Ok((answer.cluster_id, id)),
+                        Ok(id) => return Ok((answer.cluster_id, id, answer.lanes)),
                         Err(error) => failures.push(format!("{address}: {error}")),
                     }
                 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use whiskraft_types::SchedulerId;
 
+use crate::types::LANES_MAX;
+
 /// Bounds outside which a cluster cannot work, with the setting that breaks one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {found}, but must be {wanted}")]
@@ -26,6 +28,8 @@ pub struct NodeConfig {
     pub initial_cluster: BTreeMap<SchedulerId, String>,
     /// Peer addresses of live members through which this scheduler joins; `None` for an initial member.
     pub join: Option<Vec<String>>,
+    /// Whether one that joins stays without a vote until an operator promotes it.
+    pub learner: bool,
     /// Name of the cluster; part of its identity, so that two clusters on the same addresses stay apart.
     pub cluster_name: String,
     /// Directory for log, snapshots, documents and identity; created if missing.
@@ -76,6 +80,25 @@ pub struct Settings {
     /// Space that must be left on the disk of `data-dir` for this node to accept documents and blobs: room
     /// for the write-ahead log, a flush of the write buffers and a compaction on top. Default 268435456 (256 MiB).
     pub disk_reserve: u64,
+    /// Lanes of the journal of durable activations; fixed when the cluster forms, later values are ignored. Default 3.
+    pub lanes: u32,
+    /// Bytes of a lane's log that are applied before entries are removed from it. Default 67108864 (64 MiB).
+    pub lane_snapshot_bytes: u64,
+    /// Bytes of a lane's log kept so that a scheduler that was away catches up from it; one that was away longer is
+    /// sent all rows. Default 268435456 (256 MiB).
+    pub lane_log_bytes: u64,
+    /// How long payloads and records of the journal stay on the disk after they have expired. Default 1h.
+    #[serde(with = "humantime_serde")]
+    pub journal_margin: Duration,
+    /// How long an activation whose record has expired is remembered as gone. Default 7d.
+    #[serde(with = "humantime_serde")]
+    pub journal_gone: Duration,
+    /// Longest silence of a lane after which its leader tells it the time, by which records expire. Default 1m.
+    #[serde(with = "humantime_serde")]
+    pub lane_tick: Duration,
+    /// How long a scheduler must have been well before lanes that belong to it are moved to it. Default 5s.
+    #[serde(with = "humantime_serde")]
+    pub lane_calm: Duration,
     /// Added to every sync of the log; for measurements of slow disks. Default 0s.
     #[serde(with = "humantime_serde")]
     pub sync_delay: Duration,
@@ -94,12 +117,30 @@ impl Default for Settings {
             watch_batches: 8192,
             watch_bytes: 32 << 20,
             disk_reserve: 256 << 20,
+            lanes: 3,
+            lane_snapshot_bytes: 64 << 20,
+            lane_log_bytes: 256 << 20,
+            journal_margin: Duration::from_secs(60 * 60),
+            journal_gone: Duration::from_secs(7 * 24 * 60 * 60),
+            lane_tick: Duration::from_secs(60),
+            lane_calm: Duration::from_secs(5),
             sync_delay: Duration::ZERO,
         }
     }
 }
 
 impl Settings {
+    /// Those of the lanes: they may take longer to notice that a leader is gone, and so disturb group 0 less.
+    pub(crate) fn of_lanes(&self) -> Self {
+        Self {
+            heartbeat: self.heartbeat * 2,
+            election_min: self.election_min * 2,
+            election_max: self.election_max * 2,
+            snapshot_timeout: self.snapshot_timeout * 4,
+            ..self.clone()
+        }
+    }
+
     /// Checks the relations between settings.
     ///
     /// # Errors
@@ -129,6 +170,12 @@ impl Settings {
         }
         if self.snapshot_logs == 0 {
             return refuse("snapshot-logs", "0".to_owned(), "at least 1".to_owned());
+        }
+        if !(1..=LANES_MAX).contains(&self.lanes) {
+            return refuse("lanes", self.lanes.to_string(), format!("from 1 to {LANES_MAX}"));
+        }
+        if self.lane_snapshot_bytes == 0 {
+            return refuse("lane-snapshot-bytes", "0".to_owned(), "at least 1".to_owned());
         }
         if self.watch_batches == 0 || self.watch_bytes == 0 {
             return refuse(

@@ -1,5 +1,5 @@
-//! The running consensus core and what the parts of a node ask it for: who leads, whether this node may act as the
-//! leader, a write into its own log.
+//! The running consensus core of a group and what the parts of a node ask it for: who leads, whether this node may act
+//! as the leader, a write into its own log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,35 +7,77 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{Instant, RaftMetrics, ReadPolicy, ServerState};
+use tokio::sync::watch;
+use whiskraft_state::journal::UnixMillis;
 use whiskraft_state::{Command, Response};
 use whiskraft_types::LogRevision;
 
+use crate::clock::Wall;
 use crate::config::Settings;
 use crate::disk::DiskSpace;
 use crate::fatal::Fatal;
 use crate::peers::Peers;
-use crate::store::{Machine, Shared};
-use crate::types::{Proposal, Types};
+use crate::store::{Applied, GroupMachine, Shared};
+use crate::types::{Answer, Proposal, Types};
+
+/// How far the clock of whoever proposes a batch may be ahead of the leader's, in milliseconds.
+const AHEAD_MAX_MS: u64 = 60_000;
 
 /// openraft, with our types.
-pub(crate) type Raft = openraft::Raft<Types, Machine>;
+pub(crate) type Raft = openraft::Raft<Types, GroupMachine>;
 
-/// Cheap to clone.
+/// A Raft group on this node. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Core {
+pub(crate) struct Group {
+    /// Its number.
+    pub(crate) group: u32,
     pub(crate) raft: Raft,
     pub(crate) peers: Peers,
-    pub(crate) shared: Arc<Shared>,
+    /// How far this node has applied.
+    pub(crate) applied: watch::Sender<Applied>,
     pub(crate) fatal: Fatal,
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
+    pub(crate) wall: Wall,
 }
 
-impl std::fmt::Debug for Core {
+impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core")
+        f.debug_struct("Group")
+            .field("group", &self.group)
             .field("id", &self.peers.id())
             .finish_non_exhaustive()
+    }
+}
+
+/// Group 0 and its tables. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Core {
+    pub(crate) group: Group,
+    pub(crate) shared: Arc<Shared>,
+    /// Name that the operator gave the cluster.
+    pub(crate) cluster_name: Arc<str>,
+    /// Held while this node, as the leader, changes the membership.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl std::ops::Deref for Core {
+    type Target = Group;
+
+    fn deref(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Core {
+    /// Writes a command into this node's log, if it leads, and waits until it is applied here.
+    pub(crate) async fn write(
+        &self,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<(LogRevision, Response), NotDone> {
+        let written = self.group.write(Proposal::Command(command), timeout).await;
+        written.map(|(revision, answer)| (revision, answer.response()))
     }
 }
 
@@ -52,7 +94,7 @@ pub(crate) enum NotDone {
     Unknown(String),
 }
 
-impl Core {
+impl Group {
     /// This node.
     pub(crate) fn id(&self) -> u64 {
         self.peers.id()
@@ -81,7 +123,7 @@ impl Core {
     /// The term in which this node leads with a lease: a quorum has answered it so recently that nobody else can have
     /// been elected, and it has applied an entry of its own term, so its tables hold everything acknowledged before.
     pub(crate) fn lease(&self) -> Option<u64> {
-        let applied = *self.shared.applied.borrow();
+        let applied = *self.applied.borrow();
         // Followers wait for the longest election timeout before they vote again; a heartbeat earlier is safe.
         let held = self.settings.election_max.saturating_sub(self.settings.heartbeat);
         self.metrics(|metrics| {
@@ -92,14 +134,19 @@ impl Core {
         })
     }
 
-    /// Writes a command into this node's log, if it leads, and waits until it is applied here.
+    /// Puts a proposal into this node's log, if it leads, and waits until it is applied here.
     pub(crate) async fn write(
         &self,
-        command: Command,
+        mut proposal: Proposal,
         timeout: Duration,
-    ) -> Result<(LogRevision, Response), NotDone> {
-        self.disk.check(&command).map_err(NotDone::Full)?;
-        let write = self.raft.client_write(Proposal(command));
+    ) -> Result<(LogRevision, Answer), NotDone> {
+        self.disk.check(&proposal).map_err(NotDone::Full)?;
+        if let Proposal::Journal(batch) = &mut proposal {
+            // A proposer whose clock has jumped must not make records expire for all.
+            let latest = self.wall.millis().saturating_add(AHEAD_MAX_MS);
+            batch.now = batch.now.min(UnixMillis(latest));
+        }
+        let write = self.raft.client_write(proposal);
         match tokio::time::timeout(timeout, write).await {
             Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),
             Ok(Err(RaftError::APIError(error))) => Err(refused(error)),

@@ -1,7 +1,7 @@
 //! Space left on the disk of the data directory.
 //!
-//! Below a reserve the leader takes no documents and blobs, so that sessions, slots, deletions and membership changes
-//! still find room.
+//! Below a reserve the leader takes no documents, blobs and durable activations, so that sessions, slots, ends,
+//! deletions and membership changes still find room.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use whiskraft_state::Command;
+use whiskraft_state::journal::{JournalBatch, JournalCommand};
 
 use crate::clock;
+use crate::types::Proposal;
 
 /// How old a reading may be.
 const READING_AGE_MAX: Duration = Duration::from_secs(1);
@@ -34,13 +36,15 @@ impl DiskSpace {
     }
 
     /// Refuses bulk while the disk is almost full.
-    pub(crate) fn check(&self, command: &Command) -> Result<(), String> {
-        if !matches!(command, Command::PutDocument(_) | Command::PutBlobChunk(_)) {
-            return Ok(());
-        }
+    pub(crate) fn check(&self, proposal: &Proposal) -> Result<(), String> {
+        let bulk = match proposal {
+            Proposal::Command(Command::PutDocument(_) | Command::PutBlobChunk(_)) => "documents and blobs",
+            Proposal::Journal(batch) if accepts(batch) => "durable activations",
+            Proposal::Command(_) | Proposal::Journal(_) => return Ok(()),
+        };
         match self.free() {
             Some(free) if free < self.reserve => Err(format!(
-                "the disk of {} has {free} bytes left; documents and blobs are refused below {} (disk-reserve)",
+                "the disk of {} has {free} bytes left; {bulk} are refused below {} (disk-reserve)",
                 self.path.display(),
                 self.reserve
             )),
@@ -64,6 +68,12 @@ impl DiskSpace {
     }
 }
 
+/// Whether a batch takes anything new. What ends what is there goes on: it makes room.
+fn accepts(batch: &JournalBatch) -> bool {
+    let is_new = |command: &JournalCommand| matches!(command, JournalCommand::Accept(_));
+    batch.commands.iter().any(is_new)
+}
+
 #[cfg(test)]
 mod tests {
     use whiskraft_state::BlobChunk;
@@ -79,8 +89,8 @@ mod tests {
             index: 0,
             data: vec![1],
         };
-        let bulk = Command::PutBlobChunk(chunk);
-        let small = Command::RenewSessions { sessions: Vec::new() };
+        let bulk = Proposal::Command(Command::PutBlobChunk(chunk));
+        let small = Proposal::Command(Command::RenewSessions { sessions: Vec::new() });
         let full = DiskSpace::new(dir.path(), u64::MAX);
         assert!(full.check(&bulk).unwrap_err().contains("disk-reserve"));
         assert_eq!(full.check(&small), Ok(()));

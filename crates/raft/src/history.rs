@@ -212,11 +212,12 @@ impl History {
         let index = entry.log_id.index;
         let revision = LogRevision(index);
         let content = match entry.payload {
-            EntryPayload::Blank => Content::Blank,
+            // This is the log of group 0, which holds nothing of the journal.
+            EntryPayload::Blank | EntryPayload::Normal(Proposal::Journal(_)) => Content::Blank,
             EntryPayload::Membership(membership) => Content::Membership {
                 voters: membership.voter_ids().map(SchedulerId).collect(),
             },
-            EntryPayload::Normal(Proposal(command)) => {
+            EntryPayload::Normal(Proposal::Command(command)) => {
                 let applied = Box::new(state.apply(revision, &command));
                 let command = Box::new(command);
                 Content::Command { command, applied }

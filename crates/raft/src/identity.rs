@@ -18,7 +18,7 @@ use crate::codec;
 use crate::error::StartError;
 
 /// Version of the layout of a data directory.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const FILE: &str = "identity";
 const LOCK: &str = "lock";
 /// Hex digits of a cluster id: half a SHA-256.
@@ -42,11 +42,15 @@ pub(crate) struct Identity {
     /// Incarnations of the initial members, once all are known; for a node that joined, of itself. Empty: the
     /// directory has no part in any cluster yet.
     pub(crate) members: BTreeMap<u64, Incarnation>,
+    /// Whether it asks for a vote: it joined, and was no voter yet. From then on operators decide.
+    pub(crate) asks_vote: bool,
+    /// Lanes of the journal, counted when the cluster formed.
+    pub(crate) lanes: u32,
 }
 
 impl Identity {
     /// Identity of a directory that was just made.
-    pub(crate) fn new(cluster_name: &str, cluster_id: String, id: u64) -> io::Result<Self> {
+    pub(crate) fn new(cluster_name: &str, cluster_id: String, id: u64, lanes: u32) -> io::Result<Self> {
         let mut incarnation = [0; 16];
         File::open("/dev/urandom")?.read_exact(&mut incarnation)?;
         let cluster_name = cluster_name.to_owned();
@@ -57,7 +61,14 @@ impl Identity {
             id,
             incarnation,
             members: BTreeMap::new(),
+            asks_vote: false,
+            lanes,
         })
+    }
+
+    /// Writes it into a data directory that this process holds, durably.
+    pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
+        write(dir, self)
     }
 
     /// Whether the cluster has formed, as far as this directory knows.
@@ -213,7 +224,9 @@ impl DataDir {
 
     /// Writes the identity, durably.
     pub(crate) fn save(&self, identity: &Identity) -> Result<(), StartError> {
-        write(&self.path, identity).map_err(|error| self.error("its identity cannot be written", error))
+        identity
+            .save(&self.path)
+            .map_err(|error| self.error("its identity cannot be written", error))
     }
 }
 
@@ -262,7 +275,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         assert_eq!(data.identity().unwrap(), None);
-        let identity = Identity::new("x", "c".to_owned(), 1).unwrap();
+        let identity = Identity::new("x", "c".to_owned(), 1, 3).unwrap();
         data.save(&identity).unwrap();
         assert_eq!(data.identity().unwrap(), Some(identity));
 

@@ -17,6 +17,7 @@ mod fatal;
 mod history;
 mod identity;
 mod journal;
+mod lanes;
 mod membership;
 mod network;
 mod node;
@@ -34,11 +35,10 @@ mod watchman;
 mod wire;
 
 pub use config::{NodeConfig, Settings, SettingsError};
-pub use error::{
-    KeepaliveError, MembershipError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable,
-};
+pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
 pub use history::{Content, History, HistoryError, Replayed, Step};
-pub use journal::{Journal, Journaled, LaneId, Lookup};
+pub use journal::{JOURNAL_BATCH_BYTES_MAX, Journal, Journaled, LaneId, Lookup};
+pub use membership::NewMember;
 pub use node::Node;
-pub use status::{PeerStatus, RaftStatus, Role};
+pub use status::{LaneStatus, PeerStatus, RaftStatus, Role};
 pub use watch::{Batch, EventStream, StreamEnd, WatchStart};

@@ -5,19 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use openraft::ServerState;
 use whiskraft_state::{BlobHash, Command, DocumentKey, Response, State};
-use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
+use whiskraft_types::{LogRevision, MemberOrder, MembershipError, Revision, SchedulerId, SessionId};
 
+use crate::bootstrap::Newcomer;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
+use crate::journal::{Journal, OpenJournal};
 use crate::membership::{self, Change};
 use crate::propose::Proposer;
 use crate::runtime::Runtime;
 use crate::sessions::CourierHandle;
 use crate::start;
 use crate::store::{Bodies, SyncThread};
+use crate::types::Proposal;
 use crate::{
-    EventStream, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
+    EventStream, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
     StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
@@ -35,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) incarnation: [u8; 16],
     pub(crate) proposer: Proposer,
     pub(crate) courier: CourierHandle,
+    pub(crate) journal: Journal,
     pub(crate) owned: Mutex<Option<Owned>>,
 }
 
@@ -43,6 +47,8 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) bodies: Bodies,
+    pub(crate) journal: OpenJournal,
+    pub(crate) lane_runtime: Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) _sync: SyncThread,
 }
@@ -94,13 +100,14 @@ impl Node {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
-        self.inner.proposer.propose(command).await
+        let proposed = self.inner.proposer.propose(Proposal::Command(command)).await;
+        proposed.map(|(revision, answer)| (revision, answer.response()))
     }
 
     /// The journal of durable activations.
     #[must_use]
-    pub fn journal(&self) -> &crate::Journal {
-        todo!()
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
     }
 
     /// Waits until this node has applied `revision`.
@@ -236,6 +243,7 @@ impl Node {
                     (SchedulerId(*id), status)
                 })
                 .collect(),
+            lanes: self.inner.journal.status(),
         })
     }
 
@@ -252,34 +260,31 @@ impl Node {
     }
 
     /// Adds a scheduler (or finds the one with this incarnation) as a learner, and makes it a voter once it has caught
-    /// up and is asked for again.
+    /// up and is asked for again, unless it shall stay a learner.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn add_member(
-        &self,
-        peer_address: String,
-        client_address: String,
-        incarnation: [u8; 16],
-    ) -> Result<SchedulerId, MembershipError> {
-        let change = Change::Add {
-            peer_address,
-            client_address,
-            incarnation,
-        };
-        membership::change(&self.inner.core, change)
-            .await
-            .map(SchedulerId)
+    pub async fn add_member(&self, member: NewMember) -> Result<SchedulerId, MembershipError> {
+        let change = Change::Add(Newcomer {
+            id: 0,
+            cluster_name: member.cluster_name,
+            peer_address: member.peer_address,
+            client_address: member.client_address,
+            incarnation: member.incarnation,
+            learner: member.learner,
+        });
+        let added = membership::change(&self.inner.core, change).await;
+        added.map(SchedulerId)
     }
 
-    /// Removes a scheduler from the cluster for good.
+    /// Carries out an operator's order about the membership, here or through the leader, within some 10 s. Says whom it
+    /// was about; after a transfer, who leads now. Harmless to repeat.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn remove_member(&self, id: SchedulerId) -> Result<(), MembershipError> {
-        membership::change(&self.inner.core, Change::Remove(id.0))
-            .await
-            .map(|_| ())
+    pub async fn change_members(&self, order: MemberOrder) -> Result<SchedulerId, MembershipError> {
+        let changed = membership::change(&self.inner.core, Change::Order(order)).await;
+        changed.map(SchedulerId)
     }
 
     /// Waits until the node has stopped and says why.
@@ -296,12 +301,12 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(owned) = owned {
-            start::stop(&self.inner.core, owned).await;
+            start::stop(&self.inner.core, &self.inner.journal, owned).await;
         }
     }
 }
 
-const fn role(state: ServerState) -> Role {
+pub(crate) const fn role(state: ServerState) -> Role {
     match state {
         ServerState::Learner => Role::Learner,
         ServerState::Follower => Role::Follower,

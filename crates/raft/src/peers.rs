@@ -32,6 +32,12 @@ pub(crate) enum Class {
     Snapshot,
     /// Forwarded proposals, read indices, keepalives, identification, membership.
     Forward,
+    /// Replication of the lanes' logs: bulk, which must not delay that of group 0.
+    LaneLog,
+    /// Snapshots of lanes.
+    LaneSnapshot,
+    /// Forwarded batches and read indices of lanes.
+    LaneForward,
 }
 
 /// All peers of a node; cheap to clone.
@@ -44,6 +50,8 @@ pub(crate) struct Peers {
 struct Inner {
     /// Drives the connections, whoever makes the first call on one.
     runtime: Handle,
+    /// Drives those of the lanes.
+    lane_runtime: Handle,
     /// Cluster and own id; a joining node learns them after it has spoken to its first peer.
     identity: RwLock<(String, u64)>,
     connect_timeout: Duration,
@@ -58,9 +66,15 @@ const REACHABLE_ELECTIONS: u32 = 4;
 
 impl Peers {
     /// No connections yet.
-    pub(crate) fn new(runtime: Handle, cluster_id: String, id: u64, settings: &Settings) -> Self {
+    pub(crate) fn new(
+        (runtime, lane_runtime): (Handle, Handle),
+        cluster_id: String,
+        id: u64,
+        settings: &Settings,
+    ) -> Self {
         let inner = Inner {
             runtime,
+            lane_runtime,
             identity: RwLock::new((cluster_id, id)),
             connect_timeout: settings.election_max,
             keepalive_interval: settings.election_min,
@@ -101,8 +115,13 @@ impl Peers {
             .clone()
     }
 
-    /// The head of a message to a peer.
+    /// The head of a message to a peer, about group 0.
     pub(crate) fn envelope(&self, to: u64) -> v1::Envelope {
+        self.envelope_of(META_GROUP, to)
+    }
+
+    /// The head of a message to a peer, about a group.
+    pub(crate) fn envelope_of(&self, group: u32, to: u64) -> v1::Envelope {
         let (cluster_id, from) = self
             .inner
             .identity
@@ -111,7 +130,7 @@ impl Peers {
             .clone();
         v1::Envelope {
             cluster_id,
-            group: META_GROUP,
+            group,
             from,
             to,
         }
@@ -134,8 +153,6 @@ impl Peers {
                 "this is scheduler {id}, the message is for scheduler {}",
                 envelope.to
             ))
-        } else if envelope.group != META_GROUP {
-            Some(format!("raft group {} is not known here", envelope.group))
         } else {
             None
         }
@@ -151,7 +168,11 @@ impl Peers {
         let channel = match channels.get(&(address.to_owned(), class)) {
             Some(channel) => channel.clone(),
             None => {
-                let _entered = self.inner.runtime.enter();
+                let _entered = match class {
+                    Class::Log | Class::Heartbeat | Class::Snapshot | Class::Forward => &self.inner.runtime,
+                    Class::LaneLog | Class::LaneSnapshot | Class::LaneForward => &self.inner.lane_runtime,
+                }
+                .enter();
                 let channel = self.endpoint(address)?.connect_lazy();
                 channels.insert((address.to_owned(), class), channel.clone());
                 channel

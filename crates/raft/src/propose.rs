@@ -10,14 +10,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::{ConnectError, Status};
 use whiskraft_proto::v1;
-use whiskraft_state::{Command, Response};
 use whiskraft_types::LogRevision;
 
 use crate::clock;
-use crate::codec;
-use crate::core::{Core, NotDone};
+use crate::core::{Group, NotDone};
 use crate::error::{ProposeError, Unavailable};
 use crate::peers::Class;
+use crate::types::{Answer, META_GROUP, Proposal};
 
 /// Proposals of this node under way at a time; more wait here, which is back pressure on whoever makes them.
 const PROPOSALS_MAX: usize = 4096;
@@ -30,13 +29,14 @@ const LEADERLESS_ELECTIONS: u32 = 6;
 /// Finds the leader for proposals and reads; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposer {
-    core: Core,
+    group: Group,
+    class: Class,
     permits: Arc<Semaphore>,
     leaderless: Arc<std::sync::Mutex<Option<Instant>>>,
 }
 
 /// Answered, refused for sure, or given up: the outer error ends the proposal.
-type Attempt = Result<Result<(LogRevision, Response), Refused>, ProposeError>;
+type Attempt = Result<Result<(LogRevision, Answer), Refused>, ProposeError>;
 
 /// One attempt that came to nothing for sure.
 enum Refused {
@@ -47,18 +47,24 @@ enum Refused {
 }
 
 impl Proposer {
-    /// A proposer over a running core.
-    pub(crate) fn new(core: Core) -> Self {
+    /// A proposer for a running group.
+    pub(crate) fn new(group: Group) -> Self {
+        let class = if group.group == META_GROUP {
+            Class::Forward
+        } else {
+            Class::LaneForward
+        };
         Self {
-            core,
+            group,
+            class,
             permits: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             leaderless: Arc::default(),
         }
     }
 
-    /// Puts a command into the log and waits until it is applied on the leader.
-    pub(crate) async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
-        let deadline = clock::now() + self.core.settings.propose_timeout;
+    /// Puts a proposal into the log and waits until it is applied on the leader.
+    pub(crate) async fn propose(&self, proposal: Proposal) -> Result<(LogRevision, Answer), ProposeError> {
+        let deadline = clock::now() + self.group.settings.propose_timeout;
         let permit = tokio::time::timeout_at(deadline, self.permits.acquire()).await;
         let Ok(Ok(_permit)) = permit else {
             return Err(ProposeError::Unavailable(format!(
@@ -68,7 +74,7 @@ impl Proposer {
         let mut hint = None;
         loop {
             let refused = match self.leader(hint.take()) {
-                Some(leader) => match self.attempt(leader, &command, deadline).await? {
+                Some(leader) => match self.attempt(leader, &proposal, deadline).await? {
                     Ok(done) => return Ok(done),
                     Err(Refused::NotLeader(other)) => {
                         hint = other.filter(|other| *other != leader);
@@ -78,7 +84,7 @@ impl Proposer {
                 },
                 None => "no leader is known".to_owned(),
             };
-            if self.core.fatal.reason().is_some() {
+            if self.group.fatal.reason().is_some() {
                 return Err(ProposeError::Unavailable("the node has stopped".to_owned()));
             }
             if clock::now() + RETRY_PAUSE >= deadline || self.is_leaderless() {
@@ -92,7 +98,7 @@ impl Proposer {
 
     /// Who to ask: what the last one asked said, or what this node knows.
     fn leader(&self, hint: Option<u64>) -> Option<u64> {
-        let leader = self.core.leader();
+        let leader = self.group.leader();
         let mut leaderless = self
             .leaderless
             .lock()
@@ -111,16 +117,16 @@ impl Proposer {
             .leaderless
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let patience = self.core.settings.election_max * LEADERLESS_ELECTIONS;
+        let patience = self.group.settings.election_max * LEADERLESS_ELECTIONS;
         leaderless.is_some_and(|since| clock::now().duration_since(since) > patience)
     }
 
-    async fn attempt(&self, leader: u64, command: &Command, deadline: Instant) -> Attempt {
+    async fn attempt(&self, leader: u64, proposal: &Proposal, deadline: Instant) -> Attempt {
         let left = deadline.saturating_duration_since(clock::now());
-        if leader != self.core.id() {
-            return self.forward(leader, command, left).await;
+        if leader != self.group.id() {
+            return self.forward(leader, proposal, left).await;
         }
-        match self.core.write(command.clone(), left).await {
+        match self.group.write(proposal.clone(), left).await {
             Ok(done) => Ok(Ok(done)),
             Err(NotDone::NotLeader(other)) => Ok(Err(Refused::NotLeader(other))),
             Err(NotDone::Busy(reason)) => Ok(Err(Refused::Later(reason))),
@@ -129,17 +135,19 @@ impl Proposer {
         }
     }
 
-    async fn forward(&self, leader: u64, command: &Command, left: Duration) -> Attempt {
-        let command = codec::encode(command).map_err(|error| ProposeError::Unavailable(error.to_string()))?;
+    async fn forward(&self, leader: u64, proposal: &Proposal, left: Duration) -> Attempt {
+        let command = proposal
+            .encode()
+            .map_err(|error| ProposeError::Unavailable(error.to_string()))?;
         let client = self
-            .core
+            .group
             .address(leader)
             .ok_or_else(|| format!("address of scheduler {leader} is not known"));
-        let mut client = match client.and_then(|address| self.core.peers.client(&address, Class::Forward)) {
+        let mut client = match client.and_then(|address| self.group.peers.client(&address, self.class)) {
             Ok(client) => client,
             Err(reason) => return Ok(Err(Refused::Later(reason))),
         };
-        let envelope = Some(self.core.peers.envelope(leader));
+        let envelope = Some(self.group.peers.envelope_of(self.group.group, leader));
         let request = v1::ProposeRequest {
             envelope,
             command: command.into(),
@@ -164,13 +172,13 @@ impl Proposer {
                 )));
             }
         };
-        self.core.peers.answered(leader);
-        parse_reply(leader, reply)
+        self.group.peers.answered(leader);
+        parse_reply(self.group.group, leader, reply)
     }
 
     /// A log revision that covers every write acknowledged before the call.
     pub(crate) async fn read_index(&self) -> Result<LogRevision, Unavailable> {
-        let deadline = clock::now() + self.core.settings.propose_timeout;
+        let deadline = clock::now() + self.group.settings.propose_timeout;
         let mut hint = None;
         loop {
             let refused = match self.leader(hint.take()) {
@@ -184,7 +192,7 @@ impl Proposer {
                 },
                 None => "no leader is known".to_owned(),
             };
-            let stopped = self.core.fatal.reason().is_some();
+            let stopped = self.group.fatal.reason().is_some();
             if stopped || clock::now() + RETRY_PAUSE >= deadline || self.is_leaderless() {
                 return Err(Unavailable(refused));
             }
@@ -200,32 +208,36 @@ impl Proposer {
         // A read may be repeated, so a leader that does not answer is not waited for until the end.
         let left = deadline
             .saturating_duration_since(clock::now())
-            .min(self.core.settings.election_max * 2);
-        if leader == self.core.id() {
-            return self.core.read_index(left).await.map_err(|refused| match refused {
-                NotDone::NotLeader(other) => Refused::NotLeader(other),
-                NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason) => {
-                    Refused::Later(reason)
-                }
-            });
+            .min(self.group.settings.election_max * 2);
+        if leader == self.group.id() {
+            return self
+                .group
+                .read_index(left)
+                .await
+                .map_err(|refused| match refused {
+                    NotDone::NotLeader(other) => Refused::NotLeader(other),
+                    NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason) => {
+                        Refused::Later(reason)
+                    }
+                });
         }
-        let address = self.core.address(leader);
+        let address = self.group.address(leader);
         let address =
             address.ok_or_else(|| Refused::Later(format!("address of scheduler {leader} is not known")))?;
         let mut client = self
-            .core
+            .group
             .peers
-            .client(&address, Class::Forward)
+            .client(&address, self.class)
             .map_err(Refused::Later)?;
         let request = v1::ReadIndexRequest {
-            envelope: Some(self.core.peers.envelope(leader)),
+            envelope: Some(self.group.peers.envelope_of(self.group.group, leader)),
         };
         let reply = tokio::time::timeout(left, client.read_index(request)).await;
         let reply =
             reply.map_err(|_| Refused::Later(format!("scheduler {leader} did not answer in {left:?}")))?;
         let reply =
             reply.map_err(|status| Refused::Later(format!("scheduler {leader}: {}", status.message())))?;
-        self.core.peers.answered(leader);
+        self.group.peers.answered(leader);
         match reply.into_inner().outcome {
             Some(Outcome::Revision(revision)) => Ok(LogRevision(revision)),
             Some(Outcome::NotLeader(other)) => {
@@ -237,11 +249,11 @@ impl Proposer {
     }
 }
 
-fn parse_reply(leader: u64, reply: v1::ProposeResponse) -> Attempt {
+fn parse_reply(group: u32, leader: u64, reply: v1::ProposeResponse) -> Attempt {
     use v1::propose_response::Outcome;
 
     match reply.outcome {
-        Some(Outcome::Ok(ok)) => match codec::decode(&ok.response) {
+        Some(Outcome::Ok(ok)) => match Answer::decode(group, &ok.response) {
             Ok(response) => Ok(Ok((LogRevision(ok.revision), response))),
             Err(error) => Err(ProposeError::Unknown(format!(
                 "answer of scheduler {leader}: {error}"

@@ -1,4 +1,5 @@
-//! A small runtime of its own for consensus and the peer service, so that request load cannot starve heartbeats.
+//! Small runtimes of their own: one for group 0 and the peer service, so that request load cannot starve heartbeats,
+//! and one for the lanes, so that their bulk cannot either.
 
 use std::future::Future;
 use std::io;
@@ -20,11 +21,11 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     /// Starts the threads.
-    pub(crate) fn start() -> io::Result<Self> {
+    pub(crate) fn start(name: &str) -> io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let inner = builder
             .worker_threads(WORKERS)
-            .thread_name("raft")
+            .thread_name(name)
             .enable_all()
             .build()?;
         let handle = inner.handle().clone();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use whiskraft_types::{LogRevision, SchedulerId};
 
+use crate::journal::LaneId;
+
 /// Role in the Raft group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -32,6 +34,27 @@ pub struct PeerStatus {
     pub matched: Option<LogRevision>,
 }
 
+/// A lane of the journal as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Which.
+    pub lane: LaneId,
+    /// This node's role in it.
+    pub role: Role,
+    /// Current term.
+    pub term: u64,
+    /// Leader of that term, if known.
+    pub leader: Option<SchedulerId>,
+    /// Last entry in the log.
+    pub last_log: LogRevision,
+    /// Last applied entry.
+    pub applied: LogRevision,
+    /// Last entry removed from the log.
+    pub purged: LogRevision,
+    /// Bytes of log applied since the lane was new on this node, about.
+    pub bytes: u64,
+}
+
 /// Raft as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RaftStatus {
@@ -53,4 +76,6 @@ pub struct RaftStatus {
     pub purged: LogRevision,
     /// All members, this node included.
     pub peers: BTreeMap<SchedulerId, PeerStatus>,
+    /// The lanes of the journal.
+    pub lanes: Vec<LaneStatus>,
 }

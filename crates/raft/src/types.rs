@@ -9,21 +9,95 @@ use std::io;
 use openraft::entry::RaftEntry;
 use openraft::{BasicNode, EntryPayload, StoredMembership};
 use serde::{Deserialize, Serialize};
+use whiskraft_state::journal::{JournalBatch, JournalOutcome};
 use whiskraft_state::{Command, Response};
 
-use crate::codec;
+use crate::codec::{self, CodecError};
 
-/// Raft group 0: the replicated tables. Journal groups get the numbers above.
+/// Raft group 0: the replicated tables. Journal lanes get the numbers above.
 pub(crate) const META_GROUP: u32 = 0;
+/// Lanes of a cluster at most.
+pub(crate) const LANES_MAX: u32 = 16;
 
-/// A command on its way through the log.
+/// What is on its way through a log: a command through that of group 0, a batch through that of a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Proposal(pub(crate) Command);
+pub(crate) enum Proposal {
+    /// Of group 0.
+    Command(Command),
+    /// Of a lane.
+    Journal(JournalBatch),
+}
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // openraft puts this into its messages; commands may carry bodies, which are never logged.
-        f.write_str("command")
+        f.write_str(match self {
+            Self::Command(_) => "command",
+            Self::Journal(_) => "journal batch",
+        })
+    }
+}
+
+impl Proposal {
+    /// The record that goes to the leader of a group.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Command(command) => codec::encode(command),
+            Self::Journal(batch) => codec::encode(batch),
+        }
+    }
+
+    /// What a record asks of a group.
+    pub(crate) fn decode(group: u32, record: &[u8]) -> Result<Self, CodecError> {
+        if group == META_GROUP {
+            codec::decode(record).map(Self::Command)
+        } else {
+            codec::decode(record).map(Self::Journal)
+        }
+    }
+}
+
+/// What applying an entry has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// To a command, or to an entry that is none.
+    Response(Response),
+    /// To a batch, one for each of its commands.
+    Outcomes(Vec<JournalOutcome>),
+}
+
+impl Answer {
+    /// The record that goes back to a proposer.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        match self {
+            Self::Response(response) => codec::encode(response),
+            Self::Outcomes(outcomes) => codec::encode(outcomes),
+        }
+    }
+
+    /// What a record of a group's leader says.
+    pub(crate) fn decode(group: u32, record: &[u8]) -> Result<Self, CodecError> {
+        if group == META_GROUP {
+            codec::decode(record).map(Self::Response)
+        } else {
+            codec::decode(record).map(Self::Outcomes)
+        }
+    }
+
+    /// Of group 0.
+    pub(crate) fn response(self) -> Response {
+        match self {
+            Self::Response(response) => response,
+            Self::Outcomes(_) => Response::Done,
+        }
+    }
+
+    /// Of a lane.
+    pub(crate) fn outcomes(self) -> Vec<JournalOutcome> {
+        match self {
+            Self::Response(_) => Vec::new(),
+            Self::Outcomes(outcomes) => outcomes,
+        }
     }
 }
 
@@ -31,7 +105,7 @@ openraft::declare_raft_types!(
     /// openraft's parameters.
     pub(crate) Types:
         D = Proposal,
-        R = Response,
+        R = Answer,
         NodeId = u64,
         Node = BasicNode,
 );
@@ -113,7 +187,7 @@ pub(crate) struct MembershipRecord {
 }
 
 impl MembershipRecord {
-    fn new(log: Option<LogId>, membership: &Membership) -> Self {
+    pub(crate) fn new(log: Option<LogId>, membership: &Membership) -> Self {
         Self {
             log: log.map(LogIdRecord::from),
             voters: membership.get_joint_config().clone(),
@@ -164,6 +238,7 @@ enum Payload {
     Blank,
     Command(Command),
     Membership(MembershipRecord),
+    Journal(JournalBatch),
 }
 
 /// [`Payload`] without a copy of the command; the same bytes.
@@ -172,13 +247,15 @@ enum PayloadRef<'a> {
     Blank,
     Command(&'a Command),
     Membership(MembershipRecord),
+    Journal(&'a JournalBatch),
 }
 
 /// The record of an entry's payload.
 pub(crate) fn encode_payload(entry: &Entry) -> io::Result<Vec<u8>> {
     let payload = match &entry.payload {
         EntryPayload::Blank => PayloadRef::Blank,
-        EntryPayload::Normal(proposal) => PayloadRef::Command(&proposal.0),
+        EntryPayload::Normal(Proposal::Command(command)) => PayloadRef::Command(command),
+        EntryPayload::Normal(Proposal::Journal(batch)) => PayloadRef::Journal(batch),
         EntryPayload::Membership(membership) => {
             PayloadRef::Membership(MembershipRecord::new(None, membership))
         }
@@ -190,7 +267,8 @@ pub(crate) fn encode_payload(entry: &Entry) -> io::Result<Vec<u8>> {
 pub(crate) fn decode_entry(id: LogId, payload: &[u8]) -> io::Result<Entry> {
     let payload = match codec::decode(payload)? {
         Payload::Blank => EntryPayload::Blank,
-        Payload::Command(command) => EntryPayload::Normal(Proposal(command)),
+        Payload::Command(command) => EntryPayload::Normal(Proposal::Command(command)),
+        Payload::Journal(batch) => EntryPayload::Normal(Proposal::Journal(batch)),
         Payload::Membership(record) => EntryPayload::Membership(record.membership()?),
     };
     Ok(Entry::new(id, payload))

@@ -33,6 +33,57 @@ pub struct SchedulerConfig {
     pub handoff: HandOffConfig,
     /// Queues that move so that each scheduler leads its part.
     pub balance: BalanceConfig,
+    /// Durable activations, and the records of all.
+    pub journal: JournalConfig,
+}
+
+/// Durable activations, and the records of all (`[scheduler.journal]`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct JournalConfig {
+    /// Time for which the record of an activation can be read by its id, from its end; its id and idempotency key are
+    /// remembered as long. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// Whether records of activations that were accepted into memory only are kept too; off the way of their callers, and
+    /// as far as there is room. Default true.
+    pub archive: bool,
+    /// Durable activations that wait for the disks at a time; more are refused for now. Default 16384.
+    pub accepting_max: NonZeroUsize,
+    /// Bytes of their payloads. Default 67108864 (64 MiB).
+    pub accepting_bytes_max: ByteSize,
+    /// Records of other activations that wait to be kept; more are dropped. Default 16384.
+    pub archiving_max: NonZeroUsize,
+    /// Bytes of those records. Default 33554432 (32 MiB).
+    pub archiving_bytes_max: ByteSize,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        let count = NonZeroUsize::new(16_384).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            retention: Duration::from_secs(24 * 60 * 60),
+            archive: true,
+            accepting_max: count,
+            accepting_bytes_max: ByteSize::mib(64),
+            archiving_max: count,
+            archiving_bytes_max: ByteSize::mib(32),
+        }
+    }
+}
+
+impl JournalConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let range = Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 60 * 60);
+        if range.contains(&self.retention) {
+            return Ok(());
+        }
+        let [value, min, max] = [self.retention, *range.start(), *range.end()].map(format_duration);
+        Err(ConfigError {
+            setting: "journal.retention",
+            reason: format!("{value} is outside the allowed {min} to {max}"),
+        })
+    }
 }
 
 /// The lease of schedulers and invokers (`[scheduler.session]`).
@@ -89,6 +140,12 @@ pub struct QueueConfig {
     /// The same for actions whose image must be pulled. Default 5m.
     #[serde(with = "humantime_serde")]
     pub retention_blackbox: Duration,
+    /// The same for durable activations, whatever their action; from the end of their delay if they have one. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub retention_durable: Duration,
+    /// Activations that wait for their time at which new ones that ask for a delay are rejected with `Throttled`.
+    /// Default 10000.
+    pub delayed_max: NonZeroU32,
     /// Age at which a waiting activation asks for more containers. Default 100ms.
     #[serde(with = "humantime_serde")]
     pub stale_threshold: Duration,
@@ -138,6 +195,8 @@ impl Default for QueueConfig {
             throttling_fraction: settings.throttling_fraction,
             retention: settings.retention,
             retention_blackbox: settings.retention_blackbox,
+            retention_durable: settings.retention_durable,
+            delayed_max: NonZeroU32::new(settings.delayed_max).unwrap_or(NonZeroU32::MIN),
             stale_threshold: settings.stale_threshold,
             tick: settings.decision_interval,
             idle_after: settings.idle_after,
@@ -167,6 +226,7 @@ impl QueueConfig {
         let times = [
             ("queue.retention", self.retention, s(1)..=day),
             ("queue.retention-blackbox", self.retention_blackbox, s(1)..=day),
+            ("queue.retention-durable", self.retention_durable, s(1)..=day * 14),
             ("queue.stale-threshold", self.stale_threshold, ms(1)..=s(60)),
             ("queue.tick", self.tick, ms(10)..=s(10)),
             ("queue.idle-after", self.idle_after, s(1)..=day),
@@ -189,8 +249,11 @@ impl QueueConfig {
     }
 
     /// The same as the queues take it.
-    pub(crate) fn settings(&self) -> QueueSettings {
+    pub(crate) fn settings(&self, journal: &JournalConfig) -> QueueSettings {
         QueueSettings {
+            retention_durable: self.retention_durable,
+            delayed_max: self.delayed_max.get(),
+            archive: journal.archive,
             len_max: self.len_max.get(),
             throttling_fraction: self.throttling_fraction,
             retention: self.retention,
@@ -333,6 +396,7 @@ impl SchedulerConfig {
             );
         }
         self.queue.check()?;
+        self.journal.check()?;
         if self.creation.deadline <= ttl {
             return fail(
                 "creation.deadline",

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
-use whiskraft_queue::{ActivationState, Calls, ControllerId, RegisteredContainer};
+use whiskraft_queue::{
+    ActivationState, Calls, CancelAnswer, ControllerId, Recovered, RegisteredContainer, Terms,
+};
 use whiskraft_types::{
     ActivationId, ActivationRecord, ContainerId, CreationError, Epoch, NamespaceName, QueueKey, Rejection,
     Revision, SessionId,
@@ -13,6 +15,7 @@ use whiskraft_types::{
 
 use crate::context::StreamId;
 use crate::control::hello::Peer;
+use crate::journal::Answer;
 use crate::shard::{Exported, Import, Pick, UnaryRequest, Walk};
 
 /// What a caller submitted; shared, so that neither a delivery nor a repetition copies it.
@@ -50,6 +53,7 @@ pub(crate) struct Submission {
     /// The activation that waits for its end.
     pub(crate) caller: Option<ActivationId>,
     pub(crate) payload: Payload,
+    pub(crate) terms: Terms,
 }
 
 /// What a controller is told.
@@ -110,8 +114,14 @@ pub(crate) enum PullItem {
         container: ContainerId,
         epoch: Epoch,
         attempt: u32,
+        run: u32,
         waited: Duration,
         payload: Payload,
+    },
+    Stop {
+        id: ActivationId,
+        container: ContainerId,
+        epoch: Epoch,
     },
     CompletedAck(ActivationId),
     WithdrawAck(ContainerId),
@@ -257,6 +267,21 @@ pub(crate) enum Request {
     RateSettled {
         namespace: NamespaceName,
     },
+    /// What the journal says to entries of this shard's queues.
+    Journaled(Vec<Answer>),
+    /// What a queue has open in the journal, in parts.
+    Recovered {
+        key: QueueKey,
+        epoch: Epoch,
+        recovered: Vec<Recovered<Payload>>,
+        is_last: bool,
+    },
+    /// Ends an activation at its caller's wish; answered with `Unknown` if no queue of this shard has it.
+    Cancel {
+        id: ActivationId,
+        namespace: NamespaceName,
+        answer: oneshot::Sender<CancelAnswer>,
+    },
     Find {
         id: ActivationId,
         namespace: NamespaceName,
@@ -287,6 +312,11 @@ pub(crate) struct Found {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) state: ActivationState<Record>,
+    pub(crate) durable: bool,
+    /// Which run is under way, next, or was the last.
+    pub(crate) run: u32,
+    /// Unix time of its acceptance.
+    pub(crate) accepted_ms: u64,
     /// Of one that has ended: when.
     pub(crate) end: Option<Ending>,
 }

@@ -13,6 +13,7 @@ use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
 use crate::balance::BalanceActor;
+use crate::cluster::{Cluster, Peers};
 use crate::config::{ConfigError, SchedulerConfig};
 use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
@@ -22,17 +23,22 @@ use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
 use crate::handoff::HandOver;
 use crate::http::with_plain_routes;
+use crate::internal::InternalController;
+use crate::journal::{JournalActor, JournalHandle};
 use crate::knots::Knots;
+use crate::letters::Letters;
 use crate::message::Request;
 use crate::metrics::Scraper;
 use crate::neighbours::Neighbours;
+use crate::orphans::Orphans;
 use crate::profiles::Profiles;
 use crate::proposals::ProposalsActor;
 use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
+use crate::schedules::ScheduleActor;
 use crate::services::{
-    ActivationService, ControllerService, DocumentsService, HandOffService, InvokerService, OperatorService,
-    WatchService,
+    ActivationService, ControllerService, DocumentsService, HandOffService, InvokerService, NeighbourService,
+    OperatorService, WatchService,
 };
 use crate::session::SessionTask;
 use crate::shard::{CHANGES_MAX, REQUESTS_MAX, Shard, ShardHandle, ShardParts, ShardsHandle};
@@ -90,7 +96,10 @@ impl Scheduler {
         let (creation, messages) = CreationHandle::channel();
         let profiles = Profiles::default();
         let (rates, asks) = RateActor::channel(context.clone());
-        let shards = start_shards(&mut tasks, &context, &creation, &streams, &profiles, &rates);
+        let journal = JournalHandle::new(&context.config.journal);
+        let shards = start_shards(
+            &mut tasks, &context, &creation, &streams, &profiles, &rates, &journal,
+        );
         tasks.spawn(RateActor::new(rates.clone(), shards.clone(), asks).run());
         let (updates_actor, updates) = UpdatesActor::new(context.clone());
         let (reports_actor, reports) = ReportsActor::new(context.clone());
@@ -129,10 +138,23 @@ impl Scheduler {
             updates,
             reports,
         };
+        tasks.spawn(Orphans::new(context.clone()).run());
+        let peers = Peers::new(context.clone());
+        let (internal, stream) = InternalController::new(context.clone(), shards.clone(), peers.clone());
+        tasks.spawn(stream.run());
+        tasks.spawn(ScheduleActor::new(context.clone(), internal.clone()).run());
+        let cluster = Cluster::new(context.clone(), shards.clone(), peers);
+        let calls = Calls {
+            letters: Letters::new(context.clone(), cluster.clone(), internal.clone()),
+            cluster,
+            internal,
+            journal,
+        };
         tasks.spawn(serve(
             context.clone(),
             shards.clone(),
             control,
+            calls,
             rates,
             hand_over.clone(),
             listener,
@@ -221,6 +243,7 @@ fn start_shards(
     streams: &ControlStreams,
     profiles: &Profiles,
     rates: &RateHandle,
+    journal: &JournalHandle,
 ) -> ShardsHandle {
     let meters = context.metrics.meters();
     let mut handles = Vec::with_capacity(meters.len());
@@ -238,7 +261,8 @@ fn start_shards(
     tasks.spawn(neighbours_actor.run());
     let (knots_actor, knots) = Knots::new(context.clone(), shards.clone());
     tasks.spawn(knots_actor.run());
-    let settings = Arc::new(context.config.queue.settings());
+    tasks.spawn(JournalActor::new(context.clone(), shards.clone(), journal.shared()).run());
+    let settings = Arc::new(context.config.queue.settings(&context.config.journal));
     for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
             context: context.clone(),
@@ -252,6 +276,7 @@ fn start_shards(
             neighbours: neighbours.clone(),
             knots: knots.clone(),
             rates: rates.clone(),
+            journal: journal.clone(),
             streams: streams.clone(),
             settings: Arc::clone(&settings),
             profiles: profiles.clone(),
@@ -261,10 +286,19 @@ fn start_shards(
     shards
 }
 
+/// What answers calls about single activations.
+struct Calls {
+    cluster: Cluster,
+    letters: Letters,
+    internal: InternalController,
+    journal: JournalHandle,
+}
+
 async fn serve(
     context: Context,
     shards: ShardsHandle,
     control: ControlParts,
+    calls: Calls,
     rates: RateHandle,
     hand_over: HandOver,
     listener: tokio::net::TcpListener,
@@ -275,17 +309,27 @@ async fn serve(
     use v1::documents_server::DocumentsServer;
     use v1::hand_off_server::HandOffServer;
     use v1::invoker_server::InvokerServer;
+    use v1::neighbour_server::NeighbourServer;
     use v1::operator_server::OperatorServer;
     use v1::watch_server::WatchServer;
 
     let creation = control.creation.clone();
+    let Calls {
+        cluster,
+        letters,
+        internal,
+        journal,
+    } = calls;
     let scraper = Scraper::new(
         context.clone(),
         shards.clone(),
         control.streams.clone(),
         creation.clone(),
+        journal,
     );
-    let controller = ControllerServer::new(ControllerService::new(context.clone(), shards.clone()));
+    let neighbour = NeighbourServer::new(NeighbourService::new(cluster.clone(), internal));
+    let controller = ControllerService::new(context.clone(), shards.clone(), cluster, letters);
+    let controller = ControllerServer::new(controller);
     let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
     let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
     let activation = ActivationServiceServer::new(ActivationService::new(context.clone(), shards.clone()));
@@ -298,6 +342,7 @@ async fn serve(
     let services = Routes::new(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(activation.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(neighbour.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(handoff.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(WatchServer::new(WatchService::new(context.clone())))

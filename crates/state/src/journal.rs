@@ -10,9 +10,18 @@
 //! batch carried: never on the clock of the node that applies it.
 
 mod command;
+#[cfg(test)]
+mod golden_test;
+mod lane;
+#[cfg(test)]
+mod lane_test;
+mod raw;
 mod row;
+mod rows;
 
 pub use command::{
     Accept, Archive, End, EndKind, JournalBatch, JournalCommand, JournalOutcome, KnownActivation, Retry,
 };
+pub use lane::{FENCE_KEPT_MS, Turn};
 pub use row::{Digest, JournalRow, RowState, UnixMillis};
+pub use rows::{Fence, JournalRows, RowChange};

@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod command;
 mod config;
+mod cron;
 mod exit;
 mod load;
 mod logging;
@@ -22,7 +23,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::command::{
-    action, activation, drain, explain, invoke, log, namespace, queue, queues, runtime, status,
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
+    schedule, status,
 };
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
@@ -78,13 +80,16 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args, config).await,
         Command::Action(args) => action::run(args, &config).await,
         Command::Activation(args) => activation::run(args, &config).await,
+        Command::DeadLetters(args) => letters::run(args, &config).await,
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
         Command::Queues(args) => queues::run(args, &config).await,
         Command::Queue(args) => queue::run(args, &config).await,
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
+        Command::Cluster(args) => cluster::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
+        Command::Schedule(args) => schedule::run(args, &config).await,
         Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),
         Command::Runtime(_) => unreachable!("handled before the settings are read"),
     }

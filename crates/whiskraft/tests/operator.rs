@@ -4,61 +4,19 @@
 
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
+mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use fake::{Fake, Seen, World, cluster, key, namespace_event, queue_event};
 use serde_json::Value;
+use support::{command, run, says};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::drain_response::Outcome;
 use whiskraft_proto::v1::find_activation_response::State;
 
 const ID: &str = "03030303030303030303030303030303";
-
-fn command(fakes: &[Fake], args: &[&str]) -> Command {
-    let endpoints: Vec<_> = fakes.iter().map(|fake| fake.address.as_str()).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_whiskraft"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WHISKRAFT_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(["--config", "/dev/null"])
-        .args(args)
-        .args(["-e", &endpoints.join(",")]);
-    command
-}
-
-async fn output(fakes: &[Fake], args: &[&str]) -> Output {
-    let mut command = command(fakes, args);
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
-}
-
-/// Runs the binary, checks its exit code, and returns both outputs with single spaces.
-async fn run(fakes: &[Fake], args: &[&str], code: i32) -> (String, String) {
-    let output = output(fakes, args).await;
-    let text = |bytes: &[u8]| {
-        let lines = String::from_utf8_lossy(bytes).into_owned();
-        let lines: Vec<_> = lines
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        lines.join("\n")
-    };
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {out}\n{err}");
-    (out, err)
-}
-
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text}");
-    }
-}
 
 fn queue(waiting: u64) -> v1::QueueStatus {
     v1::QueueStatus {

@@ -4,6 +4,7 @@
 //! together. Nobody is left out silently: an answer names the schedulers that gave none.
 
 mod explain;
+mod members;
 mod queues;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, required, v1};
 use whiskraft_types::{Epoch, QueueKey, Rejection, SchedulerId};
 
 pub use self::explain::{Explained, Explanation};
+pub use self::members::MemberChangeError;
 pub use self::queues::{QueueFilter, QueuesSnapshot, QueuesWatch};
 use crate::calls::{Call, Tried};
 use crate::{CallError, Client};

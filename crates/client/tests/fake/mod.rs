@@ -10,6 +10,7 @@
 )]
 
 mod documents;
+mod letters;
 mod operator;
 mod services;
 
@@ -29,7 +30,8 @@ use whiskraft_proto::v1::documents_server::DocumentsServer;
 use whiskraft_proto::v1::operator_server::OperatorServer;
 use whiskraft_proto::v1::watch_server::WatchServer;
 
-pub use self::documents::Store;
+pub use self::documents::{STORED_AT_MS, Store};
+pub use self::letters::Asked;
 pub use self::operator::Operations;
 
 pub const CLUSTER: &str = "fake-cluster";
@@ -51,6 +53,12 @@ pub enum Seen {
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
     MoveQueue(v1::MoveQueueRequest),
+    Find(v1::FindActivationRequest),
+    Cancel(v1::CancelActivationRequest),
+    List(v1::ListDeadLettersRequest),
+    Redrive(v1::RedriveDeadLettersRequest),
+    Purge(v1::PurgeDeadLettersRequest),
+    Members(v1::MemberOrder),
 }
 
 /// How a scheduler treats submissions by itself.
@@ -74,6 +82,7 @@ pub struct State {
     pub down: bool,
     pub ensure: Option<v1::ensure_queue_response::Outcome>,
     pub find: v1::FindActivationResponse,
+    pub asked: Asked,
     pub operations: Operations,
     pub store: Store,
     pub seen: Vec<Seen>,
@@ -318,6 +327,7 @@ impl Fake {
                 state: v1::find_activation_response::State::Unknown.into(),
                 ..Default::default()
             },
+            asked: Asked::default(),
             operations: Operations::default(),
             store: Store::default(),
             seen: Vec::new(),

@@ -19,6 +19,8 @@ pub struct Operations {
     /// One answer after the other; the last one stays.
     pub drain: Vec<v1::drain_response::Outcome>,
     pub move_queue: Option<v1::move_queue_response::Outcome>,
+    /// One answer after the other; the last one stays.
+    pub members: Vec<v1::change_members_response::Outcome>,
 }
 
 #[tonic::async_trait]
@@ -87,6 +89,22 @@ impl Operator for Fake {
         self.see(Seen::MoveQueue(request.into_inner()));
         let outcome = self.with(|state| state.operations.move_queue.clone());
         Ok(Response::new(v1::MoveQueueResponse { outcome }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::MemberOrder>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        self.check_up()?;
+        self.see(Seen::Members(request.into_inner()));
+        let outcome = self.with(|state| {
+            let script = &mut state.operations.members;
+            match script.len() {
+                0 | 1 => script.first().cloned(),
+                _ => Some(script.remove(0)),
+            }
+        });
+        Ok(Response::new(v1::ChangeMembersResponse { outcome }))
     }
 
     async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {

@@ -93,6 +93,21 @@ impl Ended {
         }
     }
 
+    /// The end of a run that says itself, by its result, that it failed.
+    pub(crate) fn application_error(result: Bytes, start_ms: u64, took: Duration) -> Self {
+        Self {
+            status: ActivationStatus::ApplicationError,
+            size: Some(result.len() as u64),
+            result,
+            start_ms,
+            took,
+            timed_out: false,
+            logs: Vec::new(),
+            log_outcome: LogOutcome::Complete,
+            in_init: false,
+        }
+    }
+
     /// The end of an activation whose container broke its promises.
     pub(crate) fn developer_error(text: &str, start_ms: u64, took: Duration, in_init: bool) -> Self {
         Self {

@@ -405,6 +405,36 @@ impl FakeScheduler {
         });
     }
 
+    /// A later run of an activation.
+    pub(crate) fn deliver_run(&self, number: u8, run: u32, seq: u64) {
+        let deliver = v1::Deliver {
+            id: id(number),
+            container: Some(container(seq)),
+            epoch: 1,
+            payload: Bytes::from_static(b"{}"),
+            attempt: 1,
+            run,
+            ..Default::default()
+        };
+        self.pull(v1::PullDown {
+            deliver: vec![deliver],
+            ..Default::default()
+        });
+    }
+
+    /// The activation was cancelled.
+    pub(crate) fn stop(&self, number: u8, seq: u64) {
+        let stop = v1::StopActivation {
+            id: id(number),
+            container: Some(container(seq)),
+            epoch: 1,
+        };
+        self.pull(v1::PullDown {
+            stops: vec![stop],
+            ..Default::default()
+        });
+    }
+
     pub(crate) fn reregister(&self, epoch: u64) {
         let reregister = vec![v1::Reregister {
             key: Some(key()),

@@ -129,7 +129,7 @@ fn lost_run_ends_with_an_error_however_many_runs_are_left() {
 
 #[test]
 fn lost_run_is_repeated_at_once_for_those_who_asked_and_not_for_ever() {
-    check(&format!(
+    check(
         "have c1
          action r1 on-loss
          credit c1                  -> nothing
@@ -144,8 +144,8 @@ fn lost_run_is_repeated_at_once_for_those_who_asked_and_not_for_ever() {
          journal a1 written         -> nothing
          have c1
          credit c1                  -> deliver a1 to c1 run 3
-         completed a1 c1 run 3 failed -> journal end done a1 run 3"
-    ));
+         completed a1 c1 run 3 failed -> journal end done a1 run 3",
+    );
     check(&format!(
         "action r1 on-loss
          submit a1 durable          -> journal a1

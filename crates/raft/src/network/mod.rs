@@ -24,8 +24,8 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
 
 use crate::peers::{Class, Peers};
-use crate::store::SnapshotFile;
-use crate::types::{Types, Vote};
+use crate::store::SnapshotSource;
+use crate::types::{META_GROUP, Types, Vote};
 use crate::wire::{self, WireError};
 
 /// Pause before the first retry of an unreachable peer; doubled with each one.
@@ -39,17 +39,20 @@ const STREAM_IDLE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     peers: Peers,
+    group: u32,
 }
 
 impl Network {
-    /// A network over these channels.
-    pub(crate) fn new(peers: Peers) -> Self {
-        Self { peers }
+    /// The network of a group, over these channels.
+    pub(crate) fn new(peers: Peers, group: u32) -> Self {
+        Self { peers, group }
     }
 
-    fn connection(&self, target: u64, node: &BasicNode, class: Class) -> Connection {
+    fn connection(&self, target: u64, node: &BasicNode, meta: Class, lane: Class) -> Connection {
+        let class = if self.group == META_GROUP { meta } else { lane };
         Connection {
             peers: self.peers.clone(),
+            group: self.group,
             target,
             address: node.addr.clone(),
             class,
@@ -61,15 +64,15 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Connection {
-        self.connection(target, node, Class::Log)
+        self.connection(target, node, Class::Log, Class::LaneLog)
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &BasicNode) -> Connection {
-        self.connection(target, node, Class::Heartbeat)
+        self.connection(target, node, Class::Heartbeat, Class::Heartbeat)
     }
 
     async fn new_snapshot_client(&mut self, target: u64, node: &BasicNode) -> Connection {
-        self.connection(target, node, Class::Snapshot)
+        self.connection(target, node, Class::Snapshot, Class::LaneSnapshot)
     }
 }
 
@@ -77,6 +80,7 @@ impl RaftNetworkFactory<Types> for Network {
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     peers: Peers,
+    group: u32,
     target: u64,
     address: String,
     class: Class,
@@ -115,7 +119,7 @@ impl Connection {
     }
 
     fn envelope(&self) -> v1::Envelope {
-        self.peers.envelope(self.target)
+        self.peers.envelope_of(self.group, self.target)
     }
 
     /// Waits for an answer until the deadline.
@@ -194,7 +198,7 @@ impl Connection {
 }
 
 impl RaftNetworkV2<Types> for Connection {
-    type SnapshotData = SnapshotFile;
+    type SnapshotData = SnapshotSource;
 
     async fn append_entries(
         &mut self,
@@ -248,16 +252,20 @@ impl RaftNetworkV2<Types> for Connection {
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotSource>,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> std::result::Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let frames = snapshot::frames(self.envelope(), vote, &snapshot.snapshot)?;
-        let mut client = self.client()?;
+        let send = async {
+            let frames = snapshot::frames(self.envelope(), vote, snapshot.snapshot).await?;
+            let mut client = self.client()?;
+            self.call(option.soft_ttl(), client.install_snapshot(frames))
+                .await
+        };
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            reply = self.call(option.soft_ttl(), client.install_snapshot(frames)) => {
+            reply = send => {
                 let vote = wire::parse_vote(reply?.vote).map_err(RPCError::from)?;
                 Ok(SnapshotResponse::new(vote))
             }

@@ -9,7 +9,7 @@ use openraft::errors::{NetworkError, RPCError};
 use whiskraft_proto::v1;
 
 use crate::codec;
-use crate::store::SnapshotFile;
+use crate::store::SnapshotSource;
 use crate::types::{Types, Vote};
 use crate::wire;
 
@@ -23,17 +23,21 @@ fn read_chunk(mut file: File) -> (io::Result<Vec<u8>>, File) {
 }
 
 /// The messages of a file. It is opened at once, so that it can be deleted while it is sent.
-pub(super) fn frames(
+pub(super) async fn frames(
     envelope: v1::Envelope,
     vote: Vote,
-    snapshot: &SnapshotFile,
+    snapshot: SnapshotSource,
 ) -> Result<impl Stream<Item = v1::SnapshotChunk> + Send + 'static, RPCError<Types>> {
     let failed = |error: io::Error| {
         RPCError::Network(NetworkError::from_string(format!(
             "snapshot cannot be read: {error}"
         )))
     };
+    let (snapshot, is_ours) = snapshot.into_file().await.map_err(failed)?;
     let file = File::open(&snapshot.path).map_err(failed)?;
+    if is_ours {
+        std::fs::remove_file(&snapshot.path).map_err(failed)?;
+    }
     let meta = codec::encode(&snapshot.header).map_err(|error| failed(error.into()))?;
     let head = v1::SnapshotChunk {
         envelope: Some(envelope),

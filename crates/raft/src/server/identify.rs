@@ -40,6 +40,7 @@ impl PeerService {
                 .map(|incarnation| incarnation.to_vec().into())
                 .unwrap_or_default(),
             leads: running.is_some_and(|running| running.core.lease().is_some()),
+            lanes: identity.lanes,
         }
     }
 }

@@ -2,16 +2,13 @@
 
 use tonic::Status;
 use whiskraft_proto::v1;
-use whiskraft_state::Command;
 use whiskraft_types::SessionId;
 
 use super::{PeerService, Running, invalid};
-use crate::codec;
-use crate::core::NotDone;
-use crate::error::MembershipError;
-use crate::membership::{self, Change, ChangeRefusal};
+use crate::core::{Group, NotDone};
+use crate::membership::{self, ChangeRefusal};
 use crate::sessions::KeeperRefusal;
-use crate::wire;
+use crate::types::Proposal;
 
 fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
     v1::PeerNotLeader {
@@ -19,17 +16,13 @@ fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
     }
 }
 
-/// Writes a forwarded command.
-pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
+/// Writes a forwarded proposal.
+pub(super) async fn propose(group: &Group, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
     use v1::propose_response::Outcome;
 
-    let command: Command = codec::decode(command).map_err(invalid)?;
-    let outcome = match running
-        .core
-        .write(command, running.core.settings.propose_timeout)
-        .await
-    {
-        Ok((revision, response)) => match codec::encode(&response) {
+    let proposal = Proposal::decode(group.group, command).map_err(invalid)?;
+    let outcome = match group.write(proposal, group.settings.propose_timeout).await {
+        Ok((revision, answer)) => match answer.encode() {
             Ok(response) => Outcome::Ok(v1::ProposeOk {
                 revision: revision.0,
                 response: response.into(),
@@ -47,14 +40,10 @@ pub(super) async fn propose(running: &Running, command: &[u8]) -> Result<v1::Pro
 }
 
 /// Answers with a revision that covers everything acknowledged so far.
-pub(super) async fn read_index(running: &Running) -> v1::ReadIndexResponse {
+pub(super) async fn read_index(group: &Group) -> v1::ReadIndexResponse {
     use v1::read_index_response::Outcome;
 
-    let outcome = match running
-        .core
-        .read_index(running.core.settings.election_max * 2)
-        .await
-    {
+    let outcome = match group.read_index(group.settings.election_max * 2).await {
         Ok(revision) => Outcome::Revision(revision.0),
         Err(NotDone::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
         Err(NotDone::Busy(reason) | NotDone::Full(reason) | NotDone::Unknown(reason)) => {
@@ -107,7 +96,7 @@ impl PeerService {
         } else {
             self.admit_stranger(request.envelope.as_ref())?
         };
-        let change = parse_change(request.change)?;
+        let change = membership::parse(request.change).map_err(invalid)?;
         let changed = if from_member {
             membership::lead(&running.core, change).await
         } else {
@@ -118,8 +107,7 @@ impl PeerService {
         let outcome = match changed {
             Ok(id) => Outcome::Scheduler(id),
             Err(ChangeRefusal::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
-            Err(ChangeRefusal::Failed(MembershipError::Refused(reason))) => Outcome::Refused(reason),
-            Err(ChangeRefusal::Failed(MembershipError::Unavailable(reason))) => Outcome::Unavailable(reason),
+            Err(ChangeRefusal::Failed(error)) => Outcome::Refusal(error.into()),
         };
         Ok(v1::ChangeMembershipResponse {
             outcome: Some(outcome),
@@ -138,23 +126,5 @@ impl PeerService {
                 "this is a scheduler of cluster {ours}, not of {theirs:?}"
             )))
         }
-    }
-}
-
-fn parse_change(change: Option<v1::change_membership_request::Change>) -> Result<Change, Status> {
-    use v1::change_membership_request::Change as Wire;
-
-    match change {
-        Some(Wire::Add(add)) => {
-            let incarnation = wire::parse_incarnation(&add.incarnation).map_err(invalid)?;
-            let incarnation = incarnation.ok_or_else(|| invalid("the new member has no incarnation"))?;
-            Ok(Change::Add {
-                peer_address: add.peer_address,
-                client_address: add.client_address,
-                incarnation,
-            })
-        }
-        Some(Wire::Remove(id)) => Ok(Change::Remove(id)),
-        None => Err(invalid("the change is missing")),
     }
 }

@@ -8,27 +8,29 @@ mod identify;
 mod leader;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1::peer_server::{Peer, PeerServer};
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
-use crate::core::Core;
+use crate::core::{Core, Group};
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
 use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
+use crate::types::META_GROUP;
 use crate::wire;
 
 /// Calls under way on one connection: forwarded proposals above all.
 const CALLS_MAX: u32 = 4096;
-/// Snapshots received at a time: one of the leader, one of a leader that has just been replaced.
+/// Snapshots of a group received at a time: one of the leader, one of a leader that has just been replaced.
 const SNAPSHOTS_MAX: usize = 2;
 
 /// What the service needs of a node that is complete.
@@ -36,7 +38,29 @@ const SNAPSHOTS_MAX: usize = 2;
 pub(crate) struct Running {
     pub(crate) core: Core,
     pub(crate) keeper: KeeperHandle,
+    /// Group 0 and the lanes.
+    pub(crate) groups: BTreeMap<u32, Served>,
+}
+
+/// A group that is served.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) group: Group,
+    /// Where its snapshots are received.
     pub(crate) snapshots: SnapshotDir,
+    receiving: Semaphore,
+}
+
+impl Served {
+    /// A group and where its snapshots go.
+    pub(crate) fn new(group: Group, snapshots: SnapshotDir) -> Self {
+        let receiving = Semaphore::new(SNAPSHOTS_MAX);
+        Self {
+            group,
+            snapshots,
+            receiving,
+        }
+    }
 }
 
 /// The service; cheap to clone.
@@ -50,7 +74,6 @@ struct Inner {
     peers: Peers,
     identity: RwLock<Identity>,
     running: OnceLock<Running>,
-    receiving: Semaphore,
 }
 
 impl PeerService {
@@ -60,7 +83,6 @@ impl PeerService {
             peers,
             identity: RwLock::new(identity),
             running: OnceLock::new(),
-            receiving: Semaphore::new(SNAPSHOTS_MAX),
         };
         Self {
             inner: Arc::new(inner),
@@ -112,15 +134,25 @@ impl PeerService {
             .ok_or_else(|| Status::unavailable("the scheduler is starting"))
     }
 
-    /// The node, for a message that is meant for it.
+    /// The node, for a message about group 0 that is meant for it.
     fn admit(&self, envelope: Option<&v1::Envelope>) -> Result<&Running, Status> {
-        match self.inner.peers.refusal(envelope) {
-            Some(reason) => {
-                tracing::debug!(%reason, "message of a peer refused");
-                Err(Status::permission_denied(reason))
-            }
-            None => self.running(),
+        let served = self.admit_group(envelope)?;
+        if served.group.group == META_GROUP {
+            self.running()
+        } else {
+            Err(invalid("this is asked of group 0 only"))
         }
+    }
+
+    /// A group of the node, for a message that is meant for it.
+    fn admit_group(&self, envelope: Option<&v1::Envelope>) -> Result<&Served, Status> {
+        if let Some(reason) = self.inner.peers.refusal(envelope) {
+            tracing::debug!(%reason, "message of a peer refused");
+            return Err(Status::permission_denied(reason));
+        }
+        let group = envelope.map_or(META_GROUP, |envelope| envelope.group);
+        let served = self.running()?.groups.get(&group);
+        served.ok_or_else(|| Status::permission_denied(format!("raft group {group} is not known here")))
     }
 }
 
@@ -140,13 +172,21 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let raft = self.running()?.core.raft.clone();
+        let mut frames = request.into_inner();
+        let first = frames.message().await?;
+        let first = first.ok_or_else(|| invalid("the stream has no first message"))?;
+        let served = self.admit_group(first.envelope.as_ref())?;
+        let (raft, group) = (served.group.raft.clone(), served.group.group);
         let service = self.clone();
-        let requests = request.into_inner().map(move |frame| {
+        let frames = stream::iter([Ok(first)]).chain(frames);
+        let requests = frames.map(move |frame| {
             let frame = frame.map_err(|status| status.message().to_owned())?;
-            service
-                .admit(frame.envelope.as_ref())
+            let served = service
+                .admit_group(frame.envelope.as_ref())
                 .map_err(|status| status.message().to_owned())?;
+            if served.group.group != group {
+                return Err(format!("a stream of group {group} turned to another"));
+            }
             wire::parse_append(frame).map_err(|error| error.to_string())
         });
         // The first bad message ends the stream: leaving it out would make a gap that the leader does not see.
@@ -168,17 +208,17 @@ impl Peer for PeerService {
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let request = request.into_inner();
-        let running = self.admit(request.envelope.as_ref())?;
+        let served = self.admit_group(request.envelope.as_ref())?;
         let parsed = wire::parse_append(request).map_err(invalid)?;
-        let reply = running.core.raft.append_entries(parsed).await.map_err(stopped)?;
+        let reply = served.group.raft.append_entries(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::append_response(reply)))
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
         let request = request.into_inner();
-        let running = self.admit(request.envelope.as_ref())?;
+        let served = self.admit_group(request.envelope.as_ref())?;
         let parsed = wire::parse_vote_request(request).map_err(invalid)?;
-        let reply = running.core.raft.vote(parsed).await.map_err(stopped)?;
+        let reply = served.group.raft.vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }
 
@@ -187,9 +227,9 @@ impl Peer for PeerService {
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteResponse>, Status> {
         let request = request.into_inner();
-        let running = self.admit(request.envelope.as_ref())?;
+        let served = self.admit_group(request.envelope.as_ref())?;
         let parsed = wire::parse_vote_request(request).map_err(invalid)?;
-        let reply = running.core.raft.pre_vote(parsed).await.map_err(stopped)?;
+        let reply = served.group.raft.pre_vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }
 
@@ -207,10 +247,10 @@ impl Peer for PeerService {
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        let running = self.admit(request.envelope.as_ref())?;
+        let served = self.admit_group(request.envelope.as_ref())?;
         let parsed = wire::parse_transfer(request).map_err(invalid)?;
-        let reply = running
-            .core
+        let reply = served
+            .group
             .raft
             .handle_transfer_leader(parsed)
             .await
@@ -223,8 +263,8 @@ impl Peer for PeerService {
         request: Request<v1::ProposeRequest>,
     ) -> Result<Response<v1::ProposeResponse>, Status> {
         let request = request.into_inner();
-        let running = self.admit(request.envelope.as_ref())?;
-        leader::propose(running, &request.command)
+        let served = self.admit_group(request.envelope.as_ref())?;
+        leader::propose(&served.group, &request.command)
             .await
             .map(Response::new)
     }
@@ -233,8 +273,8 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::ReadIndexRequest>,
     ) -> Result<Response<v1::ReadIndexResponse>, Status> {
-        let running = self.admit(request.into_inner().envelope.as_ref())?;
-        Ok(Response::new(leader::read_index(running).await))
+        let served = self.admit_group(request.into_inner().envelope.as_ref())?;
+        Ok(Response::new(leader::read_index(&served.group).await))
     }
 
     async fn keepalives(

@@ -9,11 +9,11 @@ use whiskraft_proto::v1;
 
 use super::{PeerService, invalid, stopped};
 use crate::codec;
-use crate::store::{SnapshotFile, SnapshotHeader};
+use crate::store::{SnapshotFile, SnapshotHeader, SnapshotSource};
 use crate::types::Types;
 use crate::wire;
 
-type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotFile>;
+type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotSource>;
 
 impl PeerService {
     /// Receives and installs.
@@ -25,13 +25,16 @@ impl PeerService {
             .message()
             .await?
             .ok_or_else(|| invalid("the snapshot has no first message"))?;
-        let running = self.admit(head.envelope.as_ref())?;
-        let _permit = self.inner.receiving.try_acquire().map_err(|_| {
+        let served = self.admit_group(head.envelope.as_ref())?;
+        let _permit = served.receiving.try_acquire().map_err(|_| {
             Status::resource_exhausted("other snapshots are being received; send this one again later")
         })?;
         let vote = wire::parse_vote(head.vote).map_err(invalid)?;
         let header: SnapshotHeader = codec::decode(&head.meta).map_err(invalid)?;
-        let path = running.snapshots.temporary();
+        if header.group != served.group.group {
+            return Err(invalid("the snapshot is of another group"));
+        }
+        let path = served.snapshots.temporary();
         let received = receive(&path, frames).await;
         let checked = match received {
             Ok(()) => check(path.clone(), &header).await,
@@ -46,8 +49,9 @@ impl PeerService {
             }
         };
         let meta = snapshot.header.meta().map_err(invalid)?;
-        let installed = running
-            .core
+        let snapshot = SnapshotSource::File(snapshot);
+        let installed = served
+            .group
             .raft
             .install_full_snapshot(vote, Snapshot { meta, snapshot })
             .await;

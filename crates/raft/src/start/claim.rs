@@ -85,7 +85,8 @@ pub(super) fn own_identity(
 ) -> Result<Identity, StartError> {
     let dir = config.data_dir.display();
     let Some(found) = data.identity()? else {
-        let made = Identity::new(&config.cluster_name, wanted.cluster_id.clone(), wanted.id);
+        let lanes = config.settings.lanes;
+        let made = Identity::new(&config.cluster_name, wanted.cluster_id.clone(), wanted.id, lanes);
         let made = made.map_err(|error| data.error("no random bytes for its identity", error))?;
         data.save(&made)?;
         tracing::info!(%dir, cluster = config.cluster_name, scheduler = wanted.id, "data directory made");

@@ -15,13 +15,16 @@ use openraft::BasicNode;
 use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
+use self::open::Opened;
 pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
-use crate::core::Core;
+use crate::core::{Core, Group};
 use crate::error::{StartError, StopReason};
 use crate::fatal::Fatal;
 use crate::identity::{DataDir, Identity};
+use crate::journal::Journal;
+use crate::lanes;
 use crate::membership;
 use crate::node::{Inner, Node, Owned};
 use crate::peers::Peers;
@@ -29,7 +32,6 @@ use crate::propose::Proposer;
 use crate::runtime::Runtime;
 use crate::server::{PeerService, Running};
 use crate::sessions::{Courier, Keeper};
-use crate::store::SnapshotDir;
 use crate::watchman;
 
 /// Longest wait of a stop for another leader, and for the core to end.
@@ -41,10 +43,12 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let wanted = Wanted::new(&config)?;
     let data = DataDir::open(&config.data_dir)?;
     let identity = claim::own_identity(&config, &wanted, &data)?;
-    let runtime = Runtime::start().map_err(|error| data.error("threads for consensus", error))?;
+    let failed = |error| data.error("threads for consensus", error);
+    let runtime = Runtime::start("raft").map_err(failed)?;
+    let lane_runtime = Runtime::start("lanes").map_err(failed)?;
     let fatal = Fatal::new();
     let peers = Peers::new(
-        runtime.handle(),
+        (runtime.handle(), lane_runtime.handle()),
         identity.cluster_id.clone(),
         identity.id,
         &config.settings,
@@ -52,7 +56,10 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let service = PeerService::new(peers.clone(), identity.clone());
     serve(&runtime, &service, &config, &fatal)?;
 
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
+        id: identity.id,
+        cluster_name: config.cluster_name.clone(),
+        learner: config.learner,
         peer_address: wanted.peer_address.clone(),
         client_address: config.advertise_client.clone(),
         incarnation: identity.incarnation,
@@ -65,11 +72,19 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     };
     peers.set_identity(identity.cluster_id.clone(), identity.id);
     service.set_identity(identity.clone());
+    newcomer.id = identity.id;
 
-    let (core, owned, machine) = open::open(&config, data, runtime, peers, fatal).await?;
-    let node = assemble(
-        &config, &wanted, identity, newcomer, &service, core, owned, machine,
-    );
+    if identity.lanes != config.settings.lanes {
+        let (has, set) = (identity.lanes, config.settings.lanes);
+        tracing::warn!(
+            has,
+            set,
+            "lanes were counted when the cluster formed; the setting is ignored"
+        );
+    }
+    let runtimes = (runtime, lane_runtime);
+    let opened = open::open(&config, identity.lanes, data, runtimes, peers, fatal).await?;
+    let node = assemble(&config, &wanted, identity, newcomer, &service, opened);
     recover(&node.core).await?;
     announce(&config, &wanted, &node).await?;
     Ok(Node::new(node))
@@ -110,12 +125,16 @@ async fn establish(
     }
     match &config.join {
         Some(members) => {
-            let (cluster_id, id) = bootstrap::join(peers, newcomer, members).await?;
+            let (cluster_id, id, lanes) = bootstrap::join(peers, newcomer, members).await?;
             identity.cluster_id = cluster_id;
             identity.id = id;
+            identity.lanes = lanes;
             identity.members = BTreeMap::from([(id, identity.incarnation)]);
+            identity.asks_vote = !config.learner;
         }
-        None => identity.members = bootstrap::form(peers, &identity, &wanted.cluster).await?,
+        None => {
+            (identity.members, identity.lanes) = bootstrap::form(peers, &identity, &wanted.cluster).await?;
+        }
     }
     data.save(&identity)?;
     tracing::info!(
@@ -127,39 +146,47 @@ async fn establish(
 }
 
 /// Puts the actors around the core.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the pieces of a node meet here and nowhere else"
-)]
 fn assemble(
     config: &NodeConfig,
     wanted: &Wanted,
     identity: Identity,
     newcomer: Newcomer,
     service: &PeerService,
-    core: Core,
-    owned: Owned,
-    snapshots: SnapshotDir,
+    opened: Opened,
 ) -> Inner {
+    let Opened {
+        core,
+        journal,
+        groups,
+        owned,
+    } = opened;
     let runtime = &owned.runtime;
     let (keeper, keeper_handle) = Keeper::new(core.clone());
     let (courier, courier_handle) = Courier::new(core.clone(), keeper_handle.clone());
     runtime.spawn(keeper.run());
     runtime.spawn(courier.run());
+    let group_list: Vec<Group> = groups.values().map(|served| served.group.clone()).collect();
     service.open(Running {
         core: core.clone(),
         keeper: keeper_handle,
-        snapshots,
+        groups,
     });
 
-    let proposer = Proposer::new(core.clone());
+    lanes::start(&owned.lane_runtime, &journal);
+    let proposer = Proposer::new(core.group.clone());
     let (cluster_id, incarnation) = (identity.cluster_id.clone(), identity.incarnation);
-    runtime.spawn(watchman::watch_core(core.clone()));
-    runtime.spawn(watchman::ask_around(core.clone(), identity));
-    if config.join.is_some() {
-        runtime.spawn(watchman::become_voter(core.clone(), newcomer));
-    } else {
-        runtime.spawn(initialize(core.clone(), wanted.cluster.clone()));
+    for group in &group_list {
+        runtime.spawn(watchman::watch_core(group.clone()));
+    }
+    runtime.spawn(watchman::settle_membership(core.clone()));
+    runtime.spawn(watchman::ask_around(core.clone(), identity.clone()));
+    if identity.asks_vote {
+        let voting = watchman::become_voter(core.clone(), newcomer, identity, config.data_dir.clone());
+        runtime.spawn(voting);
+    } else if config.join.is_none() {
+        for group in group_list {
+            runtime.spawn(initialize(group, wanted.cluster.clone()));
+        }
     }
     Inner {
         core,
@@ -167,6 +194,7 @@ fn assemble(
         incarnation,
         proposer,
         courier: courier_handle,
+        journal,
         owned: Mutex::new(Some(owned)),
     }
 }
@@ -189,13 +217,13 @@ async fn announce(config: &NodeConfig, wanted: &Wanted, node: &Inner) -> Result<
 }
 
 /// Gives a fresh log its first membership; every initial member does it, with the same one.
-async fn initialize(core: Core, cluster: BTreeMap<u64, String>) {
+async fn initialize(group: Group, cluster: BTreeMap<u64, String>) {
     let members: BTreeMap<u64, BasicNode> = cluster
         .into_iter()
         .map(|(id, addr)| (id, BasicNode { addr }))
         .collect();
     // Refused when the log is not empty, which is every start but the first.
-    if let Err(error) = core.raft.initialize(members).await {
+    if let Err(error) = group.raft.initialize(members).await {
         tracing::debug!(%error, "log is not new");
     }
 }
@@ -219,23 +247,13 @@ async fn recover(core: &Core) -> Result<(), StartError> {
 }
 
 /// Stops a node in order.
-pub(crate) async fn stop(core: &Core, owned: Owned) {
-    if core.lease().is_some() {
-        membership::hand_over(core).await;
-        let id = core.id();
-        let another = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
-            metrics.current_leader.is_some_and(|leader| leader != id)
-        };
-        drop(
-            core.raft
-                .wait(Some(STOP_STEP_MAX))
-                .metrics(another, "another leads")
-                .await,
-        );
-    }
+pub(crate) async fn stop(core: &Core, journal: &Journal, owned: Owned) {
+    let groups: Vec<&Group> = std::iter::once(&core.group).chain(journal.groups()).collect();
+    futures::future::join_all(groups.iter().map(|group| leave(group))).await;
     core.fatal.stop(StopReason::Requested);
     core.shared.ring.close();
-    if tokio::time::timeout(STOP_STEP_MAX, core.raft.shutdown())
+    let ends = groups.iter().map(|group| group.raft.shutdown());
+    if tokio::time::timeout(STOP_STEP_MAX, futures::future::join_all(ends))
         .await
         .is_err()
     {
@@ -244,4 +262,18 @@ pub(crate) async fn stop(core: &Core, owned: Owned) {
     if tokio::task::spawn_blocking(move || drop(owned)).await.is_err() {
         tracing::error!("store was not closed in order");
     }
+}
+
+/// Hands a group over, if this node leads it.
+async fn leave(group: &Group) {
+    if group.lease().is_none() {
+        return;
+    }
+    membership::hand_over(group).await;
+    let id = group.id();
+    let another = |metrics: &openraft::RaftMetrics<crate::types::Types>| {
+        metrics.current_leader.is_some_and(|leader| leader != id)
+    };
+    let waiting = group.raft.wait(Some(STOP_STEP_MAX));
+    drop(waiting.metrics(another, "another leads").await);
 }

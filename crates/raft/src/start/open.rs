@@ -1,22 +1,30 @@
-//! Opens the store and runs consensus on it.
+//! Opens the store and runs consensus on it: group 0, and the lanes of the journal beside it.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use tokio::sync::watch;
 
+use crate::clock::Wall;
 use crate::config::{NodeConfig, Settings};
-use crate::core::{Core, Raft};
+use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
 use crate::error::StartError;
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
+use crate::journal::{Journal, Lane, OpenJournal};
 use crate::network::Network;
 use crate::node::Owned;
 use crate::peers::Peers;
 use crate::runtime::Runtime;
-use crate::store::{Bodies, Engine, LogStore, Machine, Ring, SnapshotDir, SyncThread};
+use crate::server::Served;
+use crate::store::{
+    Applied, Bodies, Engine, GroupMachine, LaneMachine, LaneRows, LogStore, Machine, Retention, Ring,
+    SyncHandle, SyncThread,
+};
 use crate::types::{LogId, META_GROUP};
 
 /// A lagging follower gets log entries while there are any, so this is more than is ever kept.
@@ -32,28 +40,47 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// openraft's settings from ours.
-fn raft_config(settings: &Settings, cluster_id: &str) -> Result<Config, StartError> {
-    let config = Config {
+/// openraft's settings from ours, the same for all groups.
+fn common_config(settings: &Settings, cluster_id: &str) -> Config {
+    Config {
         cluster_name: cluster_id.to_owned(),
         heartbeat_interval: millis(settings.heartbeat),
         election_timeout_min: millis(settings.election_min),
         election_timeout_max: millis(settings.election_max),
         install_snapshot_timeout: millis(settings.snapshot_timeout),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_logs),
-        max_in_snapshot_log_to_keep: settings.logs_kept,
         replication_lag_threshold: REPLICATION_LAG,
-        purge_batch_size: PURGE_BATCH.min(settings.snapshot_logs),
         enable_pre_vote: Some(true),
         // A restarted leader would go on without an election, with tables that are older than what it answered.
         enable_leader_restore: Some(false),
         // Without it a leader that reaches one follower but no quorum keeps a connected majority from electing another.
         quorum_loss_probe_interval: Some(millis(settings.election_max) * 2),
         ..Config::default()
-    };
+    }
+}
+
+fn checked(config: Config) -> Result<Arc<Config>, StartError> {
+    let config = config.validate();
     config
-        .validate()
+        .map(Arc::new)
         .map_err(|error| StartError::Config(format!("raft settings: {error}")))
+}
+
+fn meta_config(settings: &Settings, cluster_id: &str) -> Result<Arc<Config>, StartError> {
+    checked(Config {
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_logs),
+        max_in_snapshot_log_to_keep: settings.logs_kept,
+        purge_batch_size: PURGE_BATCH.min(settings.snapshot_logs),
+        ..common_config(settings, cluster_id)
+    })
+}
+
+fn lane_config(settings: &Settings, cluster_id: &str) -> Result<Arc<Config>, StartError> {
+    checked(Config {
+        // Entries of a lane are long and short: bytes say when it is time, see `lanes`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        ..common_config(settings, cluster_id)
+    })
 }
 
 /// The store of a node, open.
@@ -61,23 +88,77 @@ struct Store {
     engine: Arc<Engine>,
     bodies: Bodies,
     machine: Machine,
+    lanes: Vec<(u32, LaneMachine)>,
 }
 
-/// Opens log and tables and runs consensus on them.
-pub(super) async fn open(
-    config: &NodeConfig,
-    data: DataDir,
-    runtime: Runtime,
+/// A node, open.
+pub(super) struct Opened {
+    pub(super) core: Core,
+    pub(super) journal: Journal,
+    /// Group 0 and the lanes, as they are served.
+    pub(super) groups: BTreeMap<u32, Served>,
+    pub(super) owned: Owned,
+}
+
+/// What all groups of a node share.
+struct Common {
+    config: Arc<Config>,
+    settings: Arc<Settings>,
     peers: Peers,
     fatal: Fatal,
-) -> Result<(Core, Owned, SnapshotDir), StartError> {
+    disk: DiskSpace,
+    wall: Wall,
+    engine: Arc<Engine>,
+    syncs: SyncHandle,
+}
+
+impl Common {
+    fn log(&self, group: u32) -> LogStore {
+        LogStore::new(Arc::clone(&self.engine), self.syncs.clone(), group)
+    }
+
+    /// Runs the consensus core of a group.
+    async fn run(
+        &self,
+        runtime: &Runtime,
+        group: u32,
+        applied: watch::Sender<Applied>,
+        machine: GroupMachine,
+    ) -> Result<Group, StartError> {
+        let network = Network::new(self.peers.clone(), group);
+        let (id, config, log) = (self.peers.id(), Arc::clone(&self.config), self.log(group));
+        let raft = runtime.spawn(async move { Raft::new(id, config, network, log, machine).await });
+        let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
+        let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        Ok(Group {
+            group,
+            raft,
+            peers: self.peers.clone(),
+            applied,
+            fatal: self.fatal.clone(),
+            settings: Arc::clone(&self.settings),
+            disk: self.disk.clone(),
+            wall: self.wall,
+        })
+    }
+}
+
+/// Opens logs, tables and lanes, and runs consensus on them.
+pub(super) async fn open(
+    config: &NodeConfig,
+    lanes: u32,
+    data: DataDir,
+    (runtime, lane_runtime): (Runtime, Runtime),
+    peers: Peers,
+    fatal: Fatal,
+) -> Result<Opened, StartError> {
     let settings = Arc::new(config.settings.clone());
-    let raft_config = Arc::new(raft_config(&settings, &peers.cluster_id())?);
     let Store {
         engine,
         bodies,
         machine,
-    } = open_store(&settings, data, &runtime).await?;
+        lanes,
+    } = open_store(&settings, lanes, data, &runtime).await?;
     let failed = |what: &str, source: io::Error| StartError::Storage {
         dir: config.data_dir.clone(),
         what: what.to_owned(),
@@ -85,54 +166,100 @@ pub(super) async fn open(
     };
     let sync = SyncThread::start(Arc::clone(&engine), fatal.clone(), settings.sync_delay);
     let (sync, syncs) = sync.map_err(|error| failed("no thread for syncs", error))?;
-    let log = LogStore::new(engine, syncs, META_GROUP);
-    let purged = log
-        .purged()
-        .map_err(|error| failed("its log cannot be read", error))?;
-    if purged > machine.last() {
-        return Err(lost_snapshots(config, purged, machine.last()));
+    let meta = Common {
+        config: meta_config(&settings, &peers.cluster_id())?,
+        disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
+        wall: Wall::start(),
+        settings,
+        peers,
+        fatal,
+        engine,
+        syncs,
+    };
+    let lasts = lanes.iter().map(|(group, lane)| (*group, lane.last()));
+    for (group, last) in std::iter::once((META_GROUP, machine.last())).chain(lasts) {
+        let purged = meta.log(group).purged();
+        let purged = purged.map_err(|error| failed("its log cannot be read", error))?;
+        if purged > last {
+            return Err(lost_snapshots(config, group, purged, last));
+        }
     }
     let (shared, snapshots) = (machine.shared(), machine.dir());
-    let (id, network) = (peers.id(), Network::new(peers.clone()));
-    let raft = runtime.spawn(async move { Raft::new(id, raft_config, network, log, machine).await });
-    let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
-    let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
-    let disk = DiskSpace::new(&config.data_dir, settings.disk_reserve);
+    let applied = shared.applied.clone();
+    let group = meta
+        .run(&runtime, META_GROUP, applied, GroupMachine::Meta(machine))
+        .await?;
     let core = Core {
-        raft,
-        peers,
+        group,
         shared,
-        fatal,
-        settings,
-        disk,
+        cluster_name: config.cluster_name.as_str().into(),
+        changing: Arc::default(),
     };
-    Ok((
+    let mut groups = BTreeMap::from([(META_GROUP, Served::new(core.group.clone(), snapshots))]);
+    let lane_settings = meta.settings.of_lanes();
+    let common = Common {
+        config: lane_config(&lane_settings, &meta.peers.cluster_id())?,
+        settings: Arc::new(lane_settings),
+        ..meta
+    };
+    let mut open_lanes = Vec::new();
+    for (number, machine) in lanes {
+        let (shared, snapshots) = (machine.shared(), machine.dir());
+        let machine = GroupMachine::Lane(machine);
+        let applied = shared.applied.clone();
+        let group = common.run(&lane_runtime, number, applied, machine).await?;
+        groups.insert(number, Served::new(group.clone(), snapshots));
+        open_lanes.push(Lane::new(group, shared));
+    }
+    let journal = Journal::new(core.clone(), open_lanes);
+    let owned = Owned {
+        bodies,
+        journal: OpenJournal(journal.clone()),
+        lane_runtime,
+        runtime,
+        _sync: sync,
+    };
+    Ok(Opened {
         core,
-        Owned {
-            bodies,
-            runtime,
-            _sync: sync,
-        },
-        snapshots,
-    ))
+        journal,
+        groups,
+        owned,
+    })
 }
 
-async fn open_store(settings: &Settings, data: DataDir, runtime: &Runtime) -> Result<Store, StartError> {
+async fn open_store(
+    settings: &Settings,
+    lanes: u32,
+    data: DataDir,
+    runtime: &Runtime,
+) -> Result<Store, StartError> {
     let (dir, store_dir, snapshots_dir) = (
         data.path().to_owned(),
         data.join(STORE_DIR),
         data.join(SNAPSHOTS_DIR),
     );
     let ring = Ring::new(settings.watch_batches, settings.watch_bytes);
+    let retention = Retention {
+        margin: settings.journal_margin,
+        gone: settings.journal_gone,
+        ..Retention::default()
+    };
     let lock = data.into_lock();
     let opening = runtime.spawn_blocking(move || {
-        let engine = Arc::new(Engine::open(&store_dir, lock)?);
+        let engine = Arc::new(Engine::open(&store_dir, lock, &retention)?);
         let bodies = Bodies::new(Arc::clone(&engine), META_GROUP);
         let machine = Machine::open(bodies.clone(), &snapshots_dir, META_GROUP, ring)?;
+        let open_lane = |group| {
+            let rows = LaneRows::new(Arc::clone(&engine), group, retention.clone());
+            let dir = snapshots_dir.join(format!("lane-{group}"));
+            LaneMachine::open(rows, &dir, group).map(|lane| (group, lane))
+        };
+        let lanes = (1..=lanes).map(open_lane).collect::<io::Result<Vec<_>>>()?;
         Ok::<_, io::Error>(Store {
             engine,
             bodies,
             machine,
+            lanes,
         })
     });
     let opened = opening
@@ -151,9 +278,14 @@ async fn open_store(settings: &Settings, data: DataDir, runtime: &Runtime) -> Re
 }
 
 /// A log that begins after the newest snapshot cannot bring the tables up to date.
-fn lost_snapshots(config: &NodeConfig, purged: Option<LogId>, snapshot: Option<LogId>) -> StartError {
+fn lost_snapshots(
+    config: &NodeConfig,
+    group: u32,
+    purged: Option<LogId>,
+    snapshot: Option<LogId>,
+) -> StartError {
     StartError::Identity(format!(
-        "data directory {} has lost its snapshots: the log starts after entry {}, the newest whole snapshot ends at {}; \
+        "data directory {} has lost its snapshots: the log of group {group} starts after entry {}, the newest whole snapshot ends at {}; \
          remove this scheduler from the cluster, empty the directory and join as a new member",
         config.data_dir.display(),
         purged.map_or(0, |id| id.index),

@@ -23,8 +23,6 @@ use crate::types::{self, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
 pub(super) const READ_ENTRIES_MAX: usize = 1000;
 /// Bytes in one read for replication; one entry is read however long it is.
 pub(super) const READ_BYTES_MAX: usize = 1 << 20;
-/// Length of the CRC32C behind each entry.
-const CHECKSUM_LEN: usize = 4;
 
 /// Log storage of one group; clones read the same log.
 #[derive(Debug, Clone)]
@@ -119,7 +117,6 @@ fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
     bytes.extend(entry.log_id.leader_id.term.to_le_bytes());
     bytes.extend(entry.log_id.leader_id.node_id.to_le_bytes());
     bytes.extend(types::encode_payload(entry)?);
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
     Ok(bytes)
 }
 
@@ -132,15 +129,7 @@ pub(super) fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
         )
     };
     let index = keys::log_index(key).ok_or_else(|| damaged("its key is too short"))?;
-    let body = value
-        .len()
-        .checked_sub(CHECKSUM_LEN)
-        .ok_or_else(|| damaged("it is cut off"))?;
-    let (body, checksum) = value.split_at(body);
-    if crc32c::crc32c(body).to_le_bytes() != checksum {
-        return Err(damaged("its checksum does not match"));
-    }
-    let (term, rest) = body
+    let (term, rest) = value
         .split_first_chunk::<8>()
         .ok_or_else(|| damaged("it is cut off"))?;
     let (node, payload) = rest

@@ -22,7 +22,9 @@ use super::ring::Ring;
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::{SnapshotFile, SnapshotHeader, SnapshotWriter};
 use crate::codec;
-use crate::types::{Entry, LogId, LogIdRecord, MembershipRecord, Proposal, SnapshotMeta, Stored, Types};
+use crate::types::{
+    Answer, Entry, LogId, LogIdRecord, MembershipRecord, Proposal, SnapshotMeta, Stored, Types,
+};
 use crate::watch::Batch;
 
 /// Entries applied under one lock of the tables; readers wait that long at most.
@@ -135,7 +137,7 @@ impl Machine {
         self.bodies_mark = self.bodies_mark.max(file.index());
         self.last = meta.last_log_id;
         self.membership = meta.last_membership;
-        let applied = applied(self.last);
+        let applied = Applied::of(self.last);
         {
             let mut tables = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             *tables = state;
@@ -147,17 +149,17 @@ impl Machine {
     }
 
     /// Applies entries under one lock and returns what to answer.
-    fn apply_entries(&mut self, entries: Vec<EntryResponder<Types>>) -> io::Result<Vec<Answer>> {
+    fn apply_entries(&mut self, entries: Vec<EntryResponder<Types>>) -> io::Result<Vec<Answered>> {
         let mut answers = Vec::with_capacity(entries.len());
         let mut batches = Vec::new();
         let mut effects = Vec::new();
         let shared = Arc::clone(&self.shared);
         let mut tables = shared.state.write().unwrap_or_else(PoisonError::into_inner);
         for (entry, responder) in entries {
-            let response = self.apply_entry(&mut tables, entry, &mut batches, &mut effects);
-            answers.extend(responder.map(|responder| (responder, response)));
+            let response = self.apply_entry(&mut tables, entry, &mut batches, &mut effects)?;
+            answers.extend(responder.map(|responder| (responder, Answer::Response(response))));
         }
-        let applied = applied(self.last);
+        let applied = Applied::of(self.last);
         if !effects.is_empty() {
             // Before the tables are readable again: whoever sees a document's record finds its body.
             self.bodies.apply(effects, applied.revision.0)?;
@@ -175,16 +177,20 @@ impl Machine {
         entry: Entry,
         batches: &mut Vec<Batch>,
         effects: &mut Vec<Effect>,
-    ) -> Response {
+    ) -> io::Result<Response> {
         let revision = LogRevision(entry.log_id.index);
         self.last = Some(entry.log_id);
-        match entry.payload {
+        Ok(match entry.payload {
             EntryPayload::Blank => Response::Done,
             EntryPayload::Membership(membership) => {
                 self.membership = Stored::new(self.last, membership);
                 Response::Done
             }
-            EntryPayload::Normal(Proposal(command)) => {
+            EntryPayload::Normal(Proposal::Journal(_)) => {
+                let text = format!("entry {revision} of group {} is of the journal", self.group);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            EntryPayload::Normal(Proposal::Command(command)) => {
                 let applied = tables.apply(revision, &command);
                 if !applied.events.is_empty() {
                     batches.push(Batch {
@@ -197,17 +203,20 @@ impl Machine {
                 }
                 applied.response
             }
-        }
+        })
     }
 }
 
-type Answer = (ApplyResponder<Types>, Response);
+type Answered = (ApplyResponder<Types>, Answer);
 
-fn applied(last: Option<LogId>) -> Applied {
-    last.map_or_else(Applied::default, |last| Applied {
-        revision: LogRevision(last.index),
-        term: last.leader_id.term,
-    })
+impl Applied {
+    /// As of an entry.
+    pub(super) fn of(last: Option<LogId>) -> Self {
+        last.map_or_else(Self::default, |last| Self {
+            revision: LogRevision(last.index),
+            term: last.leader_id.term,
+        })
+    }
 }
 
 /// Replaces all bodies by those of a snapshot that has its final name; begun twice, it ends the same.

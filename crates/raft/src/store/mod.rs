@@ -5,13 +5,19 @@
 
 mod bodies;
 mod engine;
+mod group_machine;
 mod keys;
+mod lane_machine;
+mod lane_rows;
 mod log_store;
 mod log_view;
 mod machine;
+mod retention;
 mod ring;
+mod seal;
 mod snapshot_dir;
 mod snapshot_file;
+mod snapshot_source;
 mod sync;
 
 #[cfg(test)]
@@ -19,10 +25,15 @@ mod store_test;
 
 pub(crate) use bodies::Bodies;
 pub(crate) use engine::Engine;
+pub(crate) use group_machine::GroupMachine;
+pub(crate) use lane_machine::{LaneMachine, LaneShared, batch_size};
+pub(crate) use lane_rows::{Found, LaneRows};
 pub(crate) use log_store::LogStore;
 pub(crate) use log_view::LogView;
-pub(crate) use machine::{Machine, Shared};
+pub(crate) use machine::{Applied, Machine, Shared};
+pub(crate) use retention::Retention;
 pub(crate) use ring::Ring;
 pub(crate) use snapshot_dir::SnapshotDir;
 pub(crate) use snapshot_file::{SnapshotFile, SnapshotHeader};
-pub(crate) use sync::SyncThread;
+pub(crate) use snapshot_source::SnapshotSource;
+pub(crate) use sync::{SyncHandle, SyncThread};

@@ -1,6 +1,6 @@
 //! The snapshot file: eight magic bytes, then chunks, each with kind, length and CRC32C.
 //!
-//! The first chunk is the header, then come the tables (one record, cut into chunks), the rows of documents and blobs,
+//! The first chunk is the header, then come the tables (one record, cut into chunks), the rows that live on disk,
 //! and a trailer that counts what was before it. A file without a whole trailer is not a snapshot.
 
 use std::fs::File;
@@ -56,6 +56,11 @@ enum Kind {
     Documents = 3,
     Blobs = 4,
     Trailer = 5,
+    JournalRows = 6,
+    JournalPayloads = 7,
+    JournalRecords = 8,
+    JournalIndex = 9,
+    JournalFences = 10,
 }
 
 impl Kind {
@@ -66,16 +71,44 @@ impl Kind {
             Self::Documents,
             Self::Blobs,
             Self::Trailer,
+            Self::JournalRows,
+            Self::JournalPayloads,
+            Self::JournalRecords,
+            Self::JournalIndex,
+            Self::JournalFences,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
     }
 
-    fn of_rows(table: Table) -> Self {
-        if table == Table::Documents {
-            Self::Documents
-        } else {
-            Self::Blobs
+    /// Of the rows of a table; log and small records of a group are in no snapshot.
+    fn of_rows(table: Table) -> io::Result<Self> {
+        Ok(match table {
+            Table::Documents => Self::Documents,
+            Table::Blobs => Self::Blobs,
+            Table::JournalRows => Self::JournalRows,
+            Table::JournalPayloads => Self::JournalPayloads,
+            Table::JournalRecords => Self::JournalRecords,
+            Table::JournalIndex => Self::JournalIndex,
+            Table::JournalFences => Self::JournalFences,
+            Table::Log | Table::Meta => {
+                let text = format!("table {} is in no snapshot", table.name());
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
+        })
+    }
+
+    /// The table of rows of this kind.
+    const fn table(self) -> Option<Table> {
+        match self {
+            Self::Header | Self::State | Self::Trailer => None,
+            Self::Documents => Some(Table::Documents),
+            Self::Blobs => Some(Table::Blobs),
+            Self::JournalRows => Some(Table::JournalRows),
+            Self::JournalPayloads => Some(Table::JournalPayloads),
+            Self::JournalRecords => Some(Table::JournalRecords),
+            Self::JournalIndex => Some(Table::JournalIndex),
+            Self::JournalFences => Some(Table::JournalFences),
         }
     }
 }
@@ -118,9 +151,9 @@ impl SnapshotWriter {
             .try_for_each(|part| self.chunk(Kind::State, part))
     }
 
-    /// Writes one row of documents or blobs.
+    /// Writes one row of a table.
     pub(crate) fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
-        let kind = Kind::of_rows(table);
+        let kind = Kind::of_rows(table)?;
         if kind != self.rows_kind || self.rows.len() + key.len() + value.len() > CHUNK_LEN {
             self.flush_rows()?;
             self.rows_kind = kind;
@@ -288,14 +321,12 @@ impl SnapshotFile {
         Ok(record)
     }
 
-    /// Visits the rows of documents and blobs, in bounded pieces.
+    /// Visits the rows, in bounded pieces.
     pub(crate) fn rows(&self, mut visit: impl FnMut(Rows) -> io::Result<()>) -> io::Result<()> {
         let (mut reader, _) = SnapshotReader::open(&self.path)?;
         while let Some((kind, payload)) = reader.next()? {
-            match kind {
-                Kind::Documents => visit(parse_rows(Table::Documents, &payload)?)?,
-                Kind::Blobs => visit(parse_rows(Table::Blobs, &payload)?)?,
-                Kind::Header | Kind::State | Kind::Trailer => {}
+            if let Some(table) = kind.table() {
+                visit(parse_rows(table, &payload)?)?;
             }
         }
         Ok(())

@@ -20,15 +20,19 @@ use tempfile::TempDir;
 use whiskraft_state::{Command, DocumentKey, PutDocument};
 use whiskraft_types::NamespaceLimits;
 
-use super::engine::{Engine, Table, Write};
-use super::{Bodies, LogStore, Machine, Ring, SnapshotDir, SyncThread, keys};
+use super::engine::{Engine, Table};
+use super::{Bodies, LogStore, Machine, Retention, Ring, SnapshotDir, SyncThread, keys};
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
 use crate::types::{Entry, LeaderId, LogId, META_GROUP, Proposal, Types, Vote};
 
 fn engine(dir: &Path) -> io::Result<Arc<Engine>> {
     let lock = DataDir::open(dir).map_err(io::Error::other)?.into_lock();
-    Ok(Arc::new(Engine::open(&dir.join("store"), lock)?))
+    Ok(Arc::new(Engine::open(
+        &dir.join("store"),
+        lock,
+        &Retention::default(),
+    )?))
 }
 
 /// An open store; its fields go in this order.
@@ -213,7 +217,7 @@ fn id(index: u64) -> LogId {
 fn entry(index: u64, command: Command) -> Entry {
     Entry {
         log_id: id(index),
-        payload: EntryPayload::Normal(Proposal(command)),
+        payload: EntryPayload::Normal(Proposal::Command(command)),
     }
 }
 
@@ -338,14 +342,13 @@ async fn a_damaged_entry_is_an_error_and_not_another_entry() {
         .unwrap();
     value[20] ^= 1;
     engine
-        .write(vec![Write::Put(
-            Table::Log,
-            keys::log(META_GROUP, 1).to_vec(),
-            value,
-        )])
+        .write_unsealed(Table::Log, &keys::log(META_GROUP, 1), &value)
         .unwrap();
     let error = log.try_get_log_entries(..).await.unwrap_err().to_string();
-    assert_eq!(error, "log entry 1 is damaged: its checksum does not match");
+    assert_eq!(
+        error,
+        "value of log 000000000000000000000001 is damaged: its checksum does not match"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

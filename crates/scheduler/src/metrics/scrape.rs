@@ -16,6 +16,7 @@ use super::{self as m};
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
+use crate::journal::JournalHandle;
 use crate::shard::ShardsHandle;
 
 /// Answers under way at a time; a monitor asks every few seconds.
@@ -53,6 +54,7 @@ pub(crate) struct Scraper {
     shards: ShardsHandle,
     streams: ControlStreams,
     creation: CreationHandle,
+    journal: JournalHandle,
     turns: Arc<Semaphore>,
 }
 
@@ -62,12 +64,14 @@ impl Scraper {
         shards: ShardsHandle,
         streams: ControlStreams,
         creation: CreationHandle,
+        journal: JournalHandle,
     ) -> Self {
         Self {
             context,
             shards,
             streams,
             creation,
+            journal,
             turns: Arc::new(Semaphore::new(SCRAPES_MAX)),
         }
     }
@@ -94,6 +98,7 @@ impl Scraper {
         self.tables(&mut text);
         self.raft(&mut text);
         self.life(&mut text);
+        self.journal(&mut text);
         text.histogram(m::TURN, &sum.turn);
         Ok(text.encode()?)
     }
@@ -176,6 +181,21 @@ impl Scraper {
         text.one(m::RAFT_APPLIED, raft.applied.0 as f64);
         let revision = self.context.node.read(State::revision);
         text.one(m::LOG_REVISION, revision.0 as f64);
+    }
+
+    fn journal(&self, text: &mut Exposition) {
+        let journal = &self.context.metrics.journal;
+        text.rows(m::JOURNAL_ENTRIES, journal.rows());
+        text.one(m::JOURNAL_ACCEPTING, self.journal.accepting() as f64);
+        text.one(m::JOURNAL_BATCHES, number(&journal.batches));
+        text.histogram(m::JOURNAL_APPEND, &journal.append);
+        text.histogram(m::JOURNAL_RECOVERY, &journal.recovery);
+        text.one(m::JOURNAL_RECOVERED, number(&journal.recovered));
+        let archived = [
+            ("kept", number(&journal.archived)),
+            ("dropped", number(&journal.unarchived)),
+        ];
+        text.by(m::JOURNAL_ARCHIVED, archived);
     }
 
     /// Session, proposals, watchers.

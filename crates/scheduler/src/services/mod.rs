@@ -7,6 +7,7 @@ mod controller;
 mod documents;
 mod handoff;
 mod invoker;
+mod neighbour;
 mod operator;
 mod watch;
 
@@ -15,5 +16,6 @@ pub(crate) use controller::ControllerService;
 pub(crate) use documents::DocumentsService;
 pub(crate) use handoff::HandOffService;
 pub(crate) use invoker::InvokerService;
+pub(crate) use neighbour::NeighbourService;
 pub(crate) use operator::OperatorService;
 pub(crate) use watch::WatchService;

@@ -1,4 +1,5 @@
-//! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining.
+//! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining, who
+//! votes and who leads the log.
 //!
 //! Control plane: every answer that needs the shards is a walk in bounded pieces, few at a time.
 
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use whiskraft_proto::required;
 use whiskraft_proto::v1::{self, operator_server::Operator};
-use whiskraft_types::{NameError, NamespaceName, QueueKey};
+use whiskraft_types::{MemberOrder, NameError, NamespaceName, QueueKey};
 
 use crate::context::Context;
 use crate::creation::CreationHandle;
@@ -92,6 +93,26 @@ impl Operator for OperatorService {
             Err(rejection) => Outcome::Rejection(rejection.into()),
         };
         Ok(Response::new(v1::JoinResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::MemberOrder>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        use v1::change_members_response::Outcome;
+
+        let order = MemberOrder::try_from(request.into_inner());
+        let order = order.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let outcome = match self.context.node.change_members(order).await {
+            Ok(id) => {
+                tracing::info!(?order, "order of an operator carried out");
+                Outcome::Scheduler(id.0)
+            }
+            Err(error) => Outcome::Refusal(error.into()),
+        };
+        Ok(Response::new(v1::ChangeMembersResponse {
             outcome: Some(outcome),
         }))
     }

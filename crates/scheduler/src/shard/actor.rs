@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
+use crate::journal::{JournalHandle, Message};
 use crate::knots::KnotsHandle;
 use crate::message::{Payload, Record, Request};
 use crate::metrics::ShardMeter;
@@ -21,6 +22,7 @@ use crate::neighbours::NeighboursHandle;
 use crate::profiles::Profiles;
 use crate::proposals::ProposalsHandle;
 use crate::rate::RateHandle;
+use crate::shard::cancel::Cancels;
 use crate::shard::count::{Creations, Drops};
 use crate::shard::handle::ShardsHandle;
 use crate::shard::imports::Imports;
@@ -58,6 +60,7 @@ pub(crate) struct ShardParts {
     pub(crate) neighbours: NeighboursHandle,
     pub(crate) knots: KnotsHandle,
     pub(crate) rates: RateHandle,
+    pub(crate) journal: JournalHandle,
     pub(crate) streams: ControlStreams,
     pub(crate) settings: Arc<QueueSettings>,
     pub(crate) profiles: Profiles,
@@ -100,6 +103,9 @@ pub(crate) struct Shard {
     pub(crate) imports: Imports,
     /// The queue whose change of leader, next in this batch, is a hand-over, and the epoch that it ends.
     pub(crate) handed: Option<(QueueKey, Epoch)>,
+    /// What this turn has for the journal.
+    pub(crate) journaled: Vec<Message>,
+    pub(crate) cancels: Cancels,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
 }
@@ -134,6 +140,8 @@ impl Shard {
             unary: Unary::default(),
             imports: Imports::default(),
             handed: None,
+            journaled: Vec::new(),
+            cancels: Cancels::default(),
             outputs: Vec::new(),
             fence,
         }
@@ -214,10 +222,11 @@ impl Shard {
             }
             let cut = self.outbox.flush();
             if cut.is_empty() {
-                return;
+                break;
             }
             cut.into_iter().for_each(|invoker| self.disconnect(invoker));
         }
+        self.parts.journal.send(&mut self.journaled);
     }
 
     fn tick(&mut self) {

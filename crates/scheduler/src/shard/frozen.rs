@@ -209,7 +209,8 @@ impl Frozen {
 /// Whether nothing is wrong with a queue: it serves, and has settled what a former leader left.
 fn is_sound(local: &LocalQueue) -> bool {
     let view = local.queue.view();
-    matches!(view.state, QueueState::Running | QueueState::Idle) && view.held == 0 && !view.is_throttled
+    let serves = matches!(view.state, QueueState::Running | QueueState::Idle);
+    serves && view.held == 0 && !view.is_throttled && local.recovering.is_none()
 }
 
 fn has_work(local: &LocalQueue) -> bool {

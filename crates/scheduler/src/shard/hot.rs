@@ -117,6 +117,7 @@ impl Shard {
             waited,
             caller,
             payload,
+            terms,
             ..
         } = submission;
         let input = Input::Submit {
@@ -126,7 +127,7 @@ impl Shard {
             waited,
             caller,
             payload,
-            terms: whiskraft_queue::Terms::default(),
+            terms,
         };
         self.step(slot, input);
         if is_paid {

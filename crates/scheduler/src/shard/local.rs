@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use whiskraft_queue::{ActionProfile, MemoryQueue};
+use whiskraft_queue::{ActionProfile, MemoryQueue, Recovered};
 use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
 
 use crate::message::{Payload, Record};
@@ -31,6 +31,8 @@ pub(crate) struct LocalQueue {
     pub(crate) asked: BTreeSet<InvokerId>,
     /// What arrives while it is on its way to another scheduler.
     pub(crate) frozen: Option<Frozen>,
+    /// While its open activations are read from the journal: those that have been.
+    pub(crate) recovering: Option<Vec<Recovered<Payload>>>,
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
@@ -60,6 +62,7 @@ impl LocalQueue {
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
             frozen: None,
+            recovering: Some(Vec::new()),
             rate: None,
             deadline: None,
             invokers: BTreeSet::new(),

@@ -2,12 +2,14 @@
 
 mod actor;
 mod calls;
+mod cancel;
 mod cold;
 mod count;
 mod frozen;
 mod handle;
 mod hot;
 mod imports;
+mod journal;
 mod led;
 mod listing;
 mod local;
@@ -34,7 +36,7 @@ pub(crate) use handle::{CHANGES_MAX, REQUESTS_MAX, ShardHandle, ShardsHandle};
 pub(crate) use imports::{Import, KEEP as IMPORT_KEEP};
 pub(crate) use listing::{Listing, Order};
 pub(crate) use local::LocalQueue;
-pub(crate) use outputs::record_of;
+pub(crate) use outputs::{millis, record_of};
 pub(crate) use search::{Explained, Search};
 pub(crate) use tables::TableChanges;
 pub(crate) use unary::{Delivery, Fetch, FetchAnswer, UnaryRequest};

@@ -91,12 +91,7 @@ impl Shard {
             container,
             invoker: ran_on.map_or(0, |invoker| invoker.0),
             queue: self.status_of(local),
-            found: Found {
-                key: local.key.clone(),
-                epoch: local.epoch,
-                end: self.ending(local, id),
-                state,
-            },
+            found: self.found(local, id, state),
         }
     }
 }

@@ -16,6 +16,7 @@ use whiskraft_types::{
 
 use crate::fence::FenceView;
 use crate::handoff::MovedActivation;
+use crate::journal::Message;
 use crate::message::ResultItem;
 use crate::metrics::LeadershipEvent;
 use crate::shard::actor::Shard;
@@ -243,6 +244,10 @@ impl Shard {
         let slot = self
             .queues
             .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+        self.journaled.push(Message::Led {
+            key: key.clone(),
+            epoch: record.epoch,
+        });
         self.refresh_rate(slot);
         let inherited = self.mirror.inheritance(key);
         tracing::info!(queue = %key, epoch = %record.epoch, invokers = inherited.expected.len(), "leadership taken");
@@ -269,7 +274,7 @@ impl Shard {
                     expected,
                     lost: inherited.lost,
                     containers: inherited.containers,
-                    recovers: false,
+                    recovers: true,
                 },
             );
         }
@@ -316,6 +321,11 @@ impl Shard {
             })
         });
         self.unary.give_up(&local.key);
+        self.cancels.give_up(&local.key);
+        self.journaled.push(Message::Left {
+            key: local.key.clone(),
+            epoch: local.epoch,
+        });
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
             let is_orphan = record.is_none()
@@ -327,7 +337,7 @@ impl Shard {
                 ResultItem::Completed {
                     key: local.key.clone(),
                     epoch: local.epoch,
-                    record: record_of(id, orphaned(), None),
+                    record: record_of(id, orphaned(), 1, None),
                 }
             } else {
                 ResultItem::Rejected(id, rejection.clone())
@@ -388,12 +398,13 @@ impl Shard {
         let record = document.and_then(|key| node.read(|state| state.document(&key).cloned()));
         let deleted = record.is_none();
         let limits: ActionLimits = record.and_then(|record| record.limits).unwrap_or_default();
-        let blackbox = self.parts.profiles.is_blackbox(node, &key.action, revision);
+        // A document that cannot be read asks for nothing.
+        let needs = self.parts.profiles.needs(node, &key.action, revision);
         let profile = ActionProfile {
             revision,
             concurrency: limits.concurrency.max(1),
             instances: limits.instances,
-            blackbox,
+            blackbox: needs.as_ref().is_some_and(|needs| needs.blackbox),
             // What still runs may have had any.
             timeout: if deleted {
                 self.parts.context.config.documents.timeout_max
@@ -401,7 +412,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
-            retry: whiskraft_queue::RetryPolicy::default(),
+            retry: needs.map(|needs| needs.retry).unwrap_or_default(),
         };
         (profile, limits.memory)
     }

@@ -24,6 +24,7 @@ pub enum Said {
     Reregister(u64, v1::Reregister),
     PullRejected(u64, v1::PullRejected),
     WithdrawAck(u64, v1::ContainerId),
+    Stop(u64, v1::StopActivation),
     Expired,
 }
 
@@ -216,6 +217,8 @@ impl Invoker {
                         .into_iter()
                         .map(|item| Said::PullRejected(scheduler, item)),
                 );
+                let stops = frame.stops.into_iter();
+                items.extend(stops.map(|item| Said::Stop(scheduler, item)));
                 let acks = frame.withdraw_acks.into_iter();
                 items.extend(acks.map(|item| Said::WithdrawAck(scheduler, item.container.unwrap())));
                 for item in items {
@@ -371,6 +374,7 @@ pub fn record(invoker: u64, deliver: &v1::Deliver) -> v1::ActivationRecord {
         end_ms: 1010,
         invoker: Some(invoker),
         container: deliver.container,
+        run: deliver.run,
         ..Default::default()
     }
 }

@@ -88,6 +88,7 @@ impl Cluster {
                 initial_cluster: initial.clone(),
                 join: None,
                 cluster_name: "test".to_owned(),
+                learner: false,
                 data_dir: dir.path().to_owned(),
                 peer_listener,
                 advertise_peer: None,
@@ -193,6 +194,17 @@ impl Cluster {
     pub async fn shutdown_role(&mut self, id: u64) {
         let scheduler = self.members.get_mut(&id).unwrap().scheduler.take().unwrap();
         soon("graceful shutdown", scheduler.shutdown()).await;
+    }
+
+    /// What one scheduler says about an activation of the namespace `guest`.
+    pub async fn find(&self, at: u64, id: [u8; 16]) -> v1::FindActivationResponse {
+        let mut client = ControllerClient::new(self.channel(at).await);
+        let request = v1::FindActivationRequest {
+            id: id.to_vec().into(),
+            namespace: "guest".to_owned(),
+        };
+        let found = soon("an answer about an activation", client.find_activation(request)).await;
+        found.unwrap().into_inner()
     }
 
     /// Deletes an action through one scheduler.

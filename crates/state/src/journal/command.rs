@@ -55,6 +55,7 @@ pub struct Accept {
     /// It must not begin before.
     pub not_before: Option<UnixMillis>,
     /// What it runs; opaque.
+    #[serde(with = "super::raw")]
     pub payload: Vec<u8>,
 }
 
@@ -91,6 +92,7 @@ pub struct End {
     /// What it becomes.
     pub kind: EndKind,
     /// Its record; opaque.
+    #[serde(with = "super::raw")]
     pub record: Vec<u8>,
 }
 
@@ -117,6 +119,7 @@ pub struct Archive {
     /// When the record may go.
     pub expires: UnixMillis,
     /// The record; opaque.
+    #[serde(with = "super::raw")]
     pub record: Vec<u8>,
 }
 
@@ -126,7 +129,7 @@ pub enum JournalOutcome {
     /// Done.
     Written,
     /// To `Accept`: the id is there with the same payload. To `End` and `Retry`: this was said before, or the row has
-    /// moved on.
+    /// moved on. To `Archive`: the id is there.
     Known(KnownActivation),
     /// To `Accept`: the id is there with another payload or in another queue.
     Conflict,

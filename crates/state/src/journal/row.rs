@@ -36,6 +36,50 @@ pub struct JournalRow {
     pub state: RowState,
 }
 
+impl JournalRow {
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, RowState::Open { .. })
+    }
+
+    /// Whether it is on the list of dead letters.
+    #[must_use]
+    pub fn is_dead_letter(&self) -> bool {
+        matches!(
+            self.state,
+            RowState::Ended {
+                dead_letter: true,
+                ..
+            }
+        )
+    }
+
+    /// When it ended; `None` while it is open.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<UnixMillis> {
+        match self.state {
+            RowState::Open { .. } => None,
+            RowState::Ended { at, .. } => Some(at),
+        }
+    }
+
+    /// When the row may go; `None` while it is open.
+    #[must_use]
+    pub fn expires(&self) -> Option<UnixMillis> {
+        match self.state {
+            RowState::Open { .. } => None,
+            RowState::Ended { expires, .. } => Some(expires),
+        }
+    }
+
+    /// Whether it counts as absent by a lane's clock.
+    #[must_use]
+    pub fn is_expired(&self, clock: UnixMillis) -> bool {
+        self.expires().is_some_and(|expires| expires <= clock)
+    }
+}
+
 /// How far an activation is, as the journal knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowState {

@@ -8,6 +8,7 @@ use std::sync::{PoisonError, RwLock};
 
 use super::{Scan, Table, Write};
 use crate::identity::DirLock;
+use crate::store::retention::Retention;
 
 type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
@@ -21,7 +22,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// An empty engine; the directory is not used.
     #[expect(clippy::unnecessary_wraps, reason = "the signature of the engine on disk")]
-    pub(crate) fn open(_dir: &Path, lock: DirLock) -> io::Result<Self> {
+    pub(crate) fn open(_dir: &Path, lock: DirLock, _retention: &Retention) -> io::Result<Self> {
         Ok(Self {
             rows: RwLock::default(),
             _lock: lock,
@@ -30,7 +31,7 @@ impl Engine {
 
     /// An empty engine: no other process can have left anything.
     pub(crate) fn open_read_only(dir: &Path, lock: DirLock) -> io::Result<Self> {
-        Self::open(dir, lock)
+        Self::open(dir, lock, &Retention::default())
     }
 
     /// Writes all or nothing; readable when it returns.

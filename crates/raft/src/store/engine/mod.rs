@@ -1,7 +1,7 @@
 //! The ordered key-value engine under the log store and the bodies: RocksDB, or memory in builds without it.
 //!
 //! A write is readable when it returns and durable after the next [`Engine::sync`]; writes become durable in the order
-//! in which they were made, never a later one without an earlier one.
+//! in which they were made, never a later one without an earlier one. Every value is checked when it is read.
 
 #[cfg(not(feature = "rocks"))]
 mod memory;
@@ -24,6 +24,33 @@ pub(crate) enum Table {
     Documents,
     /// Blob chunks.
     Blobs,
+    /// Rows of the journal.
+    JournalRows,
+    /// Payloads of activations.
+    JournalPayloads,
+    /// Records of activations that have ended.
+    JournalRecords,
+    /// Open activations by queue, dead letters by namespace.
+    JournalIndex,
+    /// Newest epochs of queues.
+    JournalFences,
+}
+
+impl Table {
+    /// Name, on disk too.
+    pub(in crate::store) const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Meta => "meta",
+            Self::Documents => "documents",
+            Self::Blobs => "blobs",
+            Self::JournalRows => "journal-rows",
+            Self::JournalPayloads => "journal-payloads",
+            Self::JournalRecords => "journal-records",
+            Self::JournalIndex => "journal-index",
+            Self::JournalFences => "journal-fences",
+        }
+    }
 }
 
 /// One change of a table.

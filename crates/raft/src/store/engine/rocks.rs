@@ -1,8 +1,10 @@
 //! The engine on RocksDB: a column family per table, one write-ahead log for all.
 
+use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
+use rocksdb::compaction_filter::Decision;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     Direction, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
@@ -10,6 +12,8 @@ use rocksdb::{
 
 use super::{Scan, Table, Write};
 use crate::identity::DirLock;
+use crate::store::retention::Retention;
+use crate::store::seal;
 
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
@@ -21,6 +25,12 @@ const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const CACHE_BYTES: usize = 32 << 20;
 /// Flushes and compactions at a time; the machine's cores belong to the scheduler.
 const BACKGROUND_JOBS: i32 = 2;
+/// Bits per key of the filters that tell that a table file does not have it.
+const BLOOM_BITS: f64 = 10.0;
+/// Name of the filter that drops what has expired, in the diary.
+const FILTER: &CStr = c"whiskraft-expired";
+/// A table file is compacted when it is that old, so that what has expired leaves the disk without traffic: a day.
+const PERIODIC_COMPACTION_SECONDS: u64 = 24 * 60 * 60;
 /// RocksDB's own diary files kept.
 const DIARIES: usize = 4;
 /// Size of one diary file.
@@ -53,15 +63,27 @@ fn failed(error: rocksdb::Error) -> io::Error {
 
 impl Table {
     /// All of them.
-    const ALL: [Self; 4] = [Self::Log, Self::Meta, Self::Documents, Self::Blobs];
+    const ALL: [Self; 9] = [
+        Self::Log,
+        Self::Meta,
+        Self::Documents,
+        Self::Blobs,
+        Self::JournalRows,
+        Self::JournalPayloads,
+        Self::JournalRecords,
+        Self::JournalIndex,
+        Self::JournalFences,
+    ];
 
-    /// Name on disk.
-    const fn name(self) -> &'static str {
+    /// Whether its values start with the time at which they expire.
+    const fn expires(self) -> bool {
         match self {
-            Self::Log => "log",
-            Self::Meta => "meta",
-            Self::Documents => "documents",
-            Self::Blobs => "blobs",
+            Self::Log | Self::Meta | Self::Documents | Self::Blobs => false,
+            Self::JournalRows
+            | Self::JournalPayloads
+            | Self::JournalRecords
+            | Self::JournalIndex
+            | Self::JournalFences => true,
         }
     }
 }
@@ -85,12 +107,26 @@ fn options() -> Options {
     options
 }
 
-fn families() -> Vec<ColumnFamilyDescriptor> {
+fn families(retention: &Retention) -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(CACHE_BYTES);
     let family = |table: Table| {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&cache);
         let mut options = Options::default();
+        if table.expires() {
+            // Ids are looked up in every lane, and most lanes do not have them.
+            blocks.set_bloom_filter(BLOOM_BITS, false);
+            let retention = retention.clone();
+            let filter = move |_level: u32, key: &[u8], value: &[u8]| {
+                if retention.drops(table, key, value) {
+                    Decision::Remove
+                } else {
+                    Decision::Keep
+                }
+            };
+            options.set_compaction_filter(FILTER, filter);
+            options.set_periodic_compaction_seconds(PERIODIC_COMPACTION_SECONDS);
+        }
         options.set_block_based_table_factory(&blocks);
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
         options.set_compression_type(DBCompressionType::Lz4);
@@ -101,8 +137,8 @@ fn families() -> Vec<ColumnFamilyDescriptor> {
 
 impl Engine {
     /// Opens or creates the database in a directory.
-    pub(crate) fn open(dir: &Path, lock: DirLock) -> io::Result<Self> {
-        let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(failed)?;
+    pub(crate) fn open(dir: &Path, lock: DirLock, retention: &Retention) -> io::Result<Self> {
+        let db = DB::open_cf_descriptors(&options(), dir, families(retention)).map_err(failed)?;
         Ok(Self { db, _lock: lock })
     }
 
@@ -111,7 +147,8 @@ impl Engine {
         let mut options = options();
         options.create_if_missing(false);
         options.create_missing_column_families(false);
-        let db = DB::open_cf_descriptors_read_only(&options, dir, families(), false).map_err(failed)?;
+        let db = DB::open_cf_descriptors_read_only(&options, dir, families(&Retention::default()), false)
+            .map_err(failed)?;
         Ok(Self { db, _lock: lock })
     }
 
@@ -129,7 +166,9 @@ impl Engine {
         let mut batch = WriteBatch::default();
         for write in writes {
             match write {
-                Write::Put(table, key, value) => batch.put_cf(self.family(table)?, key, value),
+                Write::Put(table, key, value) => {
+                    batch.put_cf(self.family(table)?, &key, seal::seal(&key, value));
+                }
                 Write::Delete(table, key) => batch.delete_cf(self.family(table)?, key),
                 Write::DeleteRange(table, from, to) => batch.delete_range_cf(self.family(table)?, from, to),
             }
@@ -144,7 +183,10 @@ impl Engine {
 
     /// The value of a key.
     pub(crate) fn get(&self, table: Table, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
-        self.db.get_cf(self.family(table)?, key).map_err(failed)
+        let sealed = self.db.get_cf(self.family(table)?, key).map_err(failed)?;
+        sealed
+            .map(|sealed| seal::open_owned(table.name(), key, sealed))
+            .transpose()
     }
 
     /// Visits keys from the first (inclusive) to the second (exclusive), in order.
@@ -161,7 +203,8 @@ impl Engine {
             .iterator_cf_opt(self.family(table)?, bounds(from, to), mode)
         {
             let (key, value) = row.map_err(failed)?;
-            if visit(&key, &value)? == Scan::Stop {
+            let value = seal::open(table.name(), &key, &value)?;
+            if visit(&key, value)? == Scan::Stop {
                 break;
             }
         }
@@ -178,10 +221,26 @@ impl Engine {
         let mut rows = self
             .db
             .iterator_cf_opt(self.family(table)?, bounds(from, to), IteratorMode::End);
-        rows.next()
-            .transpose()
-            .map(|row| row.map(|(key, value)| (key.into(), value.into())))
-            .map_err(failed)
+        let Some((key, value)) = rows.next().transpose().map_err(failed)? else {
+            return Ok(None);
+        };
+        let value = seal::open_owned(table.name(), &key, value.into())?;
+        Ok(Some((key.into(), value)))
+    }
+
+    /// Compacts a range of a table, which drops what has expired in it.
+    #[cfg(test)]
+    pub(crate) fn compact(&self, table: Table, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let family = self.family(table)?;
+        self.db.flush_cf(family).map_err(failed)?;
+        self.db.compact_range_cf(family, Some(from), Some(to));
+        Ok(())
+    }
+
+    /// Writes a value without its checksum.
+    #[cfg(test)]
+    pub(crate) fn write_unsealed(&self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.db.put_cf(self.family(table)?, key, value).map_err(failed)
     }
 
     /// The tables as they are now, whatever is written later.
@@ -222,7 +281,8 @@ impl View<'_> {
             .iterator_cf_opt(self.engine.family(table)?, bounds(from, to), mode)
         {
             let (key, value) = row.map_err(failed)?;
-            if visit(&key, &value)? == Scan::Stop {
+            let value = seal::open(table.name(), &key, &value)?;
+            if visit(&key, value)? == Scan::Stop {
                 break;
             }
         }

@@ -213,7 +213,12 @@ pub(super) mod tests {
     use super::*;
 
     /// The answer of scheduler `id` of three, of which the third cannot be reached.
-    pub(in super::super) fn status(id: u64, term: u64, leader: u64, queues: Vec<QueueStatus>) -> Status {
+    pub(in super::super::super) fn status(
+        id: u64,
+        term: u64,
+        leader: u64,
+        queues: Vec<QueueStatus>,
+    ) -> Status {
         let node = |id: u64| NodeStatus {
             member: Member {
                 scheduler: SchedulerId(id),

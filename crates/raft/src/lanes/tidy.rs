@@ -1,0 +1,63 @@
+//! What a lane's log keeps, and the time by which its records expire.
+//!
+//! Rows are on disk with the log id they belong to, so entries that are applied are only kept for followers that were
+//! away. How many is a matter of bytes: an entry may be short or a mebibyte.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use whiskraft_state::journal::{JournalBatch, UnixMillis};
+
+use super::{ROUND_PAUSE, STEP_TIMEOUT};
+use crate::clock;
+use crate::core::Group;
+use crate::store::LaneShared;
+use crate::types::Proposal;
+
+/// Takes entries off the log that are applied and not kept, again and again.
+pub(super) async fn tidy(group: Group, shared: Arc<LaneShared>) {
+    let (mut covered, mut purged) = (0, 0);
+    loop {
+        tokio::time::sleep(ROUND_PAUSE).await;
+        let bytes = shared.bytes.load(Ordering::Relaxed);
+        // A snapshot that was installed begins to count anew.
+        covered = covered.min(bytes);
+        if bytes - covered >= group.settings.lane_snapshot_bytes {
+            covered = bytes;
+            drop(group.raft.trigger().snapshot().await);
+        }
+        let Some(index) = shared.index_with_bytes_behind(group.settings.lane_log_bytes) else {
+            continue;
+        };
+        let snapshot = group.metrics(|metrics| metrics.snapshot.map_or(0, |id| id.index));
+        let index = index.min(snapshot);
+        if index > purged {
+            purged = index;
+            drop(group.raft.trigger().purge_log(index).await);
+        }
+    }
+}
+
+/// Tells a lane the time when nobody else did for a while, if this node leads it.
+pub(super) async fn tell_time(group: Group, shared: Arc<LaneShared>) {
+    let (mut known, mut since) = (UnixMillis(0), clock::now());
+    loop {
+        tokio::time::sleep(ROUND_PAUSE.min(group.settings.lane_tick)).await;
+        let clock = shared.read(|rows| Ok(rows.clock())).unwrap_or(known);
+        let now = clock::now();
+        if clock > known {
+            (known, since) = (clock, now);
+        }
+        if now.duration_since(since) < group.settings.lane_tick || group.lease().is_none() {
+            continue;
+        }
+        since = now;
+        let batch = JournalBatch {
+            now: UnixMillis(group.wall.millis()),
+            commands: Vec::new(),
+        };
+        if let Err(error) = group.write(Proposal::Journal(batch), STEP_TIMEOUT).await {
+            tracing::debug!(lane = group.group, ?error, "lane was not told the time");
+        }
+    }
+}

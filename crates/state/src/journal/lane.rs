@@ -1,0 +1,305 @@
+//! What a lane decides: batches of commands in, outcomes and changes out.
+//!
+//! Driven by the state machine of a lane, which applies some entries of its log in one [`Turn`] and then makes all
+//! changes at once. Commands of a turn see what those before them have changed.
+
+use std::collections::BTreeMap;
+
+use whiskraft_types::{ActivationId, Epoch, QueueKey};
+
+use super::{
+    Accept, Archive, End, EndKind, Fence, JournalBatch, JournalCommand, JournalOutcome, JournalRow,
+    JournalRows, KnownActivation, Retry, RowChange, RowState, UnixMillis,
+};
+
+/// How long a lane remembers an epoch, in milliseconds by its clock: 30 days. Who led a queue that long ago and was
+/// followed by another has lost its session by far.
+pub const FENCE_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Some batches, decided in order, and what they change.
+#[derive(Debug)]
+pub struct Turn<'a, R> {
+    base: &'a R,
+    clock: UnixMillis,
+    /// Rows and fences as this turn has changed them.
+    rows: BTreeMap<ActivationId, JournalRow>,
+    fences: BTreeMap<QueueKey, Fence>,
+    changes: Vec<RowChange>,
+}
+
+impl<'a, R: JournalRows> Turn<'a, R> {
+    /// Begins a turn on the rows of a lane whose clock stands there.
+    pub fn new(base: &'a R, clock: UnixMillis) -> Self {
+        Self {
+            base,
+            clock,
+            rows: BTreeMap::new(),
+            fences: BTreeMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Decides on the commands of a batch; one outcome for each.
+    ///
+    /// # Errors
+    /// If the rows cannot be read. The turn is of no use then.
+    pub fn apply(&mut self, batch: JournalBatch) -> Result<Vec<JournalOutcome>, R::Error> {
+        self.clock = self.clock.max(batch.now);
+        let commands = batch.commands.into_iter();
+        commands.map(|command| self.decide(command)).collect()
+    }
+
+    /// The lane's clock, and all changes in order.
+    #[must_use]
+    pub fn finish(self) -> (UnixMillis, Vec<RowChange>) {
+        (self.clock, self.changes)
+    }
+
+    fn decide(&mut self, command: JournalCommand) -> Result<JournalOutcome, R::Error> {
+        match command {
+            JournalCommand::Accept(accept) => self.accept(accept),
+            JournalCommand::Retry(retry) => self.retry(&retry),
+            JournalCommand::End(end) => self.end(end),
+            JournalCommand::Archive(archive) => self.archive(archive),
+            JournalCommand::Fence { queues } => {
+                for (key, epoch) in queues {
+                    self.raise(&key, epoch)?;
+                }
+                Ok(JournalOutcome::Written)
+            }
+            JournalCommand::Purge { ids } => {
+                ids.into_iter().try_for_each(|id| self.purge(id))?;
+                Ok(JournalOutcome::Written)
+            }
+        }
+    }
+
+    fn accept(&mut self, accept: Accept) -> Result<JournalOutcome, R::Error> {
+        if let Some(current) = self.newer(&accept.key, accept.epoch)? {
+            return Ok(JournalOutcome::Stale { current });
+        }
+        if let Some(row) = self.row(accept.id)? {
+            // An archived row does not say what ran.
+            let same = row.digest.is_none_or(|digest| digest == accept.digest) && row.key == accept.key;
+            return Ok(if same {
+                known(&row)
+            } else {
+                JournalOutcome::Conflict
+            });
+        }
+        self.raise(&accept.key, accept.epoch)?;
+        self.forget(accept.id)?;
+        let (id, key) = (accept.id, accept.key);
+        self.put(JournalRow {
+            id,
+            key: key.clone(),
+            digest: Some(accept.digest),
+            accepted: accept.accepted,
+            run: 1,
+            state: RowState::Open {
+                not_before: accept.not_before,
+            },
+        });
+        let payload = accept.payload;
+        self.changes.push(RowChange::PutPayload { id, payload });
+        self.changes.push(RowChange::Open { key, id });
+        Ok(JournalOutcome::Written)
+    }
+
+    fn retry(&mut self, retry: &Retry) -> Result<JournalOutcome, R::Error> {
+        let row = match self.open_row(retry.id, &retry.key, retry.epoch)? {
+            Ok(row) if retry.run > row.run => row,
+            Ok(row) => return Ok(known(&row)),
+            Err(outcome) => return Ok(outcome),
+        };
+        self.put(JournalRow {
+            run: retry.run,
+            state: RowState::Open {
+                not_before: Some(retry.not_before),
+            },
+            ..row
+        });
+        Ok(JournalOutcome::Written)
+    }
+
+    fn end(&mut self, end: End) -> Result<JournalOutcome, R::Error> {
+        let row = match self.open_row(end.id, &end.key, end.epoch)? {
+            Ok(row) if end.run >= row.run => row,
+            Ok(row) => return Ok(known(&row)),
+            Err(outcome) => return Ok(outcome),
+        };
+        let (id, at, expires) = (end.id, end.at, end.expires);
+        let dead_letter = end.kind == EndKind::DeadLetter;
+        self.put(JournalRow {
+            run: end.run,
+            state: RowState::Ended {
+                at,
+                expires,
+                dead_letter,
+            },
+            ..row
+        });
+        let record = end.record;
+        self.changes.push(RowChange::PutRecord { id, expires, record });
+        if dead_letter {
+            let namespace = end.key.namespace.clone();
+            self.changes.push(RowChange::KeepPayload { id, expires });
+            self.changes.push(RowChange::List {
+                namespace,
+                at,
+                id,
+                expires,
+            });
+        } else {
+            self.changes.push(RowChange::DeletePayload(id));
+        }
+        self.changes.push(RowChange::Close { key: end.key, id });
+        Ok(JournalOutcome::Written)
+    }
+
+    fn archive(&mut self, archive: Archive) -> Result<JournalOutcome, R::Error> {
+        if let Some(row) = self.row(archive.id)? {
+            return Ok(known(&row));
+        }
+        self.forget(archive.id)?;
+        let (id, expires, record) = (archive.id, archive.expires, archive.record);
+        self.put(JournalRow {
+            id,
+            key: archive.key,
+            digest: None,
+            accepted: archive.accepted,
+            run: 1,
+            state: RowState::Ended {
+                at: archive.at,
+                expires,
+                dead_letter: false,
+            },
+        });
+        self.changes.push(RowChange::PutRecord { id, expires, record });
+        Ok(JournalOutcome::Written)
+    }
+
+    fn purge(&mut self, id: ActivationId) -> Result<(), R::Error> {
+        let Some(row) = self.row(id)? else {
+            return Ok(());
+        };
+        if let RowState::Ended {
+            at,
+            expires,
+            dead_letter: true,
+        } = row.state
+        {
+            let namespace = row.key.namespace.clone();
+            let state = RowState::Ended {
+                at,
+                expires,
+                dead_letter: false,
+            };
+            self.put(JournalRow { state, ..row });
+            self.changes.push(RowChange::Unlist { namespace, at, id });
+            self.changes.push(RowChange::DeletePayload(id));
+        }
+        Ok(())
+    }
+
+    /// The row that a leader may go on with, or the answer to it.
+    fn open_row(
+        &self,
+        id: ActivationId,
+        key: &QueueKey,
+        epoch: Epoch,
+    ) -> Result<Result<JournalRow, JournalOutcome>, R::Error> {
+        if let Some(current) = self.newer(key, epoch)? {
+            return Ok(Err(JournalOutcome::Stale { current }));
+        }
+        Ok(match self.row(id)? {
+            Some(row) if row.key != *key => Err(JournalOutcome::Missing),
+            Some(row) if row.is_open() => Ok(row),
+            Some(row) => Err(known(&row)),
+            None => Err(JournalOutcome::Missing),
+        })
+    }
+
+    /// What is left of an activation whose record has expired makes room for another of the same id.
+    fn forget(&mut self, id: ActivationId) -> Result<(), R::Error> {
+        let Some(row) = self.raw_row(id)? else {
+            return Ok(());
+        };
+        self.changes.push(RowChange::DeleteRecord(id));
+        if let RowState::Ended {
+            at,
+            dead_letter: true,
+            ..
+        } = row.state
+        {
+            let namespace = row.key.namespace;
+            self.changes.push(RowChange::Unlist { namespace, at, id });
+            self.changes.push(RowChange::DeletePayload(id));
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, row: JournalRow) {
+        self.rows.insert(row.id, row.clone());
+        self.changes.push(RowChange::PutRow(row));
+    }
+
+    /// A row that has not expired.
+    fn row(&self, id: ActivationId) -> Result<Option<JournalRow>, R::Error> {
+        Ok(self.raw_row(id)?.filter(|row| !row.is_expired(self.clock)))
+    }
+
+    fn raw_row(&self, id: ActivationId) -> Result<Option<JournalRow>, R::Error> {
+        match self.rows.get(&id) {
+            Some(row) => Ok(Some(row.clone())),
+            None => self.base.row(id),
+        }
+    }
+
+    /// The epoch of a queue, if the lane remembers one.
+    fn epoch(&self, key: &QueueKey) -> Result<Option<Epoch>, R::Error> {
+        let fence = match self.fences.get(key) {
+            Some(fence) => Some(*fence),
+            None => self.base.fence(key)?,
+        };
+        let fence = fence.filter(|fence| !fence.is_forgotten(self.clock));
+        Ok(fence.map(|fence| fence.epoch))
+    }
+
+    /// The epoch of a queue, if it is newer than this one.
+    fn newer(&self, key: &QueueKey, epoch: Epoch) -> Result<Option<Epoch>, R::Error> {
+        Ok(self.epoch(key)?.filter(|current| *current > epoch))
+    }
+
+    fn raise(&mut self, key: &QueueKey, epoch: Epoch) -> Result<(), R::Error> {
+        if self.epoch(key)?.is_none_or(|current| current < epoch) {
+            let fence = Fence {
+                epoch,
+                at: self.clock,
+            };
+            self.fences.insert(key.clone(), fence);
+            let key = key.clone();
+            self.changes.push(RowChange::PutFence { key, fence });
+        }
+        Ok(())
+    }
+}
+
+impl Fence {
+    /// When a lane stops remembering it.
+    #[must_use]
+    pub fn expires(&self) -> UnixMillis {
+        UnixMillis(self.at.0.saturating_add(FENCE_KEPT_MS))
+    }
+
+    fn is_forgotten(&self, clock: UnixMillis) -> bool {
+        self.expires() <= clock
+    }
+}
+
+fn known(row: &JournalRow) -> JournalOutcome {
+    JournalOutcome::Known(KnownActivation {
+        run: row.run,
+        ended: !row.is_open(),
+    })
+}
