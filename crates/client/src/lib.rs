@@ -93,8 +93,8 @@ pub use self::idempotency::{IDEMPOTENCY_KEY_LEN_MAX, idempotent_id};
 pub use self::invocation::Invocation;
 pub use self::letters::{DeadLetter, DeadLetterPage, PageCursor, Redriven};
 pub use self::operator::{
-    BackupPieces, Explained, Explanation, MemberChangeError, Operator, QueueFilter, QueuesSnapshot,
-    QueuesWatch,
+    BackupPieces, Explained, Explanation, MemberChangeError, MovedQueue, Operator, QueueFilter,
+    QueuesSnapshot, QueuesWatch,
 };
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};

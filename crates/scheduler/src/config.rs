@@ -2,6 +2,7 @@
 //! [`SchedulerConfig::check`], when the process starts.
 
 mod journal;
+mod moving;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
 
+pub use self::moving::{BalanceConfig, HandOffConfig};
 pub use journal::JournalConfig;
 
 /// Settings of the scheduler role (`[scheduler]`).
@@ -29,6 +31,10 @@ pub struct SchedulerConfig {
     pub creation: CreationConfig,
     /// What may be stored.
     pub documents: DocumentsConfig,
+    /// Queues that go to another scheduler.
+    pub handoff: HandOffConfig,
+    /// Queues that move so that each scheduler leads its part.
+    pub balance: BalanceConfig,
     /// Durable activations, and the records of all.
     pub journal: JournalConfig,
 }
@@ -360,11 +366,14 @@ impl SchedulerConfig {
             ("queue.throttling-fraction", self.queue.throttling_fraction),
             ("creation.managed-fraction", self.creation.managed_fraction),
             ("creation.blackbox-fraction", self.creation.blackbox_fraction),
+            ("balance.difference", self.balance.difference),
+            ("balance.rate", self.balance.rate),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return fail(setting, format!("{value} must be between 0 and 1"));
             }
         }
+        self.handoff.check()?;
         if self.documents.memory_min > self.documents.memory_max {
             return fail(
                 "documents.memory-min",

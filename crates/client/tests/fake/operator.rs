@@ -18,6 +18,7 @@ pub struct Operations {
     pub explain: v1::ExplainResponse,
     /// One answer after the other; the last one stays.
     pub drain: Vec<v1::drain_response::Outcome>,
+    pub move_queue: Option<v1::move_queue_response::Outcome>,
     /// One answer after the other; the last one stays.
     pub members: Vec<v1::change_members_response::Outcome>,
     /// The bytes of a backup, a piece each.
@@ -80,6 +81,16 @@ impl Operator for Fake {
             }
         });
         Ok(Response::new(v1::DrainResponse { outcome }))
+    }
+
+    async fn move_queue(
+        &self,
+        request: Request<v1::MoveQueueRequest>,
+    ) -> Result<Response<v1::MoveQueueResponse>, Status> {
+        self.check_up()?;
+        self.see(Seen::MoveQueue(request.into_inner()));
+        let outcome = self.with(|state| state.operations.move_queue.clone());
+        Ok(Response::new(v1::MoveQueueResponse { outcome }))
     }
 
     async fn change_members(

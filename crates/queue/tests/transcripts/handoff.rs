@@ -36,6 +36,20 @@ fn in_flight_ones_are_settled_by_what_their_invoker_says() {
 }
 
 #[test]
+fn one_that_its_invoker_has_may_have_started_whatever_the_former_leader_knew() {
+    check(
+        "have c1
+         submit a1              -> accepted a1
+         credit c1              -> deliver a1 to c1
+         drain
+         handoff i1 with c1     -> nothing
+         register i1 c1 has a1 asks 0 -> nothing
+         disconnected i1
+         register i1 c1 has asks 0 -> failed a1 to k1 whisk: The activation may have started on invoker 1\\, which has lost it.",
+    );
+}
+
+#[test]
 fn in_flight_in_a_container_that_is_gone_is_waited_for_and_ends() {
     check(
         "have c1

@@ -7,6 +7,7 @@ mod backup;
 mod drain;
 mod explain;
 mod join;
+mod moving;
 mod queues;
 mod status;
 
@@ -22,6 +23,7 @@ use whiskraft_types::{MemberOrder, NameError, NamespaceName, QueueKey};
 
 use crate::context::Context;
 use crate::creation::CreationHandle;
+use crate::handoff::HandOver;
 use crate::knots;
 use crate::message::Request as ShardRequest;
 use crate::rate::RateHandle;
@@ -43,6 +45,7 @@ pub(crate) struct OperatorService {
     shards: ShardsHandle,
     rates: RateHandle,
     creation: CreationHandle,
+    hand_over: HandOver,
     walks: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     backups: Arc<Semaphore>,
@@ -54,12 +57,14 @@ impl OperatorService {
         shards: ShardsHandle,
         rates: RateHandle,
         creation: CreationHandle,
+        hand_over: HandOver,
     ) -> Self {
         Self {
             context,
             shards,
             rates,
             creation,
+            hand_over,
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
@@ -141,6 +146,21 @@ impl Operator for OperatorService {
             Err(rejection) => Outcome::Rejection(rejection.into()),
         };
         Ok(Response::new(v1::DrainResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn move_queue(
+        &self,
+        request: Request<v1::MoveQueueRequest>,
+    ) -> Result<Response<v1::MoveQueueResponse>, Status> {
+        use v1::move_queue_response::Outcome;
+
+        let outcome = match self.move_one(request.into_inner()).await {
+            Ok(moved) => Outcome::Moved(moved),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::MoveQueueResponse {
             outcome: Some(outcome),
         }))
     }

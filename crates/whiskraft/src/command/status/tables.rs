@@ -201,7 +201,10 @@ mod tests {
         assert!(row("3 unreachable - -").contains("10.0.0.3:7400"));
         assert!(row("1 healthy").contains("1024 MiB 256 MiB"));
         assert!(row("guest/hello").starts_with("guest/hello 2 7 - 12"));
-        assert!(row("journal:").starts_with("journal: lane 1 led by 2, "), "{text}");
+        assert!(
+            row("journal:").starts_with("journal: lane 1 led by 2, "),
+            "{text}"
+        );
     }
 
     #[test]
