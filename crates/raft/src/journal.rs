@@ -20,7 +20,7 @@ use crate::types::{LogId, Proposal};
 use crate::{LaneStatus, ProposeError, Stopped, StoreError, Unavailable};
 
 /// Bytes of payloads and records in one batch at most; a longer one is refused.
-pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 32 << 20;
 /// Bytes of batches under way to one lane; more wait here, which is back pressure on whoever appends.
 const UNDER_WAY_BYTES_MAX: usize = 64 << 20;
 /// Bytes that one permit stands for.
@@ -90,9 +90,14 @@ impl Lane {
     }
 
     fn read<T>(&self, what: &str, read: impl FnOnce(&LaneRows) -> io::Result<T>) -> Result<T, StoreError> {
-        self.shared.read(read).map_err(|error| StoreError {
-            what: format!("{what} in lane {}", self.group.group),
-            reason: error.to_string(),
+        self.shared.read(read).map_err(|error| {
+            let what = format!("{what} in lane {}", self.group.group);
+            // Another node has a whole copy, and leads as soon as this one does not.
+            if error.kind() == io::ErrorKind::InvalidData {
+                self.group.fatal.storage(&format!("{what}: {error}"));
+            }
+            let reason = error.to_string();
+            StoreError { what, reason }
         })
     }
 

@@ -203,6 +203,11 @@ impl JournalActor {
                     .for_each(|(key, epoch)| self.on_recovered(key, *epoch));
             }
             Done::Archived => self.running.archives -= 1,
+            Done::CaughtUp(order, is_caught_up) => {
+                let order = Order { is_caught_up, ..*order };
+                self.repeat(order.failures, Repeat::Order(order));
+            }
+            Done::Sure(before) => self.forget_unsure(before),
         }
     }
 
@@ -225,29 +230,37 @@ impl JournalActor {
         for prepared in prepared {
             match prepared {
                 Prepared::Settled(answer) => {
-                    self.unsure.remove(&answer.id);
+                    self.note_sure(&answer);
                     self.context
                         .metrics
                         .journal
                         .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
-                Prepared::Missing(order) if order.failures >= MISSING_MAX => {
+                Prepared::Missing(order) if order.is_caught_up => {
                     missing(order.id);
                     answers.push(answer_to(order, EntryKind::End, unknown()));
                 }
+                Prepared::Missing(order) if order.failures >= MISSING_MAX => self.catch_up(order),
                 Prepared::Missing(order) | Prepared::Later(order) => {
                     self.repeat(order.failures, Repeat::Order(order));
                 }
                 Prepared::Write(write) => {
                     // One that may be in a lane already must not get into another.
-                    let before = write.place.as_ref().and_then(|_| self.unsure.remove(&write.id));
+                    let before = write.place.as_ref().and_then(|_| self.unsure.get(&write.id));
                     let lane = write.lane.or(before.map(|before| before.lane));
                     self.lanes.push(lane.unwrap_or(home), write);
                 }
             }
         }
         self.answer(answers).await;
+    }
+
+    /// Forgets that an acceptance may be in a lane once that is known; a refusal says nothing of what was sent before.
+    fn note_sure(&mut self, answer: &Answer) {
+        if !matches!(answer.verdict, Verdict::Unknown | Verdict::Refused(_)) {
+            self.unsure.remove(&answer.id);
+        }
     }
 
     async fn on_appended(&mut self, appended: Appended) {
@@ -257,6 +270,7 @@ impl JournalActor {
         for settled in appended.settled {
             match settled {
                 Settled::Answer(answer) => {
+                    self.note_sure(&answer);
                     if matches!(answer.verdict, Verdict::Unknown) {
                         self.look_at.get_or_insert(now + UNSURE_PAUSE);
                         let unsure = Unsure {

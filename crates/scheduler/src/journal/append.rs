@@ -15,8 +15,8 @@ use crate::journal::prepare::{Answer, Reader, Write};
 use crate::message::Record;
 use crate::metrics::{EntryKind, EntryOutcome};
 
-/// Longest wait for this node's own copy of what another node's lane has written; a later look-up finds it or is
-/// repeated.
+/// Longest wait for this node's own copy of an acceptance that another node's lane has written; a later look-up finds it
+/// or is repeated.
 const LOCAL_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What became of a batch.
@@ -76,7 +76,11 @@ pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Ap
         Ok((revision, outcomes)) => {
             // Whoever is answered now may ask this node next.
             let local = journal.wait_applied(lane, revision);
-            let _ = tokio::time::timeout(LOCAL_WAIT_MAX, local).await;
+            match class {
+                Class::Accept => drop(tokio::time::timeout(LOCAL_WAIT_MAX, local).await),
+                // Once its end is told, the queue forgets it: a copy that still shows it open would run it again.
+                Class::Change => drop(local.await),
+            }
             let of = |(write, outcome)| settle(&reader, lane, write, outcome);
             writes.into_iter().zip(outcomes).map(of).collect()
         }
@@ -134,6 +138,8 @@ fn said_before(reader: &Reader, lane: LaneId, known: KnownActivation, write: Wri
         _ => None,
     };
     let is_end = write.kind() == EntryKind::End;
+    // This node's copy is behind the lane.
+    let row = row.filter(|journaled| journaled.row.is_open() != known.ended);
     match row.map(|row| reader.verdict(&row)) {
         // The first record wins, be it ours or not; one that cannot be read any more is as good as written.
         Some(Verdict::Expired | Verdict::Refused(_)) if is_end => Settled::Answer(written(write)),

@@ -78,9 +78,18 @@ impl Content {
     }
 }
 
-/// A record as the journal keeps it.
+/// Longest record that the journal keeps with its logs: well below what a lane takes in one piece.
+const RECORD_LEN_MAX: usize = 16 << 20;
+/// What stands in the place of logs that were too long to keep.
+const LOGS_LEFT_OUT: &str = "The logs of this activation were too long to be kept with its record.";
+
+/// A record as the journal keeps it; without its logs if they are too long, so that an end can always be written.
 pub(crate) fn encode_record(record: &Record) -> Vec<u8> {
-    v1::ActivationRecord::from(ActivationRecord::clone(record)).encode_to_vec()
+    let mut message = v1::ActivationRecord::from(ActivationRecord::clone(record));
+    if message.encoded_len() > RECORD_LEN_MAX {
+        message.logs = vec![LOGS_LEFT_OUT.to_owned()];
+    }
+    message.encode_to_vec()
 }
 
 /// From what the journal kept.

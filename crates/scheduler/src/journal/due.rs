@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use whiskraft_raft::{LaneId, Lookup};
 use whiskraft_types::{Epoch, Instant, QueueKey, Rejection};
 
@@ -10,13 +11,15 @@ use crate::journal::actor::JournalActor;
 use crate::journal::order::Order;
 use crate::journal::prepare::Write;
 use crate::journal::recovery::recover_one;
+use crate::journal::work::Done;
 
 /// Longest time that an acceptance waits for the recovery of its queue.
 const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Pause before an entry that must not get lost is written again; it doubles up to the longest.
 const REPEAT_PAUSE: Duration = Duration::from_millis(20);
 const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Time after which such a one has not been written: no proposal lives that long.
+/// Time after which such a one is on its way no more: no proposal lives that long. Then it is in the lane or will never be,
+/// which this node knows once it has caught up.
 const UNSURE_FOR: Duration = Duration::from_secs(60);
 /// Time between two looks for them.
 pub(super) const UNSURE_PAUSE: Duration = Duration::from_millis(250);
@@ -97,10 +100,43 @@ impl JournalActor {
         }
     }
 
+    /// Catches up with all lanes, and then looks once more for what the journal does not have.
+    pub(super) fn catch_up(&mut self, order: Order) {
+        let journal = self.journal.clone();
+        let work = async move {
+            let caught_up = journal.catch_up().await;
+            Done::CaughtUp(Box::new(order), caught_up.is_ok())
+        };
+        self.work.push(work.boxed());
+    }
+
+    /// Catches up with all lanes, so that what is still not there never will be.
+    fn make_sure(&mut self, now: Instant) {
+        self.running.is_making_sure = true;
+        let journal = self.journal.clone();
+        let work = async move {
+            let caught_up = journal.catch_up().await;
+            Done::Sure(caught_up.is_ok().then_some(now))
+        };
+        self.work.push(work.boxed());
+    }
+
+    /// Forgets the acceptances that were on their way no more at a moment since which this node has caught up.
+    pub(super) fn forget_unsure(&mut self, caught_up: Option<Instant>) {
+        self.running.is_making_sure = false;
+        let Some(moment) = caught_up else { return };
+        let journal = &self.journal;
+        self.unsure.retain(|id, unsure| {
+            let is_over = moment.saturating_since(unsure.since) >= UNSURE_FOR;
+            !is_over || !matches!(journal.find(*id), Ok(Lookup::Missing))
+        });
+    }
+
     /// Looks for acceptances whose callers heard that nobody knows: one that is written belongs to its queue, now and not
     /// only when its next leader reads it.
     async fn look_for_unsure(&mut self, now: Instant) {
         let mut found = Vec::new();
+        let mut is_any_old = false;
         let (journal, leaderships) = (&self.journal, &self.leaderships);
         self.unsure.retain(|id, unsure| {
             let leadership = leaderships.get(&unsure.key);
@@ -113,9 +149,15 @@ impl JournalActor {
                     false
                 }
                 Ok(Lookup::Gone) => false,
-                Ok(Lookup::Missing) | Err(_) => now.saturating_since(unsure.since) < UNSURE_FOR,
+                Ok(Lookup::Missing) | Err(_) => {
+                    is_any_old |= now.saturating_since(unsure.since) >= UNSURE_FOR;
+                    true
+                }
             }
         });
+        if is_any_old && !self.running.is_making_sure {
+            self.make_sure(now);
+        }
         for (journaled, epoch) in found {
             recover_one(&self.context, &self.shards, &self.journal, journaled, epoch).await;
         }

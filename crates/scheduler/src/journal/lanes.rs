@@ -9,7 +9,7 @@ use crate::journal::prepare::Write;
 
 /// Commands of one batch.
 const BATCH_MAX: usize = 1000;
-/// Bytes after which a batch is full; its last command may exceed it.
+/// Bytes at which a batch is full; one longer command travels alone.
 const BATCH_LEN: usize = 1 << 20;
 /// Batches of one kind under way per lane: while one is synced the next is on its way; more only split the groups.
 const FLIGHTS_MAX: usize = 4;
@@ -63,13 +63,17 @@ impl Lanes {
             let mut writes = Vec::new();
             let mut len = 0;
             while writes.len() < BATCH_MAX
-                && len < BATCH_LEN
                 && let Some(write) = line.waiting.pop_front()
             {
-                if is_wanted(&write) {
-                    len += write.len();
-                    writes.push(write);
+                if !is_wanted(&write) {
+                    continue;
                 }
+                if !writes.is_empty() && len + write.len() > BATCH_LEN {
+                    line.waiting.push_front(write);
+                    break;
+                }
+                len += write.len();
+                writes.push(write);
             }
             if !writes.is_empty() {
                 line.flights += 1;

@@ -17,6 +17,8 @@ pub(crate) struct Order {
     pub(crate) entry: Entry,
     /// How often it could not be written.
     pub(crate) failures: u32,
+    /// Whether this node has caught up with all lanes since the journal did not have it.
+    pub(crate) is_caught_up: bool,
 }
 
 /// What to write.

@@ -114,6 +114,7 @@ impl Reader {
             id,
             entry,
             failures,
+            is_caught_up,
         } = order;
         let mut write = Write {
             command: JournalCommand::Purge { ids: Vec::new() },
@@ -150,7 +151,7 @@ impl Reader {
                 write.place = Some(place);
                 Prepared::Write(write)
             }
-            Entry::Retry { .. } | Entry::End { .. } => change(found, write, entry),
+            Entry::Retry { .. } | Entry::End { .. } => change(found, write, entry, is_caught_up),
         }
     }
 
@@ -224,7 +225,12 @@ fn unreadable(error: &StoreError) -> Rejection {
 }
 
 /// A command about one that is there.
-fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry) -> Prepared {
+fn change(
+    found: Result<Lookup, StoreError>,
+    mut write: Write,
+    entry: Entry,
+    is_caught_up: bool,
+) -> Prepared {
     let lane = match found {
         Ok(Lookup::Found(Journaled { lane, .. })) => lane,
         missing_or_error => {
@@ -234,6 +240,7 @@ fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry) -> 
                 id: write.id,
                 entry,
                 failures: write.failures,
+                is_caught_up,
             };
             return match missing_or_error {
                 Err(error) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use whiskraft_state::journal::{JournalBatch, UnixMillis};
-use whiskraft_types::QueueKey;
+use whiskraft_raft::Lookup;
+use whiskraft_types::{Instant, QueueKey};
 
 use crate::clock::unix_ms;
 use crate::journal::actor::JournalActor;
@@ -32,6 +33,7 @@ pub(super) struct Running {
     pub(super) fences: usize,
     pub(super) reads: usize,
     pub(super) archives: usize,
+    pub(super) is_making_sure: bool,
 }
 
 /// Work that has ended.
@@ -41,6 +43,10 @@ pub(super) enum Done {
     Fenced(Vec<Led>),
     Read(Vec<Led>),
     Archived,
+    /// This node has caught up for one that the journal did not have, or could not.
+    CaughtUp(Box<Order>, bool),
+    /// This node has everything that was in the lanes at a moment, or could not catch up.
+    Sure(Option<Instant>),
 }
 
 impl JournalActor {
@@ -86,17 +92,42 @@ impl JournalActor {
         }
     }
 
+    /// Whether nothing of a queue is left to be read, be it led here or not.
+    fn is_read(&self, key: &QueueKey) -> bool {
+        self.leaderships
+            .get(key)
+            .is_none_or(|leadership| leadership.held.is_none())
+    }
+
     pub(super) fn archive(&mut self) {
-        let (journal, archives) = (self.journal.clone(), self.shared.take_archives());
-        let (count, metrics) = (archives.len() as u64, Arc::clone(&self.context.metrics));
+        let journal = self.journal.clone();
+        let (archives, unread): (Vec<Archived>, Vec<Archived>) = self
+            .shared
+            .take_archives()
+            .into_iter()
+            .partition(|archived| self.is_read(&archived.key));
+        // What the journal has of their queues is not known yet: one of these may be durable.
+        let metrics = Arc::clone(&self.context.metrics);
+        metrics
+            .journal
+            .unarchived
+            .fetch_add(unread.len() as u64, Ordering::Relaxed);
         self.running.archives += 1;
         let appended = async move {
+            let reader = journal.clone();
             let commands = tokio::task::spawn_blocking(move || {
-                archives.into_iter().map(Archived::into_command).collect()
+                // An activation has one record, in whichever lane it is.
+                let is_new = |archived: &Archived| matches!(reader.find(archived.record.id), Ok(Lookup::Missing));
+                let new = archives.into_iter().filter(is_new);
+                new.map(Archived::into_command).collect::<Vec<_>>()
             });
             let Ok(commands) = commands.await else {
                 return Done::Archived; // The process stops.
             };
+            if commands.is_empty() {
+                return Done::Archived;
+            }
+            let count = commands.len() as u64;
             let now = UnixMillis(unix_ms());
             let counter = match journal
                 .append(journal.home(), JournalBatch { now, commands })

@@ -102,6 +102,9 @@ impl Shard {
     }
 
     fn submit(&mut self, slot: Slot, controller: ControllerId, submission: Submission) {
+        if submission.terms.durable && self.is_unread(slot, submission.id) {
+            return self.await_recovery(controller, submission);
+        }
         let is_paid = match self.charge(slot, &submission) {
             Charge::Free => false,
             Charge::Paid => true,

@@ -4,14 +4,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use whiskraft_queue::{Input, JournalEntry, Outcome, Recovered, Verdict};
+use whiskraft_queue::{ControllerId, Input, JournalEntry, Outcome, Recovered, Verdict};
 use whiskraft_state::journal::UnixMillis;
-use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey};
+use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
 use crate::clock::unix_ms;
 use crate::failpoint::failpoint;
 use crate::journal::{Answer, Archived, Entry, Message, Order};
-use crate::message::{Payload, Record};
+use crate::message::{Payload, Record, Submission};
 use crate::shard::actor::Shard;
 use crate::shard::local::Slot;
 use crate::shard::outputs::{millis, record_of};
@@ -72,6 +72,7 @@ impl Shard {
             id,
             entry,
             failures: 0,
+            is_caught_up: false,
         }));
     }
 
@@ -125,6 +126,27 @@ impl Shard {
         }
     }
 
+    /// Whether an activation that the queue does not know may be one that the journal has: what earlier leaderships left
+    /// open is still being read. What an invoker says of it meanwhile would find it as a new one.
+    pub(crate) fn is_unread(&self, slot: Slot, id: ActivationId) -> bool {
+        self.queues
+            .get(slot)
+            .is_some_and(|local| local.recovering.is_some() && local.queue.find(id).is_none())
+    }
+
+    /// Keeps a durable submission until its queue has been read from the journal.
+    pub(crate) fn await_recovery(&mut self, controller: ControllerId, submission: Submission) {
+        const FULL: &str = "too many activations wait for what their queues have in the journal";
+        if self.parking {
+            return self.park(controller, submission, FULL);
+        }
+        let reason = format!(
+            "what queue {} has in the journal is not known here yet; try again",
+            submission.key
+        );
+        self.reject(controller, submission, Rejection::Unavailable { reason });
+    }
+
     /// Takes in what earlier leaderships left open; the queue gets all of it at once, because what it hears of between two
     /// parts it could not tell from what is not there.
     pub(crate) fn on_recovered(
@@ -154,5 +176,7 @@ impl Shard {
             counter.fetch_add(count as u64, Ordering::Relaxed);
         }
         self.step(slot, Input::Recovered(recovered));
+        let parked = self.parked.take(key);
+        self.replay(parked);
     }
 }

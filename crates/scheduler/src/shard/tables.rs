@@ -328,7 +328,10 @@ impl Shard {
         });
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
+            // What is durable has its row in the journal, and ends there.
+            let is_durable = local.queue.run_of(id).is_some_and(|(durable, _)| durable);
             let is_orphan = record.is_none()
+                && !is_durable
                 && matches!(
                     local.queue.find(id),
                     Some(ActivationState::Delivered(_) | ActivationState::Started(_))
