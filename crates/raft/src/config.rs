@@ -49,7 +49,7 @@ pub struct NodeConfig {
     pub settings: Settings,
 }
 
-/// Tunables of the replicated log (`[scheduler.raft]`).
+/// Tunables of the replicated log (`[raft]`).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
@@ -77,8 +77,8 @@ pub struct Settings {
     pub watch_batches: usize,
     /// Bytes of events kept for watchers that resume, by estimate. Default 33554432 (32 MiB).
     pub watch_bytes: usize,
-    /// Space that must be left on the disk of `data-dir` for this node to accept documents and blobs: room
-    /// for the write-ahead log, a flush of the write buffers and a compaction on top. Default 268435456 (256 MiB).
+    /// Space that must be left on the disk of `data-dir` for this node to accept documents, blobs and durable activations:
+    /// room for the write-ahead log, a flush of the write buffers and a compaction on top. Default 268435456 (256 MiB).
     pub disk_reserve: u64,
     /// Lanes of the journal of durable activations; fixed when the cluster forms, later values are ignored. Default 3.
     pub lanes: u32,

@@ -19,7 +19,8 @@ use crate::store::{Applied, Found, LaneRows, LaneShared, batch_size};
 use crate::types::{LogId, Proposal};
 use crate::{LaneStatus, ProposeError, Stopped, StoreError, Unavailable};
 
-/// Bytes of payloads and records in one batch at most; a longer one is refused.
+/// Bytes of payloads and records in one batch at most; a longer one is refused. Far above the longest record, which is a
+/// result and 10 MiB of logs: an end that were refused for its length would be repeated for ever.
 pub const JOURNAL_BATCH_BYTES_MAX: usize = 32 << 20;
 /// Bytes of batches under way to one lane; more wait here, which is back pressure on whoever appends.
 const UNDER_WAY_BYTES_MAX: usize = 64 << 20;

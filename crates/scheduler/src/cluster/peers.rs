@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tonic::transport::Channel;
+use whiskraft_proto::MESSAGE_LEN_MAX;
 use whiskraft_proto::v1::neighbour_client::NeighbourClient;
 use whiskraft_types::SchedulerId;
 
@@ -32,7 +33,9 @@ impl Peers {
     pub(crate) fn client(&self, id: SchedulerId) -> Option<NeighbourClient<Channel>> {
         let member = self.context.node.read(|state| state.member(id).cloned())?;
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.get(&member.client_address).map(NeighbourClient::new)
+        channels
+            .get(&member.client_address)
+            .map(|channel| NeighbourClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX))
     }
 
     /// All schedulers with a session but this one.

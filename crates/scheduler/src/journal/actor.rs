@@ -204,7 +204,10 @@ impl JournalActor {
             }
             Done::Archived => self.running.archives -= 1,
             Done::CaughtUp(order, is_caught_up) => {
-                let order = Order { is_caught_up, ..*order };
+                let order = Order {
+                    is_caught_up,
+                    ..*order
+                };
                 self.repeat(order.failures, Repeat::Order(order));
             }
             Done::Sure(before) => self.forget_unsure(before),

@@ -225,12 +225,7 @@ fn unreadable(error: &StoreError) -> Rejection {
 }
 
 /// A command about one that is there.
-fn change(
-    found: Result<Lookup, StoreError>,
-    mut write: Write,
-    entry: Entry,
-    is_caught_up: bool,
-) -> Prepared {
+fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry, is_caught_up: bool) -> Prepared {
     let lane = match found {
         Ok(Lookup::Found(Journaled { lane, .. })) => lane,
         missing_or_error => {

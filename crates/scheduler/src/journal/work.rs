@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::FutureExt;
-use whiskraft_state::journal::{JournalBatch, UnixMillis};
 use whiskraft_raft::Lookup;
+use whiskraft_state::journal::{JournalBatch, UnixMillis};
 use whiskraft_types::{Instant, QueueKey};
 
 use crate::clock::unix_ms;
@@ -117,7 +117,8 @@ impl JournalActor {
             let reader = journal.clone();
             let commands = tokio::task::spawn_blocking(move || {
                 // An activation has one record, in whichever lane it is.
-                let is_new = |archived: &Archived| matches!(reader.find(archived.record.id), Ok(Lookup::Missing));
+                let is_new =
+                    |archived: &Archived| matches!(reader.find(archived.record.id), Ok(Lookup::Missing));
                 let new = archives.into_iter().filter(is_new);
                 new.map(Archived::into_command).collect::<Vec<_>>()
             });

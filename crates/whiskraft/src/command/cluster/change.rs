@@ -192,7 +192,9 @@ const fn advice(error: &MembershipError) -> Option<&'static str> {
             Some("`whiskraft cluster status` shows who is; a scheduler adds itself with --join")
         }
         MembershipError::LastVoter(_) => Some("let another one vote first: whiskraft cluster promote ID"),
-        MembershipError::NoQuorum { .. } => Some("--force makes the change all the same"),
+        MembershipError::NoQuorum { .. } => {
+            Some("start the others first; with demote and remove --force makes the change all the same")
+        }
         MembershipError::Lags { .. } => Some("run it again to go on waiting, or with a longer --wait"),
         MembershipError::InProgress(_) | MembershipError::Unavailable(_) => Some(
             "it may still be done: look with `whiskraft cluster status`, and run it again; that changes nothing twice",

@@ -13,8 +13,8 @@ use crate::units::parse_moment;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Acceptance")]
 pub(super) struct PromiseArgs {
-    /// Accept it only on the disks of a majority of the schedulers: it outlives them, this command and its own record's
-    /// caller, for `whiskraft activation get` [default with --no-wait]
+    /// Accept it only once it is on the disks of a majority of the schedulers: it runs whatever dies, this command
+    /// included, and `whiskraft activation get` finds its record [default with --no-wait]
     #[arg(long)]
     durable: bool,
     /// With --no-wait: accept it in the memory of one scheduler only, which is faster and forgets it when that one dies
