@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(g++ make libclang-dev python3)
-[ "${1:-}" = --ci ] && packages+=(iproute2 git)
+[ "${1:-}" = --ci ] && packages+=(iproute2 git e2fsprogs mount util-linux)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -8,90 +8,20 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use whiskraft_client::{ActionSpec, Client, Expect, Status};
-use whiskraft_types::{ActionLimits, ByteSize, NamespaceLimits, NamespaceName, SchedulerId};
+use whiskraft_client::{Client, Status};
+use whiskraft_types::{NamespaceLimits, NamespaceName, SchedulerId};
 
+use crate::disk::{Disk, test_dir};
 use crate::figures::Usage;
-use crate::process::Process;
+use crate::options::ClusterOptions;
+use crate::process::{Process, binary};
 use crate::recorder::Recorder;
 use crate::relay::{Relay, Switchboard};
+use crate::starts::Starts;
 use crate::wait::until;
 
 /// Time for a cluster to form or to serve again; far above what it takes, so that only a hang fails.
 const SERVE_LIMIT: Duration = Duration::from_secs(60);
-
-/// What differs from a plain cluster of three schedulers and one invoker.
-#[derive(Debug, Clone)]
-pub struct ClusterOptions {
-    /// Schedulers, numbered from 1.
-    pub schedulers: u64,
-    /// Invokers, numbered from 1.
-    pub invokers: u64,
-    /// Settings of every scheduler, as `KEY=VALUE`.
-    pub set: Vec<String>,
-    /// Settings of every invoker.
-    pub invoker_set: Vec<String>,
-    /// More settings of single invokers, which win.
-    pub invoker_only: BTreeMap<u64, Vec<String>>,
-}
-
-impl ClusterOptions {
-    /// Three schedulers and so many invokers whose containers only pretend, each with this memory.
-    #[must_use]
-    pub fn simulated(invokers: u64, memory: &str) -> Self {
-        Self {
-            invokers,
-            invoker_set: vec![
-                "backend.kind=simulated".to_owned(),
-                format!("invoker.pool.memory={memory}"),
-            ],
-            ..Self::default()
-        }
-    }
-
-    /// With this setting of every scheduler.
-    #[must_use]
-    pub fn with(mut self, setting: &str) -> Self {
-        self.set.push(setting.to_owned());
-        self
-    }
-
-    /// With this setting of every invoker.
-    #[must_use]
-    pub fn with_invoker(mut self, setting: &str) -> Self {
-        self.invoker_set.push(setting.to_owned());
-        self
-    }
-
-    /// With this setting of one invoker.
-    #[must_use]
-    pub fn with_only(mut self, invoker: u64, setting: &str) -> Self {
-        self.invoker_only
-            .entry(invoker)
-            .or_default()
-            .push(setting.to_owned());
-        self
-    }
-
-    /// With the whole log kept, so that [`Cluster::check_log`] sees every revision.
-    #[must_use]
-    pub fn keeping_the_log(self) -> Self {
-        self.with("raft.snapshot-logs=100000000")
-            .with("raft.logs-kept=100000000")
-    }
-}
-
-impl Default for ClusterOptions {
-    fn default() -> Self {
-        Self {
-            schedulers: 3,
-            invokers: 1,
-            set: Vec::new(),
-            invoker_set: Vec::new(),
-            invoker_only: BTreeMap::new(),
-        }
-    }
-}
 
 /// A scheduler or invoker: how to start it, and its process while it runs.
 #[derive(Debug)]
@@ -100,6 +30,8 @@ pub struct Member {
     args: Vec<String>,
     log: PathBuf,
     data_dir: PathBuf,
+    env: Vec<(String, String)>,
+    binary: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -110,6 +42,21 @@ impl Member {
     /// When it does not run.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the member runs")
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// Sets what its next process finds in the environment.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.env = env;
+    }
+
+    /// Chooses the binary of its next process; `None` is the one under test.
+    pub fn set_binary(&mut self, binary: Option<PathBuf>) {
+        self.binary = binary;
     }
 
     /// Its data directory.
@@ -140,8 +87,12 @@ pub struct Cluster {
     pub invokers: BTreeMap<u64, Member>,
     /// Cuts links.
     pub switchboard: Switchboard,
+    /// Disks of the schedulers, if they have their own.
+    pub disks: BTreeMap<u64, Disk>,
     /// What really ran.
     pub recorder: Recorder,
+    /// What simulated invokers started, if they record it.
+    pub starts: Starts,
     client_addresses: BTreeMap<u64, SocketAddr>,
     _relays: Vec<Relay>,
     dir: TempDir,
@@ -180,7 +131,7 @@ impl Cluster {
     }
 
     async fn prepare(options: &ClusterOptions) -> Self {
-        let dir = TempDir::new().expect("a temporary directory");
+        let dir = test_dir();
         let switchboard = Switchboard::default();
         let (mut relays, mut peers, mut clients, mut listeners) =
             (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -212,7 +163,9 @@ impl Cluster {
             schedulers: BTreeMap::new(),
             invokers: BTreeMap::new(),
             switchboard,
+            disks: BTreeMap::new(),
             recorder: Recorder::new(&dir.path().join("history")),
+            starts: Starts::new(&dir.path().join("starts")),
             client_addresses: clients,
             _relays: relays,
             dir,
@@ -235,21 +188,45 @@ impl Cluster {
                 "--advertise-client",
                 &cluster.client_addresses[&id].to_string(),
             ]));
-            let member = cluster.member(&format!("scheduler-{id}"), "--data-dir", args, &options.set);
+            let name = format!("scheduler-{id}");
+            let home = cluster.dir.path().join(&name);
+            let data_dir = match options.disk_mib {
+                Some(mib) => {
+                    let disk = Disk::make(&home, mib).expect("a disk");
+                    cluster.disks.insert(id, disk);
+                    home.join("data")
+                }
+                None => home,
+            };
+            let mut member = cluster.member(&name, ("--data-dir", data_dir), args, &options.set);
+            member.env.clone_from(&options.scheduler_env);
             cluster.schedulers.insert(id, member);
         }
         for id in 1..=options.invokers {
             let args = words(&["invoker", "--id", &id.to_string(), "--schedulers", &endpoints]);
             let only = options.invoker_only.get(&id).into_iter().flatten();
-            let set: Vec<String> = options.invoker_set.iter().chain(only).cloned().collect();
-            let member = cluster.member(&format!("invoker-{id}"), "--work-dir", args, &set);
+            let mut set: Vec<String> = options.invoker_set.iter().chain(only).cloned().collect();
+            if options.record_starts {
+                set.push(format!(
+                    "backend.simulated.record={}",
+                    cluster.starts.path().display()
+                ));
+            }
+            let name = format!("invoker-{id}");
+            let home = cluster.dir.path().join(&name);
+            let member = cluster.member(&name, ("--work-dir", home), args, &set);
             cluster.invokers.insert(id, member);
         }
         cluster
     }
 
-    fn member(&self, name: &str, dir_flag: &str, mut args: Vec<String>, set: &[String]) -> Member {
-        let data_dir = self.dir.path().join(name);
+    fn member(
+        &self,
+        name: &str,
+        (dir_flag, data_dir): (&str, PathBuf),
+        mut args: Vec<String>,
+        set: &[String],
+    ) -> Member {
         args.extend(words(&[dir_flag, &data_dir.display().to_string()]));
         args.extend(set.iter().flat_map(|setting| words(&["--set", setting])));
         let log = self.dir.path().join(format!("{name}.log"));
@@ -258,6 +235,8 @@ impl Cluster {
             args,
             log,
             data_dir,
+            env: Vec::new(),
+            binary: None,
             process: None,
         }
     }
@@ -345,6 +324,18 @@ impl Cluster {
         self.client_addresses.values().map(ToString::to_string).collect()
     }
 
+    /// Client addresses of the schedulers that were started and not killed.
+    #[must_use]
+    pub fn running_endpoints(&self) -> Vec<String> {
+        let running = self
+            .schedulers
+            .iter()
+            .filter(|(_, member)| member.process.is_some());
+        running
+            .map(|(id, _)| self.client_addresses[id].to_string())
+            .collect()
+    }
+
     /// A new SDK client of this cluster.
     pub async fn client(&self) -> Client {
         Client::connect(self.endpoints())
@@ -396,23 +387,6 @@ impl Cluster {
         until("the queue has a leader", SERVE_LIMIT, leader).await.0
     }
 
-    /// Stores the recording action as `guest/record`.
-    pub async fn put_recorder(&self, client: &Client) {
-        let mut spec = ActionSpec::new(
-            "guest/record".parse().expect("a valid name"),
-            "python:3",
-            self.recorder.action(),
-        );
-        spec.limits = ActionLimits {
-            memory: ByteSize::mib(128),
-            ..ActionLimits::default()
-        };
-        client
-            .put_action(&spec, Expect::Anything)
-            .await
-            .expect("the action is stored");
-    }
-
     /// All logs, for the message of a failed test.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -446,7 +420,9 @@ impl Drop for Cluster {
 
 fn start(member: &mut Member, board: &Switchboard) {
     assert!(member.process.is_none(), "{} runs already", member.name);
-    let process = Process::start(&member.args, &member.log).expect("the binary starts");
+    let program = member.binary.clone().unwrap_or_else(binary);
+    let process = Process::start_with(&program, &member.args, &member.env, &member.log);
+    let process = process.expect("the binary starts");
     board.is_process(process.pid(), &member.name);
     member.process = Some(process);
 }

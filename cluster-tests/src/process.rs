@@ -57,10 +57,24 @@ impl Process {
     /// # Errors
     /// When the log cannot be opened or the process not be started.
     pub fn start(args: &[String], log: &Path) -> io::Result<Self> {
+        Self::start_with(&binary(), args, &[], log)
+    }
+
+    /// As [`Process::start`], with this binary and more in its environment.
+    ///
+    /// # Errors
+    /// When the log cannot be opened or the process not be started.
+    pub fn start_with(
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+        log: &Path,
+    ) -> io::Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(binary())
+        let child = Command::new(program)
             .args(args)
             .env_remove("WHISKRAFT_LOG")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -66,3 +66,16 @@ pub async fn put_actions(client: &Client, all: impl IntoIterator<Item = (QueueKe
         })
         .await;
 }
+
+/// Stores `count` namespaces that may have so many containers, each with one simulated action; the queues of these.
+///
+/// # Panics
+/// When something is refused.
+pub async fn put_queues(client: &Client, prefix: &str, count: usize, containers: u32) -> Vec<QueueKey> {
+    let namespaces: Vec<_> = (0..count).map(|n| namespace(prefix, n)).collect();
+    let limits = |name: &NamespaceName| (name.clone(), NamespaceLimits::containers(containers));
+    put_namespaces(client, namespaces.iter().map(limits)).await;
+    let keys: Vec<QueueKey> = namespaces.iter().map(|name| queue(name, 0)).collect();
+    put_actions(client, keys.iter().map(|key| (key.clone(), small(128, 1)))).await;
+    keys
+}

@@ -61,7 +61,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Err(error) => return Err(error.into()),
     }
 
-    // Non-blocking: returns as soon as a scheduler has accepted it.
+    // Non-blocking: returns as soon as it is on the disks of a majority of the schedulers. Dropping the handle would
+    // cancel nothing; `client.result` asks for the record of any id, from anywhere, until it expires.
     let mut invocation = client
         .submit(&namespace, &action, payload.as_str(), options)
         .await?;

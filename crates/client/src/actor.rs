@@ -12,9 +12,11 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use whiskraft_proto::v1;
 use whiskraft_types::{ActivationId, QueueKey, SchedulerId};
 
+use crate::InvokeError;
 use crate::caches::Caches;
-use crate::core::{EnsureAnswer, Input, Output, Router, StreamId};
+use crate::core::{Admission, EnsureAnswer, Input, NewActivation, Output, Router, StreamId};
 use crate::ensure::ensure_queue;
+use crate::forgotten::Forgotten;
 use crate::handle::{ActorHandle, Request, Waiter};
 use crate::outbox::Outbox;
 use crate::shared::{Readiness, Shared};
@@ -71,6 +73,7 @@ pub(crate) struct Actor {
     tasks: JoinSet<()>,
     links: BTreeMap<SchedulerId, Link>,
     waiters: BTreeMap<ActivationId, Waiter>,
+    forgotten: Arc<Forgotten>,
     caches: Caches,
     readiness: watch::Sender<Readiness>,
     /// Stream tasks started so far; the upper half of their generations.
@@ -89,6 +92,7 @@ impl Actor {
         let (requests_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (events_sender, events) = mpsc::channel(EVENTS_MAX);
         let (readiness, ready) = watch::channel(Readiness::default());
+        let forgotten = Arc::new(Forgotten::default());
         let mut actor = Self {
             shared,
             router,
@@ -99,6 +103,7 @@ impl Actor {
             tasks: JoinSet::new(),
             links: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            forgotten: Arc::clone(&forgotten),
             caches: Caches::default(),
             readiness,
             tasks_started: 0,
@@ -106,7 +111,7 @@ impl Actor {
         };
         actor.start_watch();
         tokio::spawn(actor.run());
-        (ActorHandle::new(requests_sender), ready)
+        (ActorHandle::new(requests_sender, forgotten), ready)
     }
 
     fn start_watch(&mut self) {
@@ -142,6 +147,7 @@ impl Actor {
                 // Deadlines before messages: a channel that is never empty must not starve them.
                 () = self.shared.clock.sleep_until(deadline) => self.step(Input::Tick, &mut outputs),
                 Some(ended) = self.tasks.join_next() => report(ended),
+                () = self.forgotten.added() => self.on_forgotten(&mut outputs),
                 Some(event) = self.events.recv() => self.on_events(event, &mut outputs),
                 request = self.requests.recv() => match request {
                     Some(request) => self.on_requests(request, &mut outputs),
@@ -176,14 +182,32 @@ impl Actor {
 
     fn on_request(&mut self, request: Request, outputs: &mut Vec<Output>) {
         match request {
-            Request::Submit { activation, waiter } => match self.router.admit(&activation) {
-                Ok(()) => {
-                    self.waiters.insert(activation.id, waiter);
-                    self.step(Input::Submit(*activation), outputs);
-                }
-                Err(error) => waiter.settle(Err(error)),
-            },
+            Request::Submit { activation, waiter } => self.on_submit(*activation, waiter, outputs),
             Request::Close { done } => self.closing = Some(done),
+        }
+    }
+
+    fn on_submit(&mut self, activation: NewActivation, waiter: Waiter, outputs: &mut Vec<Output>) {
+        let id = activation.id;
+        match self.router.admit(self.shared.clock.now(), &activation) {
+            Ok(Admission::New) => {
+                self.waiters.insert(id, waiter);
+                self.step(Input::Submit(activation), outputs);
+            }
+            Ok(Admission::Joined { is_accepted }) => match self.waiters.get_mut(&id) {
+                Some(first) => first.join(waiter, id, is_accepted),
+                None => waiter.settle(Err(InvokeError::IdInUse { id })),
+            },
+            Err(error) => waiter.settle(Err(error)),
+        }
+    }
+
+    /// A handle was dropped; others may wait for the same activation.
+    fn on_forgotten(&mut self, outputs: &mut Vec<Output>) {
+        for id in self.forgotten.take() {
+            if self.waiters.get(&id).is_some_and(Waiter::is_abandoned) {
+                self.step(Input::Forget { id }, outputs);
+            }
         }
     }
 
@@ -320,7 +344,7 @@ impl Actor {
                     submission,
                 } => {
                     if let Some(waiter) = self.waiters.get(&id) {
-                        waiter.attempts.fetch_add(1, Ordering::Relaxed);
+                        waiter.on_sent();
                     }
                     if let Some(link) = self.links.get(&stream.scheduler) {
                         link.outbox.submit(stream.generation, id, submission);
@@ -344,12 +368,19 @@ impl Actor {
                 Output::Accepted { id } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {
                         waiter.accept(Ok(()));
+                        // Whoever submitted it may have stopped waiting before there was a handle to drop.
+                        if waiter.is_abandoned() {
+                            self.forgotten.add(id);
+                        }
                     }
                 }
                 Output::Overdue { id, error } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {
                         waiter.give_up(error);
                     }
+                }
+                Output::Forgotten { id } => {
+                    self.waiters.remove(&id);
                 }
                 Output::Settled { id, outcome } => {
                     if let Some(waiter) = self.waiters.remove(&id) {

@@ -44,6 +44,14 @@ impl Call {
         }
     }
 
+    /// Goes through a log, and is too small to need the bulk connection.
+    pub(crate) fn logged(shared: &Shared, operation: &'static str) -> Self {
+        Self {
+            class: Class::Quick,
+            ..Self::bulk(shared, operation)
+        }
+    }
+
     /// Documents go through the log and over the bulk connection: a try gets the time of the whole call.
     pub(crate) fn bulk(shared: &Shared, operation: &'static str) -> Self {
         let deadline = shared.settings.call_deadline;

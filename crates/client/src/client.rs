@@ -12,6 +12,7 @@ use crate::core::{Context, NewActivation};
 use crate::handle::{ActorHandle, Waiter};
 use crate::invocation::Outcome;
 use crate::shared::Shared;
+use crate::wait::Wait;
 use crate::watch::{Table, WatchStream, subscribe};
 use crate::{
     ActivationRecord, CallError, ClientBuilder, ConnectError, Invocation, InvokeError, InvokeOptions,
@@ -83,16 +84,12 @@ impl Client {
         payload: impl Into<Payload>,
         options: InvokeOptions,
     ) -> Result<ActivationRecord, InvokeError> {
+        let wait = Wait::new(&options);
         let activation = self.activation(namespace, action, payload.into(), options, true)?;
         let id = activation.id;
         let (outcome, waiting) = oneshot::channel::<Outcome>();
-        let waiter = Waiter {
-            accepted: None,
-            outcome: Some(outcome),
-            attempts: Arc::default(),
-        };
-        self.actor.submit(activation, waiter).await?;
-        waiting.await.unwrap_or(Err(InvokeError::Closed { id }))
+        self.actor.submit(activation, Waiter::of_call(outcome)).await?;
+        wait.until(id, waiting).await
     }
 
     /// Draws an id for an activation, for a caller who wants to know it before the call ends; see
@@ -102,11 +99,29 @@ impl Client {
         ActivationId::from_bytes(rand::random())
     }
 
-    /// Starts an action and returns as soon as a scheduler has accepted it.
+    /// Starts an action and returns as soon as a scheduler has accepted it: by default, as soon as it is on the disks of
+    /// a majority of the schedulers, so that it runs whatever becomes of this process.
+    ///
+    /// What is accepted can be waited for through the [`Invocation`], or asked for later, from anywhere, with
+    /// [`result`](Self::result). Whoever drops the handle of a durable one keeps nothing of it here.
+    ///
+    /// ```no_run
+    /// # async fn example(client: whiskraft_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use whiskraft_client::InvokeOptions;
+    ///
+    /// let (guest, bill) = ("guest".parse()?, "guest/bill".parse()?);
+    /// // Sent twice by a caller that heard no answer, it runs once.
+    /// let options = InvokeOptions { idempotency_key: Some("order-7".to_owned()), ..InvokeOptions::default() };
+    /// let id = client.submit(&guest, &bill, r#"{"order": 7}"#, options).await?.id();
+    /// println!("{:?}", client.result(&guest, id, Duration::from_secs(30)).await?.status);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// See [`InvokeError`]; [`InvokeError::Deadline`] means here that nobody confirmed it within
-    /// `options.deadline` and that it may run all the same.
+    /// See [`InvokeError`]; [`InvokeError::NotConfirmed`], and [`InvokeError::Deadline`] for one that is not durable, mean
+    /// that nobody confirmed it within `options.deadline` and that it may run all the same.
     pub async fn submit(
         &self,
         namespace: &NamespaceName,
@@ -114,19 +129,22 @@ impl Client {
         payload: impl Into<Payload>,
         options: InvokeOptions,
     ) -> Result<Invocation, InvokeError> {
+        let wait = Wait::new(&options);
         let activation = self.activation(namespace, action, payload.into(), options, false)?;
-        let id = activation.id;
+        let (id, durable) = (activation.id, activation.durable);
         let (accepted, confirmation) = oneshot::channel();
         let (outcome, waiting) = oneshot::channel();
         let attempts = Arc::new(AtomicU32::new(0));
-        let waiter = Waiter {
-            accepted: Some(accepted),
-            outcome: Some(outcome),
-            attempts: Arc::clone(&attempts),
-        };
+        let waiter = Waiter::of_submission(accepted, outcome, Arc::clone(&attempts));
         self.actor.submit(activation, waiter).await?;
-        confirmation.await.unwrap_or(Err(InvokeError::Closed { id }))?;
-        Ok(Invocation::new(id, attempts, waiting, self.actor.clone()))
+        wait.until(id, confirmation).await?;
+        Ok(Invocation::new(
+            id,
+            attempts,
+            durable,
+            waiting,
+            self.actor.clone(),
+        ))
     }
 
     fn activation(
@@ -138,13 +156,14 @@ impl Client {
         blocking: bool,
     ) -> Result<NewActivation, InvokeError> {
         let payload = payload.into_text(self.shared.payload_len_max.load(Ordering::Relaxed))?;
-        let id = options.id.unwrap_or_else(Self::draw_id);
         let key = QueueKey {
             namespace: namespace.clone(),
             action: action.clone(),
         };
+        let terms = options.terms(&key, blocking, self.shared.clock.wall())?;
+        let id = terms.id;
         // One that may have run has to be asked for, whatever new ones are told.
-        if self.shared.settings.refuse_early && !options.may_have_run {
+        if self.shared.settings.refuse_early && !options.may_have_run && options.idempotency_key.is_none() {
             self.refuse_early(id, &key)?;
         }
         Ok(NewActivation {
@@ -153,8 +172,16 @@ impl Client {
             payload,
             blocking,
             may_have_run: options.may_have_run,
+            durable: terms.durable,
+            keyed: options.idempotency_key.is_some(),
+            not_before_ms: terms.not_before_ms,
             deadline: options.deadline,
-            given_up_after: self.shared.settings.giving_up.after(options.time_limit),
+            given_up_after: self
+                .shared
+                .settings
+                .giving_up
+                .after(options.time_limit)
+                .saturating_add(terms.delay),
             context: Context {
                 transaction: options.transaction,
                 subject: options.subject,

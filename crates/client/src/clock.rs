@@ -1,6 +1,6 @@
-//! The one place where this crate reads the clock.
+//! The one place where this crate reads a clock.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use whiskraft_types::Instant;
 
@@ -21,6 +21,12 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "the clock of this crate")]
     pub(crate) fn now(&self) -> Instant {
         Instant::from_origin(tokio::time::Instant::now().saturating_duration_since(self.origin))
+    }
+
+    /// The wall clock, on which a caller says when something may begin.
+    #[expect(clippy::disallowed_methods, reason = "the clock of this crate")]
+    pub(crate) fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     /// The same moment on the clock of the standard library.

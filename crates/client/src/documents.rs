@@ -200,15 +200,18 @@ impl Client {
     }
 }
 
-async fn put_document(channel: Channel, request: v1::PutDocumentRequest) -> Tried<Outcome> {
+pub(crate) async fn put_document(channel: Channel, request: v1::PutDocumentRequest) -> Tried<Outcome> {
     outcome(documents(channel).put_document(request).await?.into_inner())
 }
 
-async fn delete_document(channel: Channel, request: v1::DeleteDocumentRequest) -> Tried<Outcome> {
+pub(crate) async fn delete_document(channel: Channel, request: v1::DeleteDocumentRequest) -> Tried<Outcome> {
     outcome(documents(channel).delete_document(request).await?.into_inner())
 }
 
-async fn get_document(channel: Channel, request: v1::GetDocumentRequest) -> Tried<Option<v1::Document>> {
+pub(crate) async fn get_document(
+    channel: Channel,
+    request: v1::GetDocumentRequest,
+) -> Tried<Option<v1::Document>> {
     use v1::get_document_response::Outcome;
 
     let response = documents(channel).get_document(request).await?.into_inner();
@@ -221,7 +224,7 @@ async fn get_document(channel: Channel, request: v1::GetDocumentRequest) -> Trie
     )
 }
 
-async fn list_documents(
+pub(crate) async fn list_documents(
     channel: Channel,
     request: v1::ListDocumentsRequest,
 ) -> Tried<v1::ListDocumentsResponse> {

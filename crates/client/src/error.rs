@@ -7,7 +7,7 @@ use std::time::Duration;
 use whiskraft_proto::InvalidMessage;
 use whiskraft_types::{ActivationId, Rejection, Revision};
 
-use crate::PayloadError;
+use crate::{FoundActivation, OptionsError, PayloadError};
 
 /// Why a client could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,9 +47,12 @@ pub enum ConnectError {
 ///
 /// | variant | did the action run? | what to do |
 /// | --- | --- | --- |
-/// | `Payload`, `Full`, `IdInUse` | no | correct the call, or slow down |
+/// | `Payload`, `Options`, `Full`, `IdInUse` | no | correct the call, or slow down |
 /// | `Rejected` | no, unless `may_have_run` | see the rejection; `Throttled` says when to come back |
+/// | `KeyConflict` | an earlier one with this key may | use another key for another request |
+/// | `StorageFull` | no | try again when somebody has made room, or without durability |
 /// | `NotAccepted` | no | the cluster is not available; try again later |
+/// | `NotConfirmed` | it may, now or later | submit it again under the same id or key: it does not start twice |
 /// | `Deadline` | it may, now or later | ask [`find_activation`](crate::Client::find_activation) for the id |
 /// | `NoResult`, `Garbled`, `Closed` | nobody knows | ask for the id before starting it again |
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +60,9 @@ pub enum InvokeError {
     /// The arguments cannot be sent.
     #[error("the arguments were not sent")]
     Payload(#[from] PayloadError),
+    /// The options do not go together.
+    #[error("the options of the invocation cannot be used")]
+    Options(#[from] OptionsError),
     /// This client has as many unfinished activations as it may hold.
     #[error(
         "this client holds {unfinished} unfinished activations with {bytes} bytes of arguments, its limit"
@@ -85,6 +91,41 @@ pub enum InvokeError {
         /// Why, and what to do.
         #[source]
         rejection: Rejection,
+    },
+    /// The idempotency key was used before, with other arguments. That activation is what it was.
+    #[error(
+        "idempotency key {key:?} names activation {id}, which was submitted with another payload; use another key for \
+         another request, or look at that activation"
+    )]
+    KeyConflict {
+        /// The activation that the key names.
+        id: ActivationId,
+        /// The key.
+        key: String,
+    },
+    /// The disks of the schedulers have no room for another durable activation; it was not accepted.
+    #[error(
+        "activation {id} was not accepted{}: {reason}; try again when there is room, or without durability Quorum",
+        at_attempt(*.attempts)
+    )]
+    StorageFull {
+        /// The activation.
+        id: ActivationId,
+        /// How often it was handed to a scheduler.
+        attempts: u32,
+        /// Which disk, and how much is left.
+        reason: String,
+    },
+    /// The caller's deadline passed while it was unknown whether the journal has it. It goes on if it has, and this
+    /// client goes on trying; submitting it again under the same id or key tells.
+    #[error("nobody confirmed until the deadline that activation {id} is accepted; it may be{}: {cause}", after_attempts(*.attempts))]
+    NotConfirmed {
+        /// The activation.
+        id: ActivationId,
+        /// How often it was handed to a scheduler.
+        attempts: u32,
+        /// What stood in the way last.
+        cause: String,
     },
     /// No scheduler accepted it until the caller's deadline; it has not run and will not.
     #[error("activation {id} was accepted by no scheduler until the deadline{}: {cause}", after_attempts(*.attempts))]
@@ -139,14 +180,38 @@ impl InvokeError {
     #[must_use]
     pub const fn id(&self) -> Option<ActivationId> {
         match self {
-            Self::Payload(_) | Self::Full { .. } => None,
+            Self::Payload(_) | Self::Options(_) | Self::Full { .. } => None,
             Self::IdInUse { id }
             | Self::Rejected { id, .. }
+            | Self::KeyConflict { id, .. }
+            | Self::StorageFull { id, .. }
+            | Self::NotConfirmed { id, .. }
             | Self::NotAccepted { id, .. }
             | Self::Deadline { id, .. }
             | Self::NoResult { id, .. }
             | Self::Garbled { id, .. }
             | Self::Closed { id } => Some(*id),
+        }
+    }
+
+    /// Whether the same call may succeed later without being changed. One that may have run is submitted again under the
+    /// same id or key.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Full { .. }
+            | Self::StorageFull { .. }
+            | Self::NotAccepted { .. }
+            | Self::NotConfirmed { .. } => true,
+            Self::Rejected { rejection, .. } => matches!(rejection, Rejection::Throttled { .. }),
+            Self::Payload(_)
+            | Self::Options(_)
+            | Self::IdInUse { .. }
+            | Self::KeyConflict { .. }
+            | Self::Deadline { .. }
+            | Self::NoResult { .. }
+            | Self::Garbled { .. }
+            | Self::Closed { .. } => false,
         }
     }
 }
@@ -210,6 +275,34 @@ pub enum CallError {
     },
 }
 
+/// Why there is no record of an activation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResultError {
+    /// Every scheduler answered, and none knows it: it was never accepted, or its record is gone without a trace.
+    #[error("no scheduler knows activation {id}")]
+    Unknown {
+        /// The activation.
+        id: ActivationId,
+    },
+    /// It ended, and its record has expired.
+    #[error("activation {id} has ended and its record has expired")]
+    Gone {
+        /// The activation.
+        id: ActivationId,
+    },
+    /// It had not ended when the wait was over.
+    #[error("activation {id} has not ended yet")]
+    NotYet {
+        /// The activation.
+        id: ActivationId,
+        /// What was known of it last.
+        found: Box<FoundActivation>,
+    },
+    /// The cluster could not be asked.
+    #[error("the record of the activation could not be asked for")]
+    Call(#[from] CallError),
+}
+
 /// Why an operation on a stored action failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ActionError {
@@ -233,6 +326,36 @@ pub enum ActionError {
     #[error("action {name} does not exist")]
     NotFound {
         /// The action.
+        name: String,
+    },
+    /// The cluster could not be asked, or refused.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Why an operation on a stored schedule failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// It cannot be stored as it is.
+    #[error("schedule {name:?} cannot be stored: {reason}")]
+    Invalid {
+        /// The schedule.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else changed it; read it again and decide.
+    #[error("schedule {name:?} is at revision {}, not the expected one", .current.map_or(0, |revision| revision.0))]
+    Conflict {
+        /// The schedule.
+        name: String,
+        /// Revision it has; `None`: it does not exist.
+        current: Option<Revision>,
+    },
+    /// There is no such schedule.
+    #[error("schedule {name:?} does not exist")]
+    NotFound {
+        /// The schedule.
         name: String,
     },
     /// The cluster could not be asked, or refused.

@@ -12,14 +12,16 @@ use crate::{ActivationRecord, InvokeError};
 /// How an activation ended.
 pub(crate) type Outcome = Result<ActivationRecord, InvokeError>;
 
-/// An activation that a scheduler has accepted. Dropping the handle cancels nothing.
+/// An activation that a scheduler has accepted. Dropping the handle cancels nothing; that of a durable one lets the
+/// client forget it, and its record stays where [`Client::result`](crate::Client::result) finds it.
 #[derive(Debug)]
 pub struct Invocation {
     id: ActivationId,
     attempts: Arc<AtomicU32>,
+    durable: bool,
     outcome: Progress,
     /// Keeps the client at work until the result is there, even if every `Client` is dropped.
-    _client: ActorHandle,
+    client: ActorHandle,
 }
 
 #[derive(Debug)]
@@ -32,14 +34,16 @@ impl Invocation {
     pub(crate) fn new(
         id: ActivationId,
         attempts: Arc<AtomicU32>,
+        durable: bool,
         outcome: oneshot::Receiver<Outcome>,
         client: ActorHandle,
     ) -> Self {
         Self {
             id,
             attempts,
+            durable,
             outcome: Progress::Open(outcome),
-            _client: client,
+            client,
         }
     }
 
@@ -47,6 +51,12 @@ impl Invocation {
     #[must_use]
     pub const fn id(&self) -> ActivationId {
         self.id
+    }
+
+    /// Whether it is on the disks of a majority of the schedulers, so that it runs whatever becomes of this process.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// How often it was handed to a scheduler: 1 unless something was lost or refused.
@@ -58,7 +68,8 @@ impl Invocation {
     /// Waits for the record. May be cancelled and called again; once ended it answers the same every time.
     ///
     /// # Errors
-    /// [`InvokeError::NoResult`], [`InvokeError::Rejected`], [`InvokeError::Garbled`] or [`InvokeError::Closed`].
+    /// [`InvokeError::NoResult`], [`InvokeError::Rejected`], [`InvokeError::Garbled`] or [`InvokeError::Closed`]. None of
+    /// them ends a durable activation: [`Client::result`](crate::Client::result) asks for its record.
     pub async fn result(&mut self) -> Result<ActivationRecord, InvokeError> {
         let outcome = match &mut self.outcome {
             Progress::Ended(outcome) => return outcome.clone(),
@@ -66,5 +77,17 @@ impl Invocation {
         };
         self.outcome = Progress::Ended(outcome.clone());
         outcome
+    }
+}
+
+impl Drop for Invocation {
+    fn drop(&mut self) {
+        if let Progress::Open(open) = &mut self.outcome
+            && self.durable
+        {
+            // First of all: the actor looks whether anybody still listens.
+            open.close();
+            self.client.forget(self.id);
+        }
     }
 }

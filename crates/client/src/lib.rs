@@ -22,7 +22,7 @@
 //! let record = client.invoke(&namespace, &hello, arguments, InvokeOptions::default()).await?;
 //! println!("{}", String::from_utf8_lossy(&record.result));
 //!
-//! // … or only start it, and come back for the record.
+//! // … or only start it: it is on the disks of a majority of the schedulers then, and runs whatever becomes of us.
 //! let mut invocation = client.submit(&namespace, &hello, r#"{"name": "Eve"}"#, InvokeOptions::default()).await?;
 //! println!("accepted as {}", invocation.id());
 //! println!("{:?}", invocation.result().await?.status);
@@ -43,49 +43,67 @@ mod backoff;
 mod builder;
 mod caches;
 mod calls;
+mod cancel;
 mod client;
 mod clock;
 mod core;
 mod directory;
 mod documents;
+mod durability;
 mod ensure;
 mod error;
 mod find;
+mod forgotten;
 mod handle;
 mod health;
+mod idempotency;
 mod invocation;
+mod letters;
 mod namespaces;
 mod operator;
 mod options;
 mod outbox;
 mod payload;
+mod schedule;
+mod schedules;
 mod settings;
 mod shared;
 mod stats;
 mod status;
 mod stream;
 mod throttle;
+mod wait;
 pub mod watch;
 mod wire;
 
 pub use whiskraft_types::{
-    ActionLimits, ActionName, ActivationId, ActivationStatus, ByteSize, NamespaceLimits, NamespaceName,
-    QueueKey, Rejection, Revision, SchedulerId, ThrottleScope, WaitReason,
+    ActionLimits, ActionName, ActivationId, ActivationStatus, ByteSize, MemberOrder, MembershipError,
+    NamespaceLimits, NamespaceName, QueueKey, Rejection, Revision, SchedulerId, ThrottleScope, WaitReason,
 };
 
 pub use self::action::{ActionPage, ActionSpec, ActionSummary, Expect, StoredAction};
 pub use self::builder::ClientBuilder;
+pub use self::cancel::CancelOutcome;
 pub use self::client::Client;
-pub use self::error::{ActionError, CallError, ConnectError, InvokeError};
+pub use self::durability::{Durability, OptionsError};
+pub use self::error::{ActionError, CallError, ConnectError, InvokeError, ResultError, ScheduleError};
 pub use self::find::{FoundActivation, Progress};
 pub use self::health::{Health, InvokerHealth};
+pub use self::idempotency::{IDEMPOTENCY_KEY_LEN_MAX, idempotent_id};
 pub use self::invocation::Invocation;
-pub use self::operator::{Explained, Explanation, Operator, QueueFilter, QueuesSnapshot, QueuesWatch};
+pub use self::letters::{DeadLetter, DeadLetterPage, PageCursor, Redriven};
+pub use self::operator::{
+    BackupPieces, Explained, Explanation, MemberChangeError, MovedQueue, Operator, QueueFilter,
+    QueuesSnapshot, QueuesWatch,
+};
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
+pub use self::schedule::{
+    MissedPolicy, SchedulePage, ScheduleProgress, ScheduleSpec, ScheduleSummary, StoredSchedule,
+};
 pub use self::settings::{GivingUp, Settings};
 pub use self::stats::Stats;
-pub use self::status::{NodeStatus, QueueStatus, RaftStatus, Status};
+pub use self::status::{LaneStatus, NodeStatus, QueueStatus, RaftStatus, Status};
 pub use self::throttle::{Throttle, ThrottleChange, Throttles};
 
 /// The record of a finished activation; [`result`](whiskraft_types::ActivationRecord::result) is JSON text.

@@ -1,9 +1,11 @@
 //! What a caller may say about one invocation.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use whiskraft_types::ActivationId;
+
+use crate::Durability;
 
 /// How long an invocation waits unless told otherwise; OpenWhisk's longest blocking wait.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(60);
@@ -26,6 +28,16 @@ pub struct InvokeOptions {
     /// With `id`: it may have been submitted before, by an earlier life of the caller. Costs latency after a
     /// scheduler was lost, and makes sure that the activation does not start twice.
     pub may_have_run: bool,
+    /// What acceptance has to promise: by default that a submission outlives any minority of the schedulers, and nothing
+    /// for a call that waits for its result.
+    pub durability: Durability,
+    /// It must not begin before. For [`Client::submit`](crate::Client::submit) with durability Quorum only.
+    pub not_before: Option<SystemTime>,
+    /// Names the request, 1 to 256 bytes, instead of an `id`: submitting the same key again, from anywhere, joins what
+    /// is there and starts nothing. A key counts within its namespace and action for as long as the activation's record
+    /// is kept; the same key with other arguments is [`InvokeError::KeyConflict`](crate::InvokeError::KeyConflict).
+    /// Implies durability Quorum.
+    pub idempotency_key: Option<String>,
     /// The action's time limit, if the caller knows it: tells how soon an activation without any answer is given
     /// up. `None` assumes the longest limit there is.
     pub time_limit: Option<Duration>,
@@ -49,6 +61,9 @@ impl Default for InvokeOptions {
             deadline: DEADLINE_DEFAULT,
             id: None,
             may_have_run: false,
+            durability: Durability::Default,
+            not_before: None,
+            idempotency_key: None,
             time_limit: None,
             transaction: String::new(),
             subject: String::new(),
@@ -65,6 +80,9 @@ impl fmt::Debug for InvokeOptions {
             .field("deadline", &self.deadline)
             .field("id", &self.id)
             .field("may_have_run", &self.may_have_run)
+            .field("durability", &self.durability)
+            .field("not_before", &self.not_before)
+            .field("idempotency_key", &self.idempotency_key)
             .field("time_limit", &self.time_limit)
             .field("transaction", &self.transaction)
             .field("subject", &self.subject)

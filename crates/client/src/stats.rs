@@ -13,7 +13,9 @@ pub struct Stats {
     pub completed: u64,
     /// Activations that ended with an error.
     pub failed: u64,
-    /// Results for activations that had ended already; dropped.
+    /// Durably accepted activations that nobody here waited for any more; the cluster goes on with them.
+    pub forgotten: u64,
+    /// Results for activations that had ended or were forgotten already; dropped.
     pub results_late: u64,
     /// `EnsureQueue` requests.
     pub ensures: u64,

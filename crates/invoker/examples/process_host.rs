@@ -124,6 +124,7 @@ async fn loaded(backend: &dyn Backend) -> Result<Instance, Failure> {
 fn run_of(payload: &'static [u8]) -> RunRequest {
     RunRequest {
         payload: Bytes::from_static(payload),
+        run: 1,
         context: Context::default(),
         timeout: Duration::from_secs(300),
         logs_max: ByteSize::mib(1),

@@ -225,6 +225,11 @@ impl Actor {
                     self.on_expired(now);
                 }
             }
+            LinkEvent::OtherCluster { session, reason } => {
+                if self.session() == Some(session) {
+                    self.on_other_cluster(now, scheduler, &reason);
+                }
+            }
             // From here on frames of a connection that was cut mean nothing.
             _ if link.serial != serial || link.up.is_none() => {}
             LinkEvent::Control(frame) => self.on_control(now, scheduler, frame),
@@ -305,6 +310,10 @@ impl Actor {
         }
         for deliver in frame.deliver {
             let input = wire::deliver(from, deliver, now);
+            self.step_parsed(now, from, input);
+        }
+        for stop in frame.stops {
+            let input = wire::stop(from, stop);
             self.step_parsed(now, from, input);
         }
         for ack in frame.withdraw_acks {

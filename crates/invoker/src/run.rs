@@ -2,6 +2,8 @@
 //!
 //! Budget per activation: the payload is passed on as it came unless the action has default parameters.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,8 @@ use crate::words::{ActionSpec, Delivery, Input, Record, record_len};
 /// A run that has not ended after this time is reported as started. Containers that cannot take a run say so sooner,
 /// and short runs save a message.
 const BEGUN_AFTER: Duration = Duration::from_millis(10);
+/// What ends an activation that ran when its caller cancelled it.
+const CANCELLED_TEXT: &str = "The activation was cancelled.";
 /// What ends an activation that ran when its container was taken away.
 const LOST_TEXT: &str = "The action did not produce a valid response and exited unexpectedly.";
 
@@ -34,6 +38,8 @@ pub(crate) struct RunTask<'a> {
     pub(crate) namespace: String,
     pub(crate) action: &'a ActionSpec,
     pub(crate) code: Option<Bytes>,
+    /// Whether the activation was cancelled.
+    pub(crate) stopped: Arc<AtomicBool>,
 }
 
 /// Until when the invoker may start something, as of the last keepalive, and in which session.
@@ -96,17 +102,15 @@ impl RunTask<'_> {
                         .send(Event::Worker(Input::Initialised { worker: self.worker }))
                         .await;
                 }
+                InitOutcome::Failed(_) if self.is_stopped() => return (id, self.not_wanted(id)),
                 InitOutcome::Failed(ended) => {
-                    return (
-                        id,
-                        self.finished(
-                            id,
-                            (ended.into_record(id, None, waited_ms, self.ran_on), 0),
-                            false,
-                        ),
-                    );
+                    let record = ended.into_record((id, delivery.run), None, waited_ms, self.ran_on);
+                    return (id, self.finished(id, (record, 0), false));
                 }
                 InitOutcome::GiveBack(back) => return (id, self.not_started(id, false, back.reason)),
+            }
+            if self.is_stopped() {
+                return (id, self.not_wanted(id));
             }
             // An init may outlast the lease it began under; keepalives since then count.
             let right = *self.right.borrow();
@@ -117,6 +121,7 @@ impl RunTask<'_> {
         }
         let request = RunRequest {
             payload: merged(delivery.payload, &self.action.parameters),
+            run: delivery.run,
             context,
             timeout: self.action.limits.timeout,
             logs_max: self.action.limits.logs,
@@ -125,12 +130,12 @@ impl RunTask<'_> {
         let input = match outcome {
             RunOutcome::Ended(ended) => {
                 let (reusable, run_us) = (ended.is_reusable(), ended.run_us());
-                let record = ended.into_record(id, span, waited_ms, self.ran_on);
+                let record = ended.into_record((id, delivery.run), span, waited_ms, self.ran_on);
                 self.finished(id, (record, run_us), reusable)
             }
             RunOutcome::GiveBack(back) if begun => {
                 tracing::warn!(activation = %id, reason = back.reason, "given back too late to run elsewhere");
-                lost(self.worker, id, self.ran_on)
+                lost(self.worker, (id, delivery.run), self.ran_on, self.is_stopped())
             }
             RunOutcome::GiveBack(back) => self.not_started(id, false, back.reason),
         };
@@ -183,7 +188,22 @@ impl RunTask<'_> {
         }
     }
 
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// It was cancelled before it began; its container goes, or is gone.
+    fn not_wanted(&self, id: ActivationId) -> Input {
+        self.not_started(id, false, "the activation was cancelled".to_owned())
+    }
+
     fn finished(&self, id: ActivationId, record: (ActivationRecord<Bytes>, u64), reusable: bool) -> Input {
+        let (record, run_us) = record;
+        let record = if self.is_stopped() {
+            (cancelled(record), 0)
+        } else {
+            (record, run_us)
+        };
         finished(self.worker, id, record, reusable)
     }
 }
@@ -211,8 +231,24 @@ fn finished(
     })
 }
 
-/// The end of an activation whose container was removed before it answered.
-pub(crate) fn lost(worker: WorkerId, id: ActivationId, ran_on: (InvokerId, ContainerId)) -> Input {
+/// The record of a run that was stopped: whatever it came to, its caller gets what it asked for. Times and logs stay.
+fn cancelled(record: ActivationRecord<Bytes>) -> ActivationRecord<Bytes> {
+    ActivationRecord {
+        status: ActivationStatus::ApplicationError,
+        result: serde_json::json!({ "error": CANCELLED_TEXT }).to_string().into(),
+        timed_out: false,
+        cancelled: true,
+        ..record
+    }
+}
+
+/// The end of a run whose container was removed before it answered.
+pub(crate) fn lost(
+    worker: WorkerId,
+    (id, run): (ActivationId, u32),
+    ran_on: (InvokerId, ContainerId),
+    is_stopped: bool,
+) -> Input {
     let now_ms = clock::wall_ms();
     let record = ActivationRecord {
         id,
@@ -225,9 +261,10 @@ pub(crate) fn lost(worker: WorkerId, id: ActivationId, ran_on: (InvokerId, Conta
         wait_ms: 0,
         timed_out: false,
         ran_on: Some(ran_on),
-        run: 1,
+        run,
         cancelled: false,
     };
+    let record = if is_stopped { cancelled(record) } else { record };
     finished(worker, id, (record, 0), false)
 }
 

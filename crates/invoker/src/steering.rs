@@ -19,8 +19,8 @@ use crate::session::Opened;
 use crate::words::{Action, Input, Output};
 use crate::worker::{Order, Worker};
 
-/// Orders beside runs that can wait for an owner task: pause, resume, remove and one to spare.
-const ORDERS_BESIDE_RUNS: usize = 4;
+/// Orders beside runs that can wait for an owner task: pause, resume, stop, remove and one to spare.
+const ORDERS_BESIDE_RUNS: usize = 5;
 /// Time that the backend gets to remove what still ran when the shutdown's grace was over.
 const REMOVAL_WAIT: Duration = Duration::from_secs(30);
 /// Time that results and reports get to be acknowledged after the last container has gone.
@@ -57,6 +57,7 @@ impl Actor {
                 };
                 self.order(worker, Order::Run(Box::new(run)));
             }
+            PoolOutput::Stop { worker, id } => self.order(worker, Order::Stop(id)),
             PoolOutput::Pause { worker } => self.order(worker, Order::Pause),
             PoolOutput::Resume { worker, container } => self.order(worker, Order::Resume(container)),
             PoolOutput::Remove { worker } => self.order(worker, Order::Remove),
@@ -182,6 +183,30 @@ impl Actor {
             link.up = None;
         }
         self.step(now, Input::SessionExpired);
+    }
+
+    /// Another cluster answers where a scheduler was. While this one's own cluster keeps its session alive that is a
+    /// wrong address, and nothing else. Once it is fenced its cluster may have been restored from a backup: it joins the
+    /// new one, unless it still has something that only the old one can be told.
+    pub(crate) fn on_other_cluster(&mut self, now: Instant, scheduler: SchedulerId, reason: &str) {
+        let owes = self.pool.unacknowledged_len() > 0
+            || self
+                .pool
+                .containers()
+                .any(|container| !container.running.is_empty());
+        if !self.pool.is_fenced(now) {
+            tracing::warn!(%scheduler, reason, "another cluster answers at the address of a scheduler");
+        } else if owes {
+            tracing::error!(
+                %scheduler,
+                reason,
+                "another cluster answers at the address of a scheduler; this invoker still has activations or results of \
+                 its own, and waits for that: start it again if it is gone for good"
+            );
+        } else {
+            tracing::warn!(%scheduler, reason, "the cluster is gone and another is in its place; joins it");
+            self.on_expired(now);
+        }
     }
 
     /// Asks for the end of the session, so that another process can have this id, and others the slots, at once.

@@ -104,7 +104,10 @@ pub(crate) fn deliver(
         id: activation_id(&deliver.id)?,
         container: required(deliver.container, "deliver.container")?.into(),
         epoch: Epoch(deliver.epoch),
+        // A scheduler that knows nothing of runs says none.
+        run: deliver.run.max(1),
         content: Delivery {
+            run: deliver.run.max(1),
             payload: deliver.payload,
             waited_ms: deliver.waited_ms,
             received_at: now,
@@ -112,6 +115,15 @@ pub(crate) fn deliver(
             api_key: deliver.api_key,
         },
     }))
+}
+
+pub(crate) fn stop(from: SchedulerId, stop: v1::StopActivation) -> Result<Input, InvalidMessage> {
+    Ok(Input::Stop {
+        from,
+        id: activation_id(&stop.id)?,
+        container: required(stop.container, "stop.container")?.into(),
+        epoch: Epoch(stop.epoch),
+    })
 }
 
 pub(crate) fn reregister(from: SchedulerId, message: v1::Reregister) -> Result<Input, InvalidMessage> {

@@ -33,6 +33,8 @@ pub(crate) type Action = Result<Arc<ActionSpec>, String>;
 /// An activation as it was delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Delivery {
+    /// Which run of the activation it is, from 1.
+    pub(crate) run: u32,
     pub(crate) payload: Bytes,
     pub(crate) waited_ms: u64,
     pub(crate) received_at: Instant,

@@ -3,9 +3,10 @@
 //!
 //! Invariant: every run it was given has ended (finished or not started) before it says that the container is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ const API_HOST: &str = "__OW_API_HOST";
 pub(crate) enum Order {
     /// Run an activation.
     Run(Box<Run>),
+    /// The activation was cancelled: its end says so. Remove follows.
+    Stop(ActivationId),
     /// Pause.
     Pause,
     /// Resume, under a new id.
@@ -138,7 +141,7 @@ impl Worker {
     /// Carries out orders until the container is removed. Runs are futures of this task: it alone owns them.
     async fn serve(&mut self, instance: Instance, action: &ActionSpec, code: Option<Bytes>) {
         let host = Arc::clone(&self.host);
-        let mut running = BTreeSet::new();
+        let mut running = BTreeMap::<ActivationId, RunView>::new();
         let mut runs = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -149,8 +152,18 @@ impl Worker {
                 }
                 order = self.orders.recv() => match order {
                     Some(Order::Run(run)) => {
-                        running.insert(run.id);
-                        runs.push(self.task(&host, instance, action, code.clone()).run(*run));
+                        let stopped = Arc::new(AtomicBool::new(false));
+                        let view = RunView {
+                            run: run.delivery.run,
+                            stopped: Arc::clone(&stopped),
+                        };
+                        running.insert(run.id, view);
+                        runs.push(self.task(&host, instance, action, code.clone(), stopped).run(*run));
+                    }
+                    Some(Order::Stop(id)) => {
+                        if let Some(view) = running.get(&id) {
+                            view.stopped.store(true, Ordering::Relaxed);
+                        }
                     }
                     Some(Order::Pause) => self.pause(instance).await,
                     Some(Order::Resume(container)) => self.resume(instance, container).await,
@@ -185,11 +198,12 @@ impl Worker {
         self.end_lost(running).await;
     }
 
-    async fn end_lost(&self, running: BTreeSet<ActivationId>) {
-        for id in running {
+    async fn end_lost(&self, running: BTreeMap<ActivationId, RunView>) {
+        for (id, view) in running {
             tracing::warn!(activation = %id, container = %self.container, "run did not end with its container");
-            self.tell(lost(self.id, id, (self.host.invoker, self.container)))
-                .await;
+            let ran_on = (self.host.invoker, self.container);
+            let is_stopped = view.stopped.load(Ordering::Relaxed);
+            self.tell(lost(self.id, (id, view.run), ran_on, is_stopped)).await;
         }
     }
 
@@ -199,6 +213,7 @@ impl Worker {
         instance: Instance,
         action: &'a ActionSpec,
         code: Option<Bytes>,
+        stopped: Arc<AtomicBool>,
     ) -> RunTask<'a> {
         RunTask {
             backend: &*host.backend,
@@ -210,6 +225,7 @@ impl Worker {
             namespace: self.key.namespace.to_string(),
             action,
             code,
+            stopped,
         }
     }
 
@@ -248,6 +264,14 @@ impl Worker {
         // Fails only when the actor is gone; the container is removed all the same.
         let _ = self.host.events.send(event).await;
     }
+}
+
+/// A run that this task has under way.
+struct RunView {
+    /// Which run of its activation.
+    run: u32,
+    /// Whether that was cancelled.
+    stopped: Arc<AtomicBool>,
 }
 
 enum Prepared {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use whiskraft_types::{ActivationId, Instant, Lease};
 
-use crate::pool::Mode;
+use crate::pool::{InFlight, Mode};
 use crate::results::Stored;
 use crate::{Completed, Deliver, Finished, Life, Output, Pool, WorkerId};
 
@@ -26,6 +26,7 @@ where
             id,
             container,
             epoch,
+            run: _,
             content,
         } = deliver;
         match accepted {
@@ -49,7 +50,8 @@ where
         }
     }
 
-    /// Answers a delivery of an id that is in flight or has a result here. It is never started again.
+    /// Answers a delivery of an id that is in flight or has a result here, of the same run or a later one: that run is never
+    /// started again. A later run may start: its leader has settled the one before, whose result goes.
     fn answer_repeated(
         &mut self,
         now: Instant,
@@ -57,7 +59,18 @@ where
         out: &mut Vec<Output<A, D, R>>,
     ) -> bool {
         let running = self.in_flight.get(&deliver.id).copied();
-        if running.is_none() && self.results.find(&deliver.id).is_none() {
+        let known = running
+            .map(|here| here.run)
+            .or_else(|| self.results.find(&deliver.id).map(|stored| stored.run));
+        let Some(known) = known else {
+            return false;
+        };
+        if deliver.run > known {
+            if running.is_none()
+                && let Some(container) = self.results.remove(&deliver.id)
+            {
+                self.tell_held_end(container, out);
+            }
             return false;
         }
         let Some(worker) = self.by_id.get(&deliver.container).copied() else {
@@ -120,13 +133,17 @@ where
         if self.mode != Mode::Open {
             return Err("the invoker shuts down");
         }
+        if self.in_flight.contains_key(&deliver.id) {
+            return Err("an earlier run of it has not ended here");
+        }
         let Some(start_by) = start_by else {
             self.held_back = true;
             return Err("the invoker is fenced");
         };
         container.running.push(deliver.id);
         let init = container.life == Life::Fresh;
-        self.in_flight.insert(deliver.id, worker);
+        let run = deliver.run;
+        self.in_flight.insert(deliver.id, InFlight { worker, run });
         if init {
             self.enter(worker, Life::Initialising);
         }
@@ -173,9 +190,9 @@ where
             healthy,
         } = finished;
         self.judge(now, healthy);
-        if !self.end_run(now, worker, id, reusable) {
+        let Some(run) = self.end_run(now, worker, id, reusable) else {
             return;
-        }
+        };
         let fenced = self.is_fenced(now);
         let Some(container) = self.containers.get(&worker) else {
             return;
@@ -190,6 +207,7 @@ where
             let stored = Stored {
                 key: key.clone(),
                 container: container_id,
+                run,
                 record: record.clone(),
                 sent: !fenced,
                 len,
@@ -222,7 +240,7 @@ where
         reason: String,
         out: &mut Vec<Output<A, D, R>>,
     ) {
-        if !self.end_run(now, worker, id, reusable) {
+        if self.end_run(now, worker, id, reusable).is_none() {
             return;
         }
         let Some(container) = self.containers.get(&worker) else {
@@ -242,16 +260,15 @@ where
         self.settle(now, worker, out);
     }
 
-    /// Takes an activation out of its container; false if it was not there.
-    fn end_run(&mut self, now: Instant, worker: WorkerId, id: ActivationId, reusable: bool) -> bool {
-        if self.in_flight.get(&id) != Some(&worker) {
+    /// Takes an activation out of its container; which run of it that was, `None` if it was not there.
+    fn end_run(&mut self, now: Instant, worker: WorkerId, id: ActivationId, reusable: bool) -> Option<u32> {
+        let here = self.in_flight.get(&id).filter(|here| here.worker == worker);
+        let Some(InFlight { run, .. }) = here.copied() else {
             tracing::error!(activation = %id, %worker, "end of an activation that does not run here");
-            return false;
-        }
-        self.in_flight.remove(&id);
-        let Some(container) = self.containers.get_mut(&worker) else {
-            return false;
+            return None;
         };
+        self.in_flight.remove(&id);
+        let container = self.containers.get_mut(&worker)?;
         container.running.retain(|running| *running != id);
         container.used_at = now;
         if !reusable && container.retired.is_none() {
@@ -261,7 +278,7 @@ where
             // The code was not loaded; the next activation, if there may be one, starts with that.
             self.enter(worker, Life::Fresh);
         }
-        true
+        Some(run)
     }
 
     pub(crate) fn on_results_acked(

@@ -23,6 +23,18 @@ pub enum Input<A, D, R> {
     },
     /// A queue leader hands an activation to a container.
     Deliver(Deliver<D>),
+    /// An activation was cancelled. One that has not started is refused, one that runs alone ends with its container; where
+    /// others run as well it goes on. One that is not here changes nothing.
+    Stop {
+        /// Sender.
+        from: SchedulerId,
+        /// The activation.
+        id: ActivationId,
+        /// The container that has it.
+        container: ContainerId,
+        /// Epoch of the sender's leadership.
+        epoch: Epoch,
+    },
     /// A scheduler has these results; they are forgotten.
     ResultsAcked {
         /// Whose results.
@@ -205,6 +217,8 @@ pub struct Deliver<D> {
     pub container: ContainerId,
     /// Epoch of the sender's leadership.
     pub epoch: Epoch,
+    /// Which run of the activation this is, from 1.
+    pub run: u32,
     /// Payload and context.
     pub content: D,
 }

@@ -34,6 +34,14 @@ pub enum Output<A, D, R> {
         /// Payload and context.
         content: D,
     },
+    /// The activation was cancelled; [`Output::Remove`] follows. It ends as [`crate::Input::NotStarted`] if it has not
+    /// begun, else as [`crate::Input::Finished`] with a record that says so.
+    Stop {
+        /// Owner of the container.
+        worker: WorkerId,
+        /// The activation.
+        id: ActivationId,
+    },
     /// Pause the container.
     Pause {
         /// Its owner.

@@ -24,7 +24,7 @@ pub struct Pool<A, D, R> {
     pub(crate) containers: BTreeMap<WorkerId, Container<A>>,
     pub(crate) by_id: BTreeMap<ContainerId, WorkerId>,
     /// Delivered and not finished.
-    pub(crate) in_flight: BTreeMap<ActivationId, WorkerId>,
+    pub(crate) in_flight: BTreeMap<ActivationId, InFlight>,
     pub(crate) queues: Queues,
     pub(crate) results: Results<R>,
     pub(crate) outbox: Outbox,
@@ -45,6 +45,14 @@ pub struct Pool<A, D, R> {
     reported: Option<(Instant, MemoryUse)>,
     memory_timer: Option<Instant>,
     content: std::marker::PhantomData<fn(D)>,
+}
+
+/// An activation that was delivered and has not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InFlight {
+    pub(crate) worker: WorkerId,
+    /// Which run of it.
+    pub(crate) run: u32,
 }
 
 /// What the invoker as a whole is up to.
@@ -126,6 +134,12 @@ where
             } => {
                 self.on_not_started(now, worker, id, reusable, reason, out);
             }
+            Input::Stop {
+                from,
+                id,
+                container,
+                epoch,
+            } => self.on_stop(from, id, container, epoch, out),
             Input::ResultsAcked { ids } => self.on_results_acked(now, &ids, out),
 
             Input::Create(create) => self.on_create(now, create, out),

@@ -5,11 +5,14 @@
 
 use std::fmt::Debug;
 
-use whiskraft_types::{ContainerId, CreationError};
+use whiskraft_types::{ActivationId, ContainerId, CreationError, Epoch, SchedulerId};
 
 use crate::container::Farewell;
-use crate::pool::Mode;
+use crate::pool::{InFlight, Mode};
 use crate::{Change, Life, Output, Pool, WorkerId};
+
+/// Why a container ends when the activation in it was cancelled.
+const CANCELLED: &str = "its activation was cancelled";
 
 impl<A, D, R> Pool<A, D, R>
 where
@@ -96,6 +99,31 @@ where
         } else {
             self.retire(worker, REASON, out);
         }
+    }
+
+    /// The activation in its container was cancelled.
+    pub(crate) fn on_stop(
+        &mut self,
+        from: SchedulerId,
+        id: ActivationId,
+        container: ContainerId,
+        epoch: Epoch,
+        out: &mut Vec<Output<A, D, R>>,
+    ) {
+        let Some(InFlight { worker, .. }) = self.in_flight.get(&id).copied() else {
+            return;
+        };
+        let Some(known) = self.containers.get(&worker) else {
+            return;
+        };
+        let is_meant = known.id == container && known.leader == from && known.epoch == epoch;
+        // What else runs there must not suffer.
+        if !is_meant || known.running.len() > 1 || known.life == Life::Removing {
+            return;
+        }
+        tracing::debug!(activation = %id, %container, "cancelled; ending its container");
+        out.push(Output::Stop { worker, id });
+        self.remove(worker, Farewell::Removed(CANCELLED.to_owned()), out);
     }
 
     pub(crate) fn on_died(&mut self, worker: WorkerId, reason: String, out: &mut Vec<Output<A, D, R>>) {

@@ -12,6 +12,8 @@ pub(crate) struct Stored<R> {
     pub(crate) key: QueueKey,
     /// Where it ran, under the id that the container has now.
     pub(crate) container: ContainerId,
+    /// Which run of its activation it is of.
+    pub(crate) run: u32,
     pub(crate) record: R,
     /// False while it was held back because the invoker was fenced.
     pub(crate) sent: bool,

@@ -3,6 +3,7 @@
 //! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
 
 mod convert;
+mod membership;
 
 pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
 
@@ -33,4 +34,4 @@ pub mod activation {
 pub const MESSAGE_LEN_MAX: usize = 64 << 20;
 
 /// Encoding of messages that are stored, such as [`v1::Action`] as the body of its document.
-pub use prost::Message;
+pub use prost::{DecodeError, Message};

@@ -7,9 +7,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision};
+use whiskraft_types::{
+    ActivationId, ActivationStatus, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision,
+};
 
-use crate::Outcome;
+use crate::{Moved, Outcome};
 
 /// An SDK instance: the same for all its streams and reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,10 @@ pub enum Input<P, R> {
         container: ContainerId,
         /// What.
         id: ActivationId,
+        /// Which run of it, from 1.
+        run: u32,
+        /// How that run ended, by its record.
+        end: RunEnd,
         /// Its record.
         record: R,
         /// Length of the run without init, for the average; `None` for a run that says nothing about the action.
@@ -111,18 +117,27 @@ pub enum Input<P, R> {
         /// The containers of the queue at that log revision, warm ones left out. The sender gives those in progress
         /// creation jobs of its own, and gives up the ones that were never placed.
         containers: Vec<KnownContainer>,
+        /// Whether `Recovered` follows. Until it has come no result of an activation that nobody has submitted here is
+        /// acknowledged: the journal may not have its end.
+        recovers: bool,
     },
-    /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders.
-    /// Comes once or in parts after `Takeover`; a known id changes nothing.
+    /// What the former leader has handed over, all at once or in parts, right after `Takeover`; known ids change nothing.
+    Import(Vec<Moved<P, R>>),
+    /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders:
+    /// all of them, in any order. Comes once after `Takeover`, empty if there are none, and before any durable
+    /// submission. Several in one turn count as one; later ones may tell of acceptances that the journal has taken after it
+    /// had left them [`Unknown`](Verdict::Unknown).
     Recovered(Vec<Recovered<P>>),
-    /// The answer to one [`Journal`](crate::Output::Journal): exactly one for each, in any order.
+    /// The answer to one [`Journal`](crate::Output::Journal): exactly one for each, in any order. One for an activation
+    /// with nothing under way changes nothing.
     Journaled {
         /// Of which activation.
         id: ActivationId,
         /// What it came to.
         verdict: Verdict<R>,
     },
-    /// Somebody entitled wants the activation to end. Answered by exactly one `CancelAnswered`.
+    /// Somebody entitled wants the activation to end. Answered by exactly one `CancelAnswered`, which may come later;
+    /// with the leadership end those that are open.
     Cancel {
         /// For the answer.
         ask: u64,
@@ -140,7 +155,7 @@ pub enum Input<P, R> {
         /// Its containers of this queue.
         containers: Vec<RegisteredContainer>,
         /// Finished there, not acknowledged.
-        unacknowledged: Vec<(ActivationId, R)>,
+        unacknowledged: Vec<Unacknowledged<R>>,
     },
     /// The pull stream of an invoker ended: nothing can be delivered there until it registers again.
     Disconnected {
@@ -238,6 +253,44 @@ pub enum Input<P, R> {
     Tick(NamespaceCounts),
 }
 
+/// How a run ended, by its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunEnd {
+    /// Well.
+    Success,
+    /// With an error of the application, the developer or the platform.
+    Failed,
+    /// It was stopped because its activation was cancelled, whatever its status says.
+    Cancelled,
+}
+
+impl RunEnd {
+    /// What a record of this status says.
+    #[must_use]
+    pub fn of(status: ActivationStatus, is_cancelled: bool) -> Self {
+        match status {
+            _ if is_cancelled => Self::Cancelled,
+            ActivationStatus::Success => Self::Success,
+            ActivationStatus::ApplicationError
+            | ActivationStatus::DeveloperError
+            | ActivationStatus::WhiskError => Self::Failed,
+        }
+    }
+}
+
+/// A result that an invoker keeps until it is acknowledged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unacknowledged<R> {
+    /// Of which activation.
+    pub id: ActivationId,
+    /// Of which run of it, from 1.
+    pub run: u32,
+    /// How that run ended, by its record.
+    pub end: RunEnd,
+    /// Its record.
+    pub record: R,
+}
+
 /// What a submission asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
@@ -267,7 +320,10 @@ pub struct Recovered<P> {
 pub enum Verdict<R> {
     /// It is on the disks of a quorum.
     Written,
-    /// To an acceptance: the id was accepted before, with the same payload, and has not ended.
+    /// To an end whose outcome was not a record: written, with this record, which is what everybody hears.
+    Recorded(R),
+    /// To an acceptance: the id was accepted before, with the same payload, and has not ended. To a retry: the journal has a
+    /// later run already.
     Open {
         /// Run that is under way or next.
         run: u32,
@@ -280,8 +336,9 @@ pub enum Verdict<R> {
     Expired,
     /// To an acceptance: the id was accepted with another payload.
     Conflict,
-    /// Certainly not written. Acceptances only: other entries are repeated by the sender until they are written, or this
-    /// leadership has ended.
+    /// Certainly not written. Other entries than acceptances are repeated by the sender until they are written, or this
+    /// leadership has ended; to one of these it means that the journal has no such activation, so that it goes on in
+    /// memory only.
     Refused(Rejection),
     /// It may be written, or may still be. Acceptances only.
     Unknown,
@@ -292,13 +349,15 @@ pub enum Verdict<R> {
 pub struct RetryPolicy {
     /// Most runs of one activation, at least 1; 1 is no retry and no dead letter.
     pub runs_max: u32,
-    /// Pause before the second run; doubled for each further one, with a jitter of a tenth.
+    /// Pause before the second run; doubled for each further one, with a jitter of up to a tenth, which is a function of
+    /// the id and the run.
     pub backoff: Duration,
-    /// Longest pause.
+    /// Longest pause, with its jitter.
     pub backoff_max: Duration,
     /// Age, from acceptance, after which no further run begins; `None`: no limit.
     pub age_max: Option<Duration>,
-    /// Whether one that may have started on an invoker that was lost runs again. Without it such a one ends with an error.
+    /// Whether one that may have started on an invoker that was lost runs again, durable or not. Without it such a one ends
+    /// with an error, however many runs are left.
     pub on_loss: bool,
 }
 

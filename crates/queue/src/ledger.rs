@@ -8,190 +8,47 @@
 //! long as its controller may submit it again. The id of a confirmed one may go early: every controller that asked
 //! has said that it knows the outcome, and the SDK never submits such an id again; what its window is for, a frame
 //! still under way on a stream that broke, comes within moments. The rest stays, and the queue takes no new work.
-//! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended.
+//!
+//! A durable activation leaves as soon as the journal has its end and those who wait are told: whoever asks later is
+//! answered from the journal. Only its id stays for a while, so that what an invoker says of it late is acknowledged.
+//! Invariant: `owed` and `kept` hold exactly the entries that are done, by the time they ended; `delayed` those that are
+//! delayed, by the end of that.
+
+mod entry;
+mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
 use crate::waiting::Ticket;
-use crate::{ControllerId, Outcome, QueueSettings};
+use crate::{ControllerId, QueueSettings};
 
-/// Controllers that wait for one activation. More than one is a retry through another SDK instance; beyond this
-/// many the longest waiting is dropped and has to submit again.
-const WAITERS_MAX: usize = 8;
+pub use entry::ActivationState;
+pub(crate) use entry::{Done, EndKind, Ending, Entry, Next, Stage};
+pub(crate) use waiters::Waiters;
 
-/// Where an activation is, as `find` tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ActivationState<R> {
-    /// In the queue (or held back until all invokers have registered).
-    Waiting,
-    /// Sent to a container that has not said yet that it starts it.
-    Delivered(ContainerId),
-    /// Running.
-    Started(ContainerId),
-    /// It ended.
-    Done(Outcome<R>),
+/// What the ledger counts besides the entries themselves.
+#[derive(Debug, Clone, Copy)]
+enum Line {
+    None,
+    Journaling,
+    Delayed(Instant),
+    Ending,
+    Done(Instant),
 }
 
-/// Where an activation is.
-#[derive(Debug, Clone)]
-pub(crate) enum Stage<R> {
-    /// Not to be delivered before all invokers have registered: one of them may have it.
-    Held,
-    /// In the queue.
-    Waiting,
-    /// Sent.
-    Delivered(ContainerId),
-    /// Reported by the invoker that has it; only that one knows whether it has started.
-    Adopted(ContainerId),
-    /// Running.
-    Started(ContainerId),
-    /// Ended.
-    Done(Done<R>),
-}
-
-impl<R> Stage<R> {
-    /// The container that has it.
-    pub(crate) const fn container(&self) -> Option<ContainerId> {
-        match self {
-            Self::Delivered(container) | Self::Adopted(container) | Self::Started(container) => {
-                Some(*container)
+impl Line {
+    const fn of<R>(stage: &Stage<R>) -> Self {
+        match stage {
+            Stage::Journaling { .. } => Self::Journaling,
+            Stage::Delayed(at) => Self::Delayed(*at),
+            Stage::Ending(_) => Self::Ending,
+            Stage::Done(done) => Self::Done(done.at),
+            Stage::Held | Stage::Waiting | Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) => {
+                Self::None
             }
-            Self::Held | Self::Waiting | Self::Done(_) => None,
         }
-    }
-}
-
-/// The end of an activation.
-#[derive(Debug, Clone)]
-pub(crate) struct Done<R> {
-    /// How.
-    pub(crate) outcome: Outcome<R>,
-    /// Who still keeps this result for us.
-    pub(crate) invoker: Option<InvokerId>,
-    /// When.
-    pub(crate) at: Instant,
-}
-
-/// One activation.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry<P, R> {
-    /// Where it is.
-    pub(crate) stage: Stage<R>,
-    /// Who waits for it.
-    pub(crate) waiters: Waiters,
-    /// What to run it with; `None` while only an invoker has told of it.
-    pub(crate) payload: Option<P>,
-    /// Who waits for its end; `None` once it has ended.
-    caller: Option<ActivationId>,
-    /// Order and time of acceptance.
-    pub(crate) ticket: Ticket,
-    /// Newest attempt that was submitted.
-    pub(crate) attempt: u32,
-    /// Times that an invoker refused it.
-    pub(crate) refusals: u8,
-    /// When an invoker got it, as far as this leader knows, or when it ended if none did; means nothing before.
-    pub(crate) sent_at: Instant,
-    /// When its invoker was last heard of it, or got it.
-    pub(crate) heard_at: Instant,
-    /// Whether it was told that its invoker has not been heard of for too long.
-    pub(crate) is_silence_told: bool,
-}
-
-impl<P, R> Entry<P, R> {
-    /// The same, called by another activation.
-    pub(crate) fn called_by(mut self, caller: Option<ActivationId>) -> Self {
-        self.caller = caller;
-        self
-    }
-
-    /// Whether another activation waits for its end.
-    pub(crate) const fn is_called(&self) -> bool {
-        self.caller.is_some()
-    }
-
-    /// It has ended: nobody waits for it inside the cluster any more. Whether somebody did.
-    pub(crate) fn end_call(&mut self) -> bool {
-        self.caller.take().is_some()
-    }
-
-    /// A container got it.
-    pub(crate) fn send(&mut self, now: Instant, stage: Stage<R>) {
-        self.stage = stage;
-        (self.sent_at, self.heard_at) = (now, now);
-        self.is_silence_told = false;
-    }
-
-    /// A new activation.
-    pub(crate) const fn new(
-        now: Instant,
-        stage: Stage<R>,
-        waiters: Waiters,
-        payload: Option<P>,
-        ticket: Ticket,
-        attempt: u32,
-    ) -> Self {
-        Self {
-            stage,
-            waiters,
-            payload,
-            caller: None,
-            ticket,
-            attempt,
-            refusals: 0,
-            sent_at: now,
-            heard_at: now,
-            is_silence_told: false,
-        }
-    }
-}
-
-/// Controllers that wait for one activation, without memory of its own for the first.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Waiters {
-    first: Option<ControllerId>,
-    others: Vec<ControllerId>,
-}
-
-impl Waiters {
-    /// One controller.
-    pub(crate) const fn one(controller: ControllerId) -> Self {
-        Self {
-            first: Some(controller),
-            others: Vec::new(),
-        }
-    }
-
-    /// Adds one; a known one changes nothing.
-    pub(crate) fn add(&mut self, controller: ControllerId) {
-        if self.iter().any(|known| known == controller) {
-            return;
-        }
-        if self.first.is_none() {
-            self.first = Some(controller);
-            return;
-        }
-        if self.others.len() + 1 == WAITERS_MAX {
-            self.first = Some(self.others.remove(0));
-        }
-        self.others.push(controller);
-    }
-
-    /// Removes one; `false` if it did not wait.
-    fn remove(&mut self, controller: ControllerId) -> bool {
-        if self.first == Some(controller) {
-            self.first = (!self.others.is_empty()).then(|| self.others.remove(0));
-            return true;
-        }
-        let before = self.others.len();
-        self.others.retain(|known| *known != controller);
-        self.others.len() < before
-    }
-
-    /// All of them, the longest waiting first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ControllerId> {
-        self.first.into_iter().chain(self.others.iter().copied())
     }
 }
 
@@ -211,6 +68,16 @@ pub(crate) struct Ledger<P, R> {
     confirmed: VecDeque<(Instant, ActivationId)>,
     /// The others, by the time they ended.
     unconfirmed: VecDeque<(Instant, ActivationId)>,
+    /// Not to begin before their time.
+    delayed: BTreeSet<(Instant, ActivationId)>,
+    /// How many acceptances are on their way to the journal.
+    journaling: usize,
+    /// How many ends of runs are on their way to the journal.
+    ending: usize,
+    /// Ids of durable activations that the journal has the end of.
+    recorded: BTreeSet<ActivationId>,
+    /// The same, by the time of that.
+    recorded_at: VecDeque<(Instant, ActivationId)>,
 }
 
 impl<P, R> Default for Ledger<P, R> {
@@ -223,6 +90,11 @@ impl<P, R> Default for Ledger<P, R> {
             settled: BTreeSet::new(),
             confirmed: VecDeque::new(),
             unconfirmed: VecDeque::new(),
+            delayed: BTreeSet::new(),
+            journaling: 0,
+            ending: 0,
+            recorded: BTreeSet::new(),
+            recorded_at: VecDeque::new(),
         }
     }
 }
@@ -241,13 +113,110 @@ impl<P, R> Ledger<P, R> {
     /// Adds an activation that is not done.
     pub(crate) fn insert(&mut self, entry: Entry<P, R>) {
         self.called += usize::from(entry.caller.is_some());
+        self.enter(entry.ticket.id, Line::of(&entry.stage));
         self.entries.insert(entry.ticket.id, entry);
     }
 
-    /// Forgets an activation that is not done.
-    pub(crate) fn remove(&mut self, id: ActivationId) {
-        let entry = self.entries.remove(&id);
-        self.called -= usize::from(entry.is_some_and(|entry| entry.caller.is_some()));
+    /// Puts an activation into another stage; the one before, and its place.
+    pub(crate) fn change(&mut self, id: ActivationId, stage: Stage<R>) -> Option<(Stage<R>, Ticket)> {
+        let entry = self.entries.get_mut(&id)?;
+        let (to, ticket) = (Line::of(&stage), entry.ticket);
+        let before = std::mem::replace(&mut entry.stage, stage);
+        self.leave(id, Line::of(&before));
+        self.enter(id, to);
+        Some((before, ticket))
+    }
+
+    /// Takes an activation out of the ledger.
+    pub(crate) fn remove(&mut self, id: ActivationId) -> Option<Entry<P, R>> {
+        let entry = self.entries.remove(&id)?;
+        self.called -= usize::from(entry.caller.is_some());
+        self.leave(id, Line::of(&entry.stage));
+        Some(entry)
+    }
+
+    fn enter(&mut self, id: ActivationId, line: Line) {
+        match line {
+            Line::None => {}
+            Line::Journaling => self.journaling += 1,
+            Line::Ending => self.ending += 1,
+            Line::Delayed(at) => {
+                self.delayed.insert((at, id));
+            }
+            Line::Done(at) => {
+                self.owed.insert((at, id));
+            }
+        }
+    }
+
+    fn leave(&mut self, id: ActivationId, line: Line) {
+        match line {
+            Line::None => {}
+            Line::Journaling => self.journaling -= 1,
+            Line::Ending => self.ending -= 1,
+            Line::Delayed(at) => {
+                self.delayed.remove(&(at, id));
+            }
+            Line::Done(at) => {
+                self.owed.remove(&(at, id));
+                self.kept.remove(&(at, id));
+            }
+        }
+    }
+
+    /// An activation ends: nobody waits for it inside the cluster any more.
+    pub(crate) fn end_call(&mut self, id: ActivationId) -> Option<&Entry<P, R>> {
+        let entry = self.entries.get_mut(&id)?;
+        self.called -= usize::from(entry.caller.take().is_some());
+        Some(entry)
+    }
+
+    /// The journal has the end of this one: it leaves, and its id stays for a while.
+    pub(crate) fn note_recorded(&mut self, now: Instant, id: ActivationId, settings: &QueueSettings) {
+        if self.recorded.insert(id) {
+            self.recorded_at.push_back((now, id));
+        }
+        if self.recorded_at.len() > settings.dedup_max
+            && let Some((_, oldest)) = self.recorded_at.pop_front()
+        {
+            self.recorded.remove(&oldest);
+        }
+    }
+
+    /// Whether the journal has the end of this one, as far as is remembered.
+    pub(crate) fn is_recorded(&self, id: ActivationId) -> bool {
+        self.recorded.contains(&id)
+    }
+
+    /// The delayed one whose time has come longest ago.
+    pub(crate) fn due(&self, now: Instant) -> Option<ActivationId> {
+        let (at, id) = self.delayed.first()?;
+        (*at <= now).then_some(*id)
+    }
+
+    /// When the first delayed one may begin.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.delayed.first().map(|(at, _)| *at)
+    }
+
+    /// The delayed ones, in the order of their times.
+    pub(crate) fn delayed(&self) -> impl Iterator<Item = ActivationId> {
+        self.delayed.iter().map(|(_, id)| *id)
+    }
+
+    /// How many are delayed.
+    pub(crate) fn delayed_len(&self) -> usize {
+        self.delayed.len()
+    }
+
+    /// How many acceptances are on their way to the journal.
+    pub(crate) const fn journaling_len(&self) -> usize {
+        self.journaling
+    }
+
+    /// How many ends of runs are on their way to the journal.
+    pub(crate) const fn ending_len(&self) -> usize {
+        self.ending
     }
 
     /// Notes who waits for an activation that is not done, if that was not known.
@@ -256,13 +225,6 @@ impl<P, R> Ledger<P, R> {
             entry.caller = caller;
             self.called += usize::from(caller.is_some());
         }
-    }
-
-    /// Notes that the entry, which the sender has made `Done` at `at`, is owed to its controllers; `was_called` is what
-    /// [`Entry::end_call`] said of it.
-    pub(crate) fn note_done(&mut self, id: ActivationId, at: Instant, was_called: bool) {
-        self.called -= usize::from(was_called);
-        self.owed.insert((at, id));
     }
 
     /// Drops the oldest kept outcomes while there are too many. Owed ones stay: their controllers may still come.
@@ -283,6 +245,7 @@ impl<P, R> Ledger<P, R> {
     pub(crate) fn full(&self, settings: &QueueSettings) -> Option<usize> {
         let limits = [
             (self.owed.len(), settings.results_max),
+            (self.ending, settings.results_max),
             (self.unconfirmed.len(), settings.unconfirmed_max),
         ];
         limits
@@ -304,18 +267,16 @@ impl<P, R> Ledger<P, R> {
             return;
         };
         let Stage::Done(_) = entry.stage else { return };
-        if !entry.waiters.remove(controller) || entry.waiters.first.is_some() {
+        if !entry.waiters.remove(controller) || !entry.waiters.is_empty() {
             return;
         }
         let Some(Entry {
             stage: Stage::Done(done),
             ..
-        }) = self.entries.remove(&id)
+        }) = self.remove(id)
         else {
             return;
         };
-        self.owed.remove(&(done.at, id));
-        self.kept.remove(&(done.at, id));
         done.invoker
             .into_iter()
             .for_each(|invoker| acknowledge(invoker, id));
@@ -335,18 +296,20 @@ impl<P, R> Ledger<P, R> {
         self.unconfirmed.push_back((at, id));
     }
 
-    /// Ends graces and keeping times.
+    /// Ends graces and keeping times; no graces while it is not known which of the activations are durable.
     pub(crate) fn expire(
         &mut self,
         now: Instant,
         settings: &QueueSettings,
+        is_recovering: bool,
         acknowledge: &mut impl FnMut(InvokerId, ActivationId),
     ) {
         let is_over = |since: Instant, time| now.saturating_since(since) >= time;
         while let Some(&(at, id)) = self
             .owed
             .first()
-            .filter(|(at, _)| is_over(*at, settings.result_grace))
+            // What is not known to be in the journal or not needs its invoker's memory.
+            .filter(|(at, _)| is_over(*at, settings.result_grace) && !is_recovering)
         {
             self.owed.pop_first();
             self.kept.insert((at, id));
@@ -380,18 +343,39 @@ impl<P, R> Ledger<P, R> {
                 ids.pop_front();
             }
         }
+        let window = settings.dedup_window;
+        while let Some((_, id)) = self.recorded_at.front().filter(|(at, _)| is_over(*at, window)) {
+            self.recorded.remove(id);
+            self.recorded_at.pop_front();
+        }
     }
 
     /// When `expire` has something to do.
-    pub(crate) fn next_expiry(&self, settings: &QueueSettings) -> Option<Instant> {
-        let owed = self.owed.first().map(|(at, _)| *at + settings.result_grace);
+    pub(crate) fn next_expiry(&self, settings: &QueueSettings, is_recovering: bool) -> Option<Instant> {
+        let owed = self.owed.first().filter(|_| !is_recovering);
+        let owed = owed.map(|(at, _)| *at + settings.result_grace);
         let kept = self.kept.first().map(|(at, _)| *at + settings.result_keep);
         let confirmed = self.confirmed.front().map(|(at, _)| *at + settings.dedup_window);
         let unconfirmed = self
             .unconfirmed
             .front()
             .map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
-        [owed, kept, confirmed, unconfirmed].into_iter().flatten().min()
+        let recorded = self
+            .recorded_at
+            .front()
+            .map(|(at, _)| *at + settings.dedup_window);
+        [owed, kept, confirmed, unconfirmed, recorded]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What a new leader has to know: what has not ended, and outcomes within the grace.
+    pub(crate) fn to_move(&self) -> impl Iterator<Item = &Entry<P, R>> {
+        self.entries.values().filter(|entry| match &entry.stage {
+            Stage::Done(done) => self.owed.contains(&(done.at, entry.ticket.id)),
+            _ => true,
+        })
     }
 
     /// Activations that a container has, ascending by id, with the container.
@@ -435,6 +419,11 @@ impl<P, R> Ledger<P, R> {
     /// Outcomes held.
     pub(crate) fn done_len(&self) -> usize {
         self.owed.len() + self.kept.len()
+    }
+
+    /// Activations that a container has; `in_line` of all are in a line.
+    pub(crate) fn in_flight_len(&self, in_line: usize) -> usize {
+        self.open_len() - in_line - self.journaling - self.delayed.len() - self.ending
     }
 
     /// Activations that are not done.

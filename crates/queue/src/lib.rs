@@ -3,7 +3,8 @@
 //! Pure: no IO, no clock, no chance but a seeded generator, no task. Start at [`MemoryQueue::step`]. The scheduler
 //! drives one [`MemoryQueue`] per queue it leads; the simulator drives the very same code.
 //!
-//! Invariant: an activation is in exactly one of held back, waiting, delivered, started, done.
+//! Invariant: an activation is in exactly one of journaling, held back, waiting, delayed, delivered, started, ending, done.
+//! Invariant: nobody is told that a durable activation is accepted, or how it ended, before the journal has that.
 //! Invariant: activations and credits never wait at the same time.
 //! Invariant: containers and invokers are known by id only; nothing here can reach one.
 
@@ -18,6 +19,7 @@ mod input;
 mod judge;
 mod ledger;
 mod memory_queue;
+mod moved;
 mod order;
 mod output;
 mod placement;
@@ -34,7 +36,7 @@ pub use decision::{BuiltInRule, Decision, DecisionRule, QueueState, Snapshot, ac
 pub use fair::{FairShares, Holding, HoldingKind, NamespaceUse, Room, useful_memory};
 pub use input::{
     ActionProfile, ControllerId, Input, KnownContainer, NamespaceCounts, Recovered, RegisteredContainer,
-    RetryPolicy, Terms, Verdict,
+    RetryPolicy, RunEnd, Terms, Unacknowledged, Verdict,
 };
 pub use judge::{
     FailingSettings, Judge, JudgeSettings, Observation, SlowSettings, Standing, Suspicion, SuspicionReason,
@@ -42,6 +44,7 @@ pub use judge::{
 };
 pub use ledger::ActivationState;
 pub use memory_queue::{ActivationEnd, MemoryQueue, QueueView, Wait};
+pub use moved::{Moved, MovedPlace};
 pub use order::{DequeueOrder, Line, OldestFirst};
 pub use output::{CancelAnswer, JournalEntry, Outcome, Output};
 pub use placement::{

@@ -7,11 +7,17 @@
 //! Invariant: activations and credits never wait at the same time, unless fenced or full of unconfirmed outcomes.
 //! Invariant: while an activation waits, a decision is due.
 
+mod acting;
 mod calls;
+mod cancel;
 mod deliver;
 mod ending;
 mod failing;
+mod handoff;
+mod journaled;
 mod reasons;
+mod recover;
+mod retry;
 mod scaling;
 mod starving;
 mod submit;
@@ -26,9 +32,13 @@ use std::time::Duration;
 use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey};
 
 use crate::containers::Containers;
-use crate::ledger::Ledger;
-use crate::waiting::Waiting;
-use crate::{ActionProfile, AverageRing, Decision, Input, NamespaceCounts, Outcome, Output, QueueSettings};
+use crate::ledger::{EndKind, Ledger};
+use crate::waiting::{Retention, Waiting};
+use crate::{
+    ActionProfile, AverageRing, Decision, Input, NamespaceCounts, Output, QueueSettings, Unacknowledged,
+    Verdict,
+};
+use ending::End;
 use failing::Failure;
 use starving::Starved;
 use submit::Submission;
@@ -66,6 +76,10 @@ pub struct MemoryQueue<P, R> {
     /// An invoker that may have run activations of a former leader and cannot be asked any more, and until when
     /// somebody may submit one of these again.
     lost: Option<(InvokerId, Instant)>,
+    /// Whether the journal has still to say which activations are durable.
+    is_recovering: bool,
+    /// When this leadership followed another one.
+    taken_over_at: Instant,
 
     /// Containers asked for and not yet granted.
     reserving: u32,
@@ -92,7 +106,9 @@ pub struct MemoryQueue<P, R> {
 
     is_fenced: bool,
     /// Failures decided while fenced: another leader may decide otherwise, so they are told only after the fence.
-    deferred: Vec<(ActivationId, Outcome<R>)>,
+    deferred: Vec<(ActivationId, End<R>)>,
+    /// What the journal said while fenced.
+    verdicts: Vec<(ActivationId, Verdict<R>)>,
     /// Whether the queue is on its way to another scheduler.
     is_draining: bool,
     is_throttled: bool,
@@ -126,6 +142,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             expected: BTreeSet::new(),
             disconnected: BTreeSet::new(),
             lost: None,
+            is_recovering: false,
+            taken_over_at: now,
             reserving: 0,
             initialized: false,
             decide_at: Some(now),
@@ -142,6 +160,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             stepped_at: now,
             is_fenced: false,
             deferred: Vec::new(),
+            verdicts: Vec::new(),
             is_draining: false,
             is_throttled: false,
             is_removing: false,
@@ -161,7 +180,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 waited,
                 caller,
                 payload,
-                terms: _,
+                terms,
             } => {
                 let submission = Submission {
                     controller,
@@ -170,6 +189,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                     waited,
                     caller,
                     payload,
+                    terms,
                 };
                 self.on_submit(now, submission, out);
             }
@@ -188,11 +208,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 invoker,
                 container,
                 id,
+                run,
+                end,
                 record,
                 duration,
                 credits,
             } => {
-                if self.on_record(now, invoker, id, record, out) {
+                let kept = Unacknowledged { id, run, end, record };
+                if self.on_record(now, invoker, kept, out) {
                     duration.into_iter().for_each(|sample| self.average.push(sample));
                 }
                 if credits > 0 {
@@ -205,7 +228,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 expected,
                 lost,
                 containers,
+                recovers,
             } => {
+                self.is_recovering = recovers;
                 self.on_takeover(now, expected, lost, containers, out);
             }
             Input::Register {
@@ -248,7 +273,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::Action(action) => self.on_action(now, action, out),
             Input::NamespaceFull(is_full) => self.on_namespace_full(now, is_full),
             Input::Fence(is_fenced) => self.on_fence(now, is_fenced, out),
-            Input::Recovered(_) | Input::Journaled { .. } | Input::Cancel { .. } => {}
+            Input::Import(moved) => self.on_import(now, moved, out),
+            Input::Recovered(activations) => self.on_recovered(now, activations, out),
+            Input::Journaled { id, verdict } => self.on_journaled(now, id, verdict, out),
+            Input::Cancel { ask, id } => self.on_cancel(now, ask, id, out),
             Input::Knotted(is_knotted) => self.on_knotted(now, is_knotted),
             Input::RemovalFailed => {
                 self.is_removing = false;
@@ -267,9 +295,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         let expiry = self
             .ledger
-            .next_expiry(&self.settings)
+            .next_expiry(&self.settings, self.is_recovering)
             .map(|at| at.max(self.expired_at + EXPIRY_PAUSE));
-        let held = self.held.oldest().map(|at| at + self.retention());
+        let held = self.held_until();
+        let delayed = self.ledger.next_due();
         let settle = self
             .containers
             .gone_since()
@@ -282,14 +311,24 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let lost = self.lost.map(|(_, until)| until);
         // While draining nothing is decided, but nobody waits beyond the retention either.
         let (decide, idle) = if self.is_draining {
-            (self.waiting.oldest().map(|at| at + self.retention()), None)
+            (self.waiting.next_expiry(self.retentions()), None)
         } else {
             (self.decide_at, idle)
         };
-        [decide, expiry, held, settle, idle, flush, lost, self.watch_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            decide,
+            expiry,
+            held,
+            delayed,
+            settle,
+            idle,
+            flush,
+            lost,
+            self.watch_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Which queue this is.
@@ -309,16 +348,20 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.waiting.len() + self.held.len()
     }
 
-    fn may_hand_out(&self) -> bool {
-        !self.is_fenced && !self.is_draining && !self.ledger.is_full(&self.settings)
-    }
-
     /// The invoker on which a resubmitted activation may have started, if one was lost lately.
     fn lost(&self, now: Instant) -> Option<InvokerId> {
         let (invoker, until) = self.lost?;
         (now < until).then_some(invoker)
     }
 
+    fn retentions(&self) -> Retention {
+        Retention {
+            memory: self.retention(),
+            durable: self.settings.retention_durable,
+        }
+    }
+
+    /// Longest wait of an activation in memory.
     fn retention(&self) -> Duration {
         if self.action.blackbox {
             self.settings.retention_blackbox
@@ -340,11 +383,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// What follows from the state alone. Done after every input, so nothing has to be remembered to be cleared.
     fn update_derived(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
         if self.action.deleted && !self.is_fenced {
-            let ids = self.waiting.ids();
-            self.fail_all(now, ids, ActivationStatus::DeveloperError, DELETED, out);
+            let mut ids = self.waiting.ids_where(|_| true);
+            ids.extend(self.ledger.delayed());
+            let why = (EndKind::Final, ActivationStatus::DeveloperError, DELETED);
+            self.fail_all(now, ids, why, out);
             self.decide_at = None;
         }
-        let len = self.len();
+        let len = self.len() + self.ledger.journaling_len();
         let is_throttled = if self.is_throttled {
             len > self.settings.release_len()
         } else {
@@ -359,37 +404,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             && !self.ledger.is_owing()
             && self.containers.is_empty()
             && self.reserving == 0
-            && self.expected.is_empty();
+            && self.expected.is_empty()
+            && !self.is_recovering;
         self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
         debug_assert!(
             !self.may_hand_out() || self.waiting.is_empty() || !self.containers.has_ready(),
             "activations and credits wait at the same time"
         );
         debug_assert!(self.waiting.is_empty() || self.decide_at.is_some());
-    }
-
-    fn on_fence(&mut self, now: Instant, is_fenced: bool, out: &mut Vec<Output<P, R>>) {
-        self.is_fenced = is_fenced;
-        if is_fenced {
-            return;
-        }
-        for (id, outcome) in std::mem::take(&mut self.deferred) {
-            self.finish(now, id, outcome, None, out);
-        }
-        self.resume(now, out);
-    }
-
-    fn on_draining(&mut self, now: Instant, is_draining: bool, out: &mut Vec<Output<P, R>>) {
-        self.is_draining = is_draining;
-        if !is_draining {
-            self.resume(now, out);
-        }
-    }
-
-    /// It may act again: what became possible meanwhile is done.
-    fn resume(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
-        self.try_release(now, out);
-        self.pump(now, out);
-        self.decide_soon(now);
     }
 }

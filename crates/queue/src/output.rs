@@ -202,4 +202,6 @@ pub enum CancelAnswer {
     Stopping,
     /// It had ended before.
     Ended,
+    /// The queue may not act now, or too many wait for the same answer: ask again.
+    Unavailable,
 }

@@ -20,6 +20,13 @@ pub struct QueueSettings {
     pub retention: Duration,
     /// The same for actions whose image must be pulled. Default 300 s.
     pub retention_blackbox: Duration,
+    /// The same for durable activations, whatever their action; from the end of their delay if they have one. Also the
+    /// longest time that one is held back for invokers that do not register. Default 24 h.
+    pub retention_durable: Duration,
+    /// Delayed activations at which new ones that ask for a delay are rejected with `Throttled`. Default 10000.
+    pub delayed_max: u32,
+    /// Whether records of activations that are not durable are given out to be kept. Default true.
+    pub archive: bool,
     /// Age at which a waiting activation asks for more containers. Default 100 ms.
     pub stale_threshold: Duration,
     /// Pause between two scaling decisions while activations wait. Default 100 ms.
@@ -76,6 +83,9 @@ impl Default for QueueSettings {
             throttling_fraction: 0.9,
             retention: Duration::from_secs(60),
             retention_blackbox: Duration::from_secs(300),
+            retention_durable: Duration::from_secs(24 * 3600),
+            delayed_max: 10_000,
+            archive: true,
             stale_threshold: Duration::from_millis(100),
             decision_interval: Duration::from_millis(100),
             duration_samples: 10,

@@ -19,10 +19,35 @@ pub(crate) struct Ticket {
     pub(crate) id: ActivationId,
     /// When the first scheduler accepted it, on the clock of this one.
     pub(crate) accepted_at: Instant,
+    /// From when on it may wait for a container: its acceptance, or the end of its delay.
+    pub(crate) ready_at: Instant,
+    /// Whether it is in the journal: such a one may wait longer.
+    pub(crate) is_durable: bool,
+}
+
+/// How long activations may wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Retention {
+    /// Those in memory only.
+    pub(crate) memory: Duration,
+    /// Durable ones.
+    pub(crate) durable: Duration,
+}
+
+impl Retention {
+    /// When a ticket has waited too long.
+    pub(crate) fn end_of(&self, ticket: &Ticket) -> Instant {
+        ticket.ready_at
+            + if ticket.is_durable {
+                self.durable
+            } else {
+                self.memory
+            }
+    }
 }
 
 impl Ticket {
-    const fn place(&self) -> (Instant, u64) {
+    pub(crate) const fn place(&self) -> (Instant, u64) {
         (self.accepted_at, self.seq)
     }
 }
@@ -31,11 +56,14 @@ impl Ticket {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waiting {
     tickets: VecDeque<Ticket>,
+    /// How many are durable.
+    durable: usize,
 }
 
 impl Waiting {
     /// Puts a ticket at its place: the end for a new one.
     pub(crate) fn insert(&mut self, ticket: Ticket) {
+        self.durable += usize::from(ticket.is_durable);
         match self.tickets.back() {
             Some(last) if last.place() > ticket.place() => {
                 let at = self.position(&ticket);
@@ -47,12 +75,16 @@ impl Waiting {
 
     /// Takes the oldest.
     pub(crate) fn pop(&mut self) -> Option<Ticket> {
-        self.tickets.pop_front()
+        self.take(0)
     }
 
     /// Takes the one at a place, or the last.
     pub(crate) fn take(&mut self, place: usize) -> Option<Ticket> {
-        self.tickets.remove(place.min(self.tickets.len().checked_sub(1)?))
+        let ticket = self
+            .tickets
+            .remove(place.min(self.tickets.len().checked_sub(1)?))?;
+        self.durable -= usize::from(ticket.is_durable);
+        Some(ticket)
     }
 
     /// The one at a place.
@@ -63,16 +95,31 @@ impl Waiting {
     /// Takes one out of the middle.
     pub(crate) fn remove(&mut self, ticket: &Ticket) {
         if let Ok(at) = self.tickets.binary_search_by_key(&ticket.place(), Ticket::place) {
-            self.tickets.remove(at);
+            self.take(at);
         }
     }
 
-    /// Ids of those that have waited at least `age`, oldest first.
-    pub(crate) fn older_than(&self, now: Instant, age: Duration) -> Vec<ActivationId> {
+    /// Ids of those that have waited too long, oldest first.
+    pub(crate) fn expired(&self, now: Instant, retention: Retention) -> Vec<ActivationId> {
+        // Nobody has waited for longer than since its acceptance.
+        let shortest = if self.durable == self.tickets.len() {
+            retention.durable
+        } else {
+            retention.memory.min(retention.durable)
+        };
         self.tickets
-            .range(..self.count_older(now, age))
+            .range(..self.count_older(now, shortest))
+            .filter(|ticket| retention.end_of(ticket) <= now)
             .map(|ticket| ticket.id)
             .collect()
+    }
+
+    /// When the first has waited too long.
+    pub(crate) fn next_expiry(&self, retention: Retention) -> Option<Instant> {
+        if self.durable == 0 {
+            return self.oldest().map(|at| at + retention.memory);
+        }
+        self.tickets.iter().map(|ticket| retention.end_of(ticket)).min()
     }
 
     /// How many, from the head, have waited at least `age`.
@@ -81,9 +128,26 @@ impl Waiting {
             .partition_point(|ticket| is_expired(now.saturating_since(ticket.accepted_at), age))
     }
 
-    /// All ids, oldest first.
-    pub(crate) fn ids(&self) -> Vec<ActivationId> {
-        self.tickets.iter().map(|ticket| ticket.id).collect()
+    /// Ids of those that are wanted, oldest first.
+    pub(crate) fn ids_where(&self, wanted: impl Fn(&Ticket) -> bool) -> Vec<ActivationId> {
+        let tickets = self.tickets.iter().filter(|ticket| wanted(ticket));
+        tickets.map(|ticket| ticket.id).collect()
+    }
+
+    /// Whether a durable one waits.
+    pub(crate) const fn has_durable(&self) -> bool {
+        self.durable > 0
+    }
+
+    /// When the oldest that is in memory only was accepted.
+    pub(crate) fn oldest_in_memory(&self) -> Option<Instant> {
+        if self.durable == self.tickets.len() {
+            return None;
+        }
+        let mut tickets = self.tickets.iter();
+        tickets
+            .find(|ticket| !ticket.is_durable)
+            .map(|ticket| ticket.accepted_at)
     }
 
     /// When the oldest was accepted.
@@ -118,6 +182,8 @@ mod tests {
             seq,
             id: ActivationId::from_bytes([seq as u8; 16]),
             accepted_at,
+            ready_at: accepted_at,
+            is_durable: false,
         }
     }
 

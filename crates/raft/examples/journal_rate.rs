@@ -61,6 +61,7 @@ async fn start(dir: &Path, lanes: u32) -> Result<Vec<Node>, Failure> {
             id: Some(SchedulerId(id)),
             initial_cluster: initial_cluster.clone(),
             join: None,
+            learner: false,
             cluster_name: "rate".to_owned(),
             data_dir: dir.join(id.to_string()),
             peer_listener,

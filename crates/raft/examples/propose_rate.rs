@@ -59,6 +59,7 @@ async fn start(dir: &Path) -> Result<Vec<Node>, Failure> {
             initial_cluster: initial_cluster.clone(),
             join: None,
             cluster_name: "rate".to_owned(),
+            learner: false,
             data_dir: dir.join(id.to_string()),
             peer_listener,
             advertise_peer: None,

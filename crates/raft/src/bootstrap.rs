@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use whiskraft_proto::v1;
+use whiskraft_types::MembershipError;
 
 use crate::clock;
 use crate::error::StartError;
 use crate::identity::{Identity, Incarnation};
+use crate::membership::{self, Change};
 use crate::peers::{Class, Peers};
 use crate::wire;
 
@@ -183,11 +185,20 @@ pub(crate) async fn verify(
 }
 
 /// What a scheduler that joins says about itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Newcomer {
+    /// Its number, once it was given one; else 0.
+    pub(crate) id: u64,
+    /// Name of the cluster that it is configured for.
+    pub(crate) cluster_name: String,
+    /// `host:port` of its peer listener.
     pub(crate) peer_address: String,
+    /// `host:port` of its client listener.
     pub(crate) client_address: String,
+    /// Identity of its data directory.
     pub(crate) incarnation: Incarnation,
+    /// Whether it shall not vote until an operator says so.
+    pub(crate) learner: bool,
 }
 
 impl Newcomer {
@@ -203,12 +214,7 @@ impl Newcomer {
             cluster_id,
             ..v1::Envelope::default()
         });
-        let add = v1::AddMember {
-            peer_address: self.peer_address.clone(),
-            client_address: self.client_address.clone(),
-            incarnation: self.incarnation.to_vec().into(),
-        };
-        let change = Some(v1::change_membership_request::Change::Add(add));
+        let change = Some(membership::to_wire(&Change::Add(self.clone())));
         let request = v1::ChangeMembershipRequest { envelope, change };
         let mut client = match peers.client(address, Class::Forward) {
             Ok(client) => client,
@@ -221,10 +227,12 @@ impl Newcomer {
         };
         match reply.outcome {
             Some(Outcome::Scheduler(id)) => Ok(Ok(id)),
-            Some(Outcome::Refused(reason)) => Err(StartError::Config(format!(
-                "the cluster does not let this scheduler join: {reason}"
-            ))),
-            Some(Outcome::Unavailable(reason)) => Ok(Err(reason)),
+            Some(Outcome::Refusal(refusal)) => match MembershipError::from(refusal) {
+                error if error.is_passing() => Ok(Err(error.to_string())),
+                error => Err(StartError::Config(format!(
+                    "the cluster does not let this scheduler join: {error}"
+                ))),
+            },
             Some(Outcome::NotLeader(_)) | None => Ok(Err("it knows no leader".to_owned())),
         }
     }

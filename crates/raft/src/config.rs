@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub initial_cluster: BTreeMap<SchedulerId, String>,
     /// Peer addresses of live members through which this scheduler joins; `None` for an initial member.
     pub join: Option<Vec<String>>,
+    /// Whether one that joins stays without a vote until an operator promotes it.
+    pub learner: bool,
     /// Name of the cluster; part of its identity, so that two clusters on the same addresses stay apart.
     pub cluster_name: String,
     /// Directory for log, snapshots, documents and identity; created if missing.

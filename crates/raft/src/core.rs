@@ -55,6 +55,10 @@ impl std::fmt::Debug for Group {
 pub(crate) struct Core {
     pub(crate) group: Group,
     pub(crate) shared: Arc<Shared>,
+    /// Name that the operator gave the cluster.
+    pub(crate) cluster_name: Arc<str>,
+    /// Held while this node, as the leader, changes the membership.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl std::ops::Deref for Core {

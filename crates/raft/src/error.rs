@@ -95,17 +95,6 @@ pub struct StoreError {
     pub(crate) reason: String,
 }
 
-/// Why a change of the membership was not made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MembershipError {
-    /// Refused: repeating it makes no difference.
-    #[error("{0}")]
-    Refused(String),
-    /// No leader answered, or another change is under way: try again.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
 /// Why a node stopped. All but [`StopReason::Requested`] end the process with a distinct exit code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {

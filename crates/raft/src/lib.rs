@@ -7,6 +7,7 @@
 //! Invariant: no type of openraft or RocksDB is part of the public API.
 //! Invariant: nothing is acknowledged to anybody before it is synced to the disk it was promised on.
 
+mod backup;
 mod bootstrap;
 mod clock;
 mod codec;
@@ -36,13 +37,13 @@ mod watch;
 mod watchman;
 mod wire;
 
+pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};
-pub use error::{
-    KeepaliveError, MembershipError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable,
-};
+pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
 pub use export::Exported;
 pub use history::{Content, History, HistoryError, Replayed, Step};
 pub use journal::{JOURNAL_BATCH_BYTES_MAX, Journal, Journaled, LaneId, Lookup};
+pub use membership::NewMember;
 pub use node::Node;
 pub use status::{LaneStatus, PeerStatus, RaftStatus, Role};
 pub use watch::{Batch, EventStream, StreamEnd, WatchStart};

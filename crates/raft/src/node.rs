@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use openraft::ServerState;
+use tokio::runtime::Handle;
+use whiskraft_state::journal::UnixMillis;
 use whiskraft_state::{BlobHash, Command, DocumentKey, Response, State};
-use whiskraft_types::{LogRevision, Revision, SchedulerId, SessionId};
+use whiskraft_types::{LogRevision, MemberOrder, MembershipError, Revision, SchedulerId, SessionId};
 
+use crate::backup;
+use crate::bootstrap::Newcomer;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
@@ -21,8 +25,8 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    EventStream, Exported, KeepaliveError, MembershipError, NodeConfig, PeerStatus, ProposeError, RaftStatus,
-    Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+    BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError,
+    RaftStatus, Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
 /// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.
@@ -273,34 +277,53 @@ impl Node {
     }
 
     /// Adds a scheduler (or finds the one with this incarnation) as a learner, and makes it a voter once it has caught
-    /// up and is asked for again.
+    /// up and is asked for again, unless it shall stay a learner.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn add_member(
-        &self,
-        peer_address: String,
-        client_address: String,
-        incarnation: [u8; 16],
-    ) -> Result<SchedulerId, MembershipError> {
-        let change = Change::Add {
-            peer_address,
-            client_address,
-            incarnation,
-        };
-        membership::change(&self.inner.core, change)
-            .await
-            .map(SchedulerId)
+    pub async fn add_member(&self, member: NewMember) -> Result<SchedulerId, MembershipError> {
+        let change = Change::Add(Newcomer {
+            id: 0,
+            cluster_name: member.cluster_name,
+            peer_address: member.peer_address,
+            client_address: member.client_address,
+            incarnation: member.incarnation,
+            learner: member.learner,
+        });
+        let added = membership::change(&self.inner.core, change).await;
+        added.map(SchedulerId)
     }
 
-    /// Removes a scheduler from the cluster for good.
+    /// Carries out an operator's order about the membership, here or through the leader, within some 10 s. Says whom it
+    /// was about; after a transfer, who leads now. Harmless to repeat.
     ///
     /// # Errors
     /// See [`MembershipError`].
-    pub async fn remove_member(&self, id: SchedulerId) -> Result<(), MembershipError> {
-        membership::change(&self.inner.core, Change::Remove(id.0))
-            .await
-            .map(|_| ())
+    pub async fn change_members(&self, order: MemberOrder) -> Result<SchedulerId, MembershipError> {
+        let changed = membership::change(&self.inner.core, Change::Order(order)).await;
+        changed.map(SchedulerId)
+    }
+
+    /// Begins a backup of everything that was acknowledged before this call, as of now; `taken` is the wall clock. It is
+    /// written as fast as it is read; several at a time each hold a view of the store, which then forgets nothing.
+    ///
+    /// # Errors
+    /// If a leader does not confirm in time how far this scheduler is.
+    pub async fn backup(&self, taken: UnixMillis) -> Result<BackupStream, Unavailable> {
+        backup::take(self, taken).await
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.inner.core
+    }
+
+    /// The store, and the runtime that is waited for before it is closed.
+    pub(crate) fn parts_for_backup(&self) -> Result<(Bodies, Handle), Unavailable> {
+        let owned = self.inner.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = owned
+            .as_ref()
+            .map(|owned| (owned.bodies.clone(), owned.runtime.handle()));
+        parts.ok_or_else(|| Unavailable(crate::Stopped.to_string()))
     }
 
     /// Waits until the node has stopped and says why.

@@ -1,19 +1,22 @@
 //! Background duties of a member: asks the others now and then who they are (so that reachability is known and a
-//! mistaken identity is found), announces itself in the members table, becomes a voter, notices a dead core.
+//! mistaken identity is found), announces itself in the members table, becomes a voter, completes what a former
+//! leader began, notices a dead core.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use openraft::errors::Fatal as CoreStopped;
 use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::SchedulerId;
 
-use crate::bootstrap::{self, Newcomer};
+use crate::bootstrap::{self, Newcomer, Reporter};
 use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::lanes;
+use crate::membership;
 use crate::propose::Proposer;
 use crate::types::Proposal;
 
@@ -21,6 +24,8 @@ use crate::types::Proposal;
 const ROUND_PAUSE: Duration = Duration::from_millis(400);
 /// Pause between looks at the consensus core.
 const CORE_PAUSE: Duration = Duration::from_millis(200);
+/// Pause between looks for a change of the membership that was left half-way.
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before an announcement or a step of joining is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -136,31 +141,50 @@ pub(crate) async fn announce(core: &Core, proposer: &Proposer, member: MemberRec
     }
 }
 
-/// Asks to become a voter until this scheduler is one.
-pub(crate) async fn become_voter(core: Core, newcomer: Newcomer) {
-    let id = core.id();
-    loop {
-        let (votes, addresses) = core.metrics(|metrics| {
-            let votes = metrics.membership_config.voter_ids().any(|voter| voter == id);
-            let others = metrics
-                .membership_config
-                .nodes()
-                .filter(|(other, _)| **other != id);
-            (
-                votes,
-                others.map(|(_, node)| node.addr.clone()).collect::<Vec<_>>(),
-            )
-        });
-        if votes {
-            return;
-        }
-        for address in addresses {
+/// Asks to become a voter until this scheduler is one, and notes that it was: from then on operators decide.
+pub(crate) async fn become_voter(core: Core, newcomer: Newcomer, mut identity: Identity, data_dir: PathBuf) {
+    let newcomer = Newcomer {
+        learner: false,
+        ..newcomer
+    };
+    let mut reporter = Reporter::new();
+    while !votes(&core) {
+        for address in addresses_of_others(&core) {
             match newcomer.ask(&core.peers, &address).await {
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) => tracing::debug!(%error, "not a voter yet"),
-                Err(error) => tracing::warn!(%error, "not accepted as a voter"),
+                Err(error) if reporter.is_due() => tracing::warn!(%error, "not accepted as a voter"),
+                Err(error) => tracing::debug!(%error, "not accepted as a voter"),
             }
         }
         tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    identity.asks_vote = false;
+    if let Err(error) = identity.save(&data_dir) {
+        core.fatal.storage(&format!("write of the identity: {error}"));
+    }
+}
+
+fn votes(core: &Core) -> bool {
+    let id = core.id();
+    core.metrics(|metrics| metrics.membership_config.voter_ids().any(|voter| voter == id))
+}
+
+fn addresses_of_others(core: &Core) -> Vec<String> {
+    let id = core.id();
+    core.metrics(|metrics| {
+        let others = metrics
+            .membership_config
+            .nodes()
+            .filter(|(other, _)| **other != id);
+        others.map(|(_, node)| node.addr.clone()).collect()
+    })
+}
+
+/// Completes a change of the membership that a former leader left half-way.
+pub(crate) async fn settle_membership(core: Core) {
+    loop {
+        tokio::time::sleep(SETTLE_PAUSE).await;
+        membership::settle(&core).await;
     }
 }

@@ -368,9 +368,11 @@ async fn the_last_but_one_leaves_the_lanes_before_it_stops() {
     let gone = cluster.leader().await;
     let stays = 3 - gone;
     eventually("it is removed", async || {
-        let removed = cluster
-            .node(stays)
-            .remove_member(whiskraft_types::SchedulerId(gone));
+        let order = whiskraft_types::MemberOrder::Remove {
+            id: whiskraft_types::SchedulerId(gone),
+            force: true,
+        };
+        let removed = cluster.node(stays).change_members(order);
         removed.await.ok()
     })
     .await;

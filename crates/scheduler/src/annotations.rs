@@ -2,13 +2,46 @@
 //! to whoever made it and not read as no annotation; all others are the business of their authors.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use humantime_serde::re::humantime::parse_duration;
+use whiskraft_queue::RetryPolicy;
 
 /// Names the tags that an invoker must have, as a JSON list.
 const TAGS: &str = "invoker-resources";
 /// Says whether the action can do without them.
 const TAGS_STRICT: &str = "invoker-resources-strict-policy";
-/// Whatever begins like this is meant for the scheduler.
-const PREFIX: &str = "invoker-resource";
+/// Most runs of one durable activation, the first included.
+const RETRY_ATTEMPTS: &str = "retry-attempts";
+/// Pause before the second run; it doubles.
+const RETRY_BACKOFF: &str = "retry-backoff";
+/// Longest such pause.
+const RETRY_BACKOFF_MAX: &str = "retry-backoff-max";
+/// Age of an activation after which no further run begins.
+const RETRY_MAX_AGE: &str = "retry-max-age";
+/// Whether one that may have started on an invoker that was lost runs again.
+const RETRY_ON_LOSS: &str = "retry-on-loss";
+
+/// Whatever begins with the first of these is meant for the scheduler, which reads the others.
+const FAMILIES: [(&str, &[&str]); 2] = [
+    ("invoker-resource", &[TAGS, TAGS_STRICT]),
+    (
+        "retry-",
+        &[
+            RETRY_ATTEMPTS,
+            RETRY_BACKOFF,
+            RETRY_BACKOFF_MAX,
+            RETRY_MAX_AGE,
+            RETRY_ON_LOSS,
+        ],
+    ),
+];
+
+/// Runs that a policy may ask for.
+const ATTEMPTS: RangeInclusive<u32> = 1..=100;
+/// Pauses and ages that it may ask for.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Why annotations are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +50,11 @@ pub(crate) enum AnnotationError {
     #[error("annotation {name}: {text:?} is not JSON; write text in quotes")]
     Json { name: String, text: String },
     /// It looks like one of the scheduler's and is none.
-    #[error("annotation {name} is not known; the scheduler reads {TAGS} and {TAGS_STRICT}")]
-    Unknown { name: String },
+    #[error("annotation {name} is not known; the scheduler reads {}", listed(.known))]
+    Unknown {
+        name: String,
+        known: &'static [&'static str],
+    },
     /// Its value is of the wrong form.
     #[error("annotation {name}: {text} must be {expected}")]
     Value {
@@ -35,6 +71,8 @@ pub(crate) struct Annotations {
     pub(crate) tags: Vec<String>,
     /// Whether it cannot do without them.
     pub(crate) strict: bool,
+    /// When a run that failed is followed by another.
+    pub(crate) retry: RetryPolicy,
 }
 
 impl Default for Annotations {
@@ -42,7 +80,16 @@ impl Default for Annotations {
         Self {
             tags: Vec::new(),
             strict: true,
+            retry: RetryPolicy::default(),
         }
+    }
+}
+
+/// Names in a sentence.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        names => names.concat(),
     }
 }
 
@@ -54,7 +101,8 @@ impl Annotations {
     pub(crate) fn read(annotations: &HashMap<String, String>) -> Result<Self, AnnotationError> {
         Ok(Self {
             tags: tags(annotations)?,
-            strict: strict(annotations)?,
+            strict: flag(annotations, TAGS_STRICT)?.unwrap_or(Self::default().strict),
+            retry: retry(annotations)?,
         })
     }
 
@@ -63,7 +111,11 @@ impl Annotations {
         let default = Self::default();
         Self {
             tags: tags(annotations).unwrap_or(default.tags),
-            strict: strict(annotations).unwrap_or(default.strict),
+            strict: flag(annotations, TAGS_STRICT)
+                .ok()
+                .flatten()
+                .unwrap_or(default.strict),
+            retry: retry(annotations).unwrap_or(default.retry),
         }
     }
 
@@ -76,8 +128,12 @@ impl Annotations {
         let mut in_order: BTreeMap<&String, &String> = BTreeMap::new();
         in_order.extend(annotations);
         for (name, text) in in_order {
-            if name.starts_with(PREFIX) && name != TAGS && name != TAGS_STRICT {
-                return Err(AnnotationError::Unknown { name: name.clone() });
+            let family = FAMILIES.iter().find(|(prefix, _)| name.starts_with(prefix));
+            if let Some((_, known)) = family
+                && !known.contains(&name.as_str())
+            {
+                let name = name.clone();
+                return Err(AnnotationError::Unknown { name, known });
             }
             if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
                 let (name, text) = (name.clone(), text.clone());
@@ -101,15 +157,72 @@ fn tags(annotations: &HashMap<String, String>) -> Result<Vec<String>, Annotation
     })
 }
 
-fn strict(annotations: &HashMap<String, String>) -> Result<bool, AnnotationError> {
-    let Some(text) = annotations.get(TAGS_STRICT) else {
-        return Ok(Annotations::default().strict);
-    };
-    serde_json::from_str(text).map_err(|_| AnnotationError::Value {
-        name: TAGS_STRICT,
-        text: text.clone(),
-        expected: "true or false",
+fn retry(annotations: &HashMap<String, String>) -> Result<RetryPolicy, AnnotationError> {
+    let default = RetryPolicy::default();
+    let backoff = time(annotations, RETRY_BACKOFF)?.unwrap_or(default.backoff);
+    let backoff_max = time(annotations, RETRY_BACKOFF_MAX)?;
+    if backoff_max.is_some_and(|max| max < backoff) {
+        return Err(AnnotationError::Value {
+            name: RETRY_BACKOFF_MAX,
+            text: annotations.get(RETRY_BACKOFF_MAX).cloned().unwrap_or_default(),
+            expected: "at least as long as retry-backoff",
+        });
+    }
+    Ok(RetryPolicy {
+        runs_max: attempts(annotations)?.unwrap_or(default.runs_max),
+        backoff,
+        backoff_max: backoff_max.unwrap_or(default.backoff_max.max(backoff)),
+        age_max: time(annotations, RETRY_MAX_AGE)?,
+        on_loss: flag(annotations, RETRY_ON_LOSS)?.unwrap_or(default.on_loss),
     })
+}
+
+fn attempts(annotations: &HashMap<String, String>) -> Result<Option<u32>, AnnotationError> {
+    read(annotations, RETRY_ATTEMPTS, "a number from 1 to 100", |text| {
+        let attempts = serde_json::from_str(text).ok();
+        attempts.filter(|attempts| ATTEMPTS.contains(attempts))
+    })
+}
+
+fn time(
+    annotations: &HashMap<String, String>,
+    name: &'static str,
+) -> Result<Option<Duration>, AnnotationError> {
+    read(
+        annotations,
+        name,
+        "a time from 1ms to 30days, for example \"10s\"",
+        |text| {
+            let text: String = serde_json::from_str(text).ok()?;
+            parse_duration(&text).ok().filter(|time| TIMES.contains(time))
+        },
+    )
+}
+
+fn flag(annotations: &HashMap<String, String>, name: &'static str) -> Result<Option<bool>, AnnotationError> {
+    read(annotations, name, "true or false", |text| {
+        serde_json::from_str(text).ok()
+    })
+}
+
+/// One annotation, if it is there.
+fn read<T>(
+    annotations: &HashMap<String, String>,
+    name: &'static str,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, AnnotationError> {
+    let Some(text) = annotations.get(name) else {
+        return Ok(None);
+    };
+    match parse(text) {
+        Some(value) => Ok(Some(value)),
+        None => Err(AnnotationError::Value {
+            name,
+            text: text.clone(),
+            expected,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +246,25 @@ mod tests {
         let read = Annotations::read(&given).unwrap();
         assert_eq!((read.tags.join(" "), read.strict), ("gpu ssd".to_owned(), false));
         assert_eq!(Annotations::read(&annotations(&[])), Ok(Annotations::default()));
+    }
+
+    #[test]
+    fn a_retry_policy_is_read_and_its_longest_pause_follows_the_first() {
+        let given = annotations(&[
+            (RETRY_ATTEMPTS, "4"),
+            (RETRY_BACKOFF, "\"2m\""),
+            (RETRY_MAX_AGE, "\"1h\""),
+            (RETRY_ON_LOSS, "true"),
+        ]);
+        assert_eq!(Annotations::check(&given), Ok(()));
+        let expected = RetryPolicy {
+            runs_max: 4,
+            backoff: Duration::from_secs(120),
+            backoff_max: Duration::from_secs(120),
+            age_max: Some(Duration::from_secs(3600)),
+            on_loss: true,
+        };
+        assert_eq!(Annotations::read(&given).unwrap().retry, expected);
     }
 
     #[test]
@@ -170,6 +302,27 @@ mod tests {
                 ("invoker-resources-strict", "false"),
                 "annotation invoker-resources-strict is not known; the scheduler reads invoker-resources and \
                  invoker-resources-strict-policy",
+            ),
+            (
+                ("retry-attempt", "3"),
+                "annotation retry-attempt is not known; the scheduler reads retry-attempts, retry-backoff, \
+                 retry-backoff-max, retry-max-age and retry-on-loss",
+            ),
+            (
+                (RETRY_ATTEMPTS, "0"),
+                "annotation retry-attempts: 0 must be a number from 1 to 100",
+            ),
+            (
+                (RETRY_BACKOFF, "5"),
+                "annotation retry-backoff: 5 must be a time from 1ms to 30days, for example \"10s\"",
+            ),
+            (
+                (RETRY_BACKOFF_MAX, "\"10ms\""),
+                "annotation retry-backoff-max: \"10ms\" must be at least as long as retry-backoff",
+            ),
+            (
+                (RETRY_ON_LOSS, "\"yes\""),
+                "annotation retry-on-loss: \"yes\" must be true or false",
             ),
             (
                 ("author", "Ada"),

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use whiskraft_types::Instant;
 
 /// How far before the start of the process the origin lies: activations that other schedulers accepted earlier have
-/// their moment on this clock too. Longer than the SDK submits one.
-const HEAD_START: Duration = Duration::from_secs(3600);
+/// their moment on this clock too. Longer than durable ones wait, and than the SDK submits one.
+const HEAD_START: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Monotonic time; a cheap copy.
 #[derive(Debug, Clone, Copy)]

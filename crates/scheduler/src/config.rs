@@ -1,6 +1,9 @@
 //! Settings of the scheduler role (`[scheduler]`). Relations between them are checked once, by
 //! [`SchedulerConfig::check`], when the process starts.
 
+mod journal;
+mod moving;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -8,6 +11,9 @@ use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Deserializer};
 use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
+
+pub use self::moving::{BalanceConfig, HandOffConfig};
+pub use journal::JournalConfig;
 
 /// Settings of the scheduler role (`[scheduler]`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -25,6 +31,12 @@ pub struct SchedulerConfig {
     pub creation: CreationConfig,
     /// What may be stored.
     pub documents: DocumentsConfig,
+    /// Queues that go to another scheduler.
+    pub handoff: HandOffConfig,
+    /// Queues that move so that each scheduler leads its part.
+    pub balance: BalanceConfig,
+    /// Durable activations, and the records of all.
+    pub journal: JournalConfig,
 }
 
 /// The lease of schedulers and invokers (`[scheduler.session]`).
@@ -81,6 +93,12 @@ pub struct QueueConfig {
     /// The same for actions whose image must be pulled. Default 5m.
     #[serde(with = "humantime_serde")]
     pub retention_blackbox: Duration,
+    /// The same for durable activations, whatever their action; from the end of their delay if they have one. Default 24h.
+    #[serde(with = "humantime_serde")]
+    pub retention_durable: Duration,
+    /// Activations that wait for their time at which new ones that ask for a delay are rejected with `Throttled`.
+    /// Default 10000.
+    pub delayed_max: NonZeroU32,
     /// Age at which a waiting activation asks for more containers. Default 100ms.
     #[serde(with = "humantime_serde")]
     pub stale_threshold: Duration,
@@ -130,6 +148,8 @@ impl Default for QueueConfig {
             throttling_fraction: settings.throttling_fraction,
             retention: settings.retention,
             retention_blackbox: settings.retention_blackbox,
+            retention_durable: settings.retention_durable,
+            delayed_max: NonZeroU32::new(settings.delayed_max).unwrap_or(NonZeroU32::MIN),
             stale_threshold: settings.stale_threshold,
             tick: settings.decision_interval,
             idle_after: settings.idle_after,
@@ -159,6 +179,7 @@ impl QueueConfig {
         let times = [
             ("queue.retention", self.retention, s(1)..=day),
             ("queue.retention-blackbox", self.retention_blackbox, s(1)..=day),
+            ("queue.retention-durable", self.retention_durable, s(1)..=day * 14),
             ("queue.stale-threshold", self.stale_threshold, ms(1)..=s(60)),
             ("queue.tick", self.tick, ms(10)..=s(10)),
             ("queue.idle-after", self.idle_after, s(1)..=day),
@@ -181,8 +202,11 @@ impl QueueConfig {
     }
 
     /// The same as the queues take it.
-    pub(crate) fn settings(&self) -> QueueSettings {
+    pub(crate) fn settings(&self, journal: &JournalConfig) -> QueueSettings {
         QueueSettings {
+            retention_durable: self.retention_durable,
+            delayed_max: self.delayed_max.get(),
+            archive: journal.archive,
             len_max: self.len_max.get(),
             throttling_fraction: self.throttling_fraction,
             retention: self.retention,
@@ -325,6 +349,7 @@ impl SchedulerConfig {
             );
         }
         self.queue.check()?;
+        self.journal.check()?;
         if self.creation.deadline <= ttl {
             return fail(
                 "creation.deadline",
@@ -341,11 +366,14 @@ impl SchedulerConfig {
             ("queue.throttling-fraction", self.queue.throttling_fraction),
             ("creation.managed-fraction", self.creation.managed_fraction),
             ("creation.blackbox-fraction", self.creation.blackbox_fraction),
+            ("balance.difference", self.balance.difference),
+            ("balance.rate", self.balance.rate),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return fail(setting, format!("{value} must be between 0 and 1"));
             }
         }
+        self.handoff.check()?;
         if self.documents.memory_min > self.documents.memory_max {
             return fail(
                 "documents.memory-min",

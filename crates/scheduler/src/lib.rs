@@ -9,27 +9,37 @@
 //! Invariant: no shard ever waits for a stream, a disk or the log.
 
 mod annotations;
+mod balance;
 mod clock;
+mod cluster;
 mod config;
 mod context;
 mod control;
 mod creation;
 mod delivered;
 mod drain;
+mod ensure;
+mod failpoint;
 mod fence;
 mod follower;
+mod handoff;
 mod http;
 mod intern;
+mod internal;
+mod journal;
 mod knots;
+mod letters;
 mod message;
 mod metrics;
 mod neighbours;
+mod orphans;
 mod profiles;
 mod proposals;
 mod pull;
 mod rate;
 mod reports;
 mod scheduler;
+mod schedules;
 mod services;
 mod session;
 mod shard;
@@ -39,6 +49,7 @@ mod window;
 mod wire;
 
 pub use config::{
-    ConfigError, CreationConfig, DocumentsConfig, QueueConfig, SchedulerConfig, SessionConfig, SubmitConfig,
+    BalanceConfig, ConfigError, CreationConfig, DocumentsConfig, HandOffConfig, JournalConfig, QueueConfig,
+    SchedulerConfig, SessionConfig, SubmitConfig,
 };
 pub use scheduler::{Scheduler, StartError};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
-use whiskraft_queue::{ActivationState, Calls, ControllerId, RegisteredContainer};
+use whiskraft_queue::{
+    ActivationState, Calls, CancelAnswer, ControllerId, Recovered, RegisteredContainer, Terms,
+};
 use whiskraft_types::{
     ActivationId, ActivationRecord, ContainerId, CreationError, Epoch, NamespaceName, QueueKey, Rejection,
     Revision, SessionId,
@@ -13,7 +15,8 @@ use whiskraft_types::{
 
 use crate::context::StreamId;
 use crate::control::hello::Peer;
-use crate::shard::{UnaryRequest, Walk};
+use crate::journal::Answer;
+use crate::shard::{Exported, Import, Pick, UnaryRequest, Walk};
 
 /// What a caller submitted; shared, so that neither a delivery nor a repetition copies it.
 pub(crate) type Payload = Arc<Content>;
@@ -50,6 +53,7 @@ pub(crate) struct Submission {
     /// The activation that waits for its end.
     pub(crate) caller: Option<ActivationId>,
     pub(crate) payload: Payload,
+    pub(crate) terms: Terms,
 }
 
 /// What a controller is told.
@@ -110,8 +114,14 @@ pub(crate) enum PullItem {
         container: ContainerId,
         epoch: Epoch,
         attempt: u32,
+        run: u32,
         waited: Duration,
         payload: Payload,
+    },
+    Stop {
+        id: ActivationId,
+        container: ContainerId,
+        epoch: Epoch,
     },
     CompletedAck(ActivationId),
     WithdrawAck(ContainerId),
@@ -228,22 +238,49 @@ pub(crate) enum Request {
         epoch: Epoch,
         is_knotted: bool,
     },
-    /// Stop up to `count` queues of a session, they are about to move; answered with those that are stopped.
-    Release {
+    /// Stop queues of a session, they are about to move; answered with those that are stopped.
+    Freeze {
         session: SessionId,
-        count: usize,
-        answer: oneshot::Sender<Vec<(QueueKey, Epoch)>>,
+        pick: Pick,
+        answer: oneshot::Sender<Vec<Exported>>,
     },
     /// The queue did not move: it goes on.
-    Keep {
+    Unfreeze {
         key: QueueKey,
         epoch: Epoch,
+    },
+    /// What another scheduler has sent of a queue that it is about to hand over; answered once it is kept.
+    Import {
+        key: QueueKey,
+        import: Import,
+        answer: oneshot::Sender<()>,
+    },
+    /// The sender goes on with the queue.
+    ForgetImport {
+        session: SessionId,
+        attempt: u64,
+        key: QueueKey,
     },
     /// From the unary pull service.
     Unary(UnaryRequest),
     /// The rate home of a namespace has answered.
     RateSettled {
         namespace: NamespaceName,
+    },
+    /// What the journal says to entries of this shard's queues.
+    Journaled(Vec<Answer>),
+    /// What a queue has open in the journal, in parts.
+    Recovered {
+        key: QueueKey,
+        epoch: Epoch,
+        recovered: Vec<Recovered<Payload>>,
+        is_last: bool,
+    },
+    /// Ends an activation at its caller's wish; answered with `Unknown` if no queue of this shard has it.
+    Cancel {
+        id: ActivationId,
+        namespace: NamespaceName,
+        answer: oneshot::Sender<CancelAnswer>,
     },
     Find {
         id: ActivationId,
@@ -275,6 +312,11 @@ pub(crate) struct Found {
     pub(crate) key: QueueKey,
     pub(crate) epoch: Epoch,
     pub(crate) state: ActivationState<Record>,
+    pub(crate) durable: bool,
+    /// Which run is under way, next, or was the last.
+    pub(crate) run: u32,
+    /// Unix time of its acceptance.
+    pub(crate) accepted_ms: u64,
     /// Of one that has ended: when.
     pub(crate) end: Option<Ending>,
 }

@@ -6,11 +6,13 @@
 
 mod counters;
 mod exposition;
+mod journal;
 mod scrape;
 mod totals;
 
 pub(crate) use counters::{Histogram, LeadershipEvent, Metrics, Proposed, ShardMeter};
 pub(crate) use exposition::CONTENT_TYPE;
+pub(crate) use journal::{EntryKind, EntryOutcome};
 pub(crate) use scrape::Scraper;
 
 /// Namespaces, and actions, with series of their own.
@@ -128,6 +130,12 @@ metrics! {
         "Last entry of this node's log.";
     RAFT_APPLIED = Gauge "whiskraft_raft_applied_index" [] in "entries":
         "Last entry that this node has applied.";
+    LANE_LEADS = Gauge "whiskraft_lane_leads" ["lane"] in "1":
+        "1 for a lane of the journal that this node leads, else 0.";
+    LANE_LAST_LOG = Gauge "whiskraft_lane_last_log_index" ["lane"] in "entries":
+        "Last entry of this node's log of a lane.";
+    LANE_APPLIED = Gauge "whiskraft_lane_applied_index" ["lane"] in "entries":
+        "Last entry of a lane that this node has applied.";
     LOG_REVISION = Gauge "whiskraft_log_revision" [] in "revisions":
         "Log revision of this node's tables: what watchers have seen at most.";
     PROPOSALS = Counter "whiskraft_proposals_total" ["outcome"] in "proposals":
@@ -142,6 +150,20 @@ metrics! {
         "1 while this scheduler may not act because its lease has run out, else 0.";
     WATCHERS = Gauge "whiskraft_watchers" [] in "streams":
         "Open watch streams.";
+    JOURNAL_ENTRIES = Counter "whiskraft_journal_entries_total" ["kind", "outcome"] in "entries":
+        "Entries that this scheduler's queues had for the journal: new activations, further runs, ends; by what became of them.";
+    JOURNAL_ACCEPTING = Gauge "whiskraft_journal_accepting" [] in "activations":
+        "Durable activations that wait for the disks of a majority.";
+    JOURNAL_BATCHES = Counter "whiskraft_journal_batches_total" [] in "batches":
+        "Groups of entries that were appended to a lane together.";
+    JOURNAL_APPEND = Histogram "whiskraft_journal_append_seconds" [] in "seconds":
+        "From the append of a group until a majority has it on disk, or that failed.";
+    JOURNAL_RECOVERY = Histogram "whiskraft_journal_recovery_seconds" [] in "seconds":
+        "From the begin of a leadership until all that its queue has open in the journal is known.";
+    JOURNAL_RECOVERED = Counter "whiskraft_journal_recovered_total" [] in "activations":
+        "Open activations that were read from the journal after a change of leader.";
+    JOURNAL_ARCHIVED = Counter "whiskraft_journal_archived_total" ["outcome"] in "records":
+        "Records of activations that were not durable: kept, or dropped for want of room or a majority.";
     TURN = Histogram "whiskraft_shard_turn_seconds" [] in "seconds":
         "Length of one turn of a shard of queues.";
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
+use whiskraft_queue::RetryPolicy;
 use whiskraft_raft::Node;
 use whiskraft_state::DocumentKey;
 use whiskraft_types::{ActionName, Revision};
@@ -25,6 +26,8 @@ pub(crate) struct Needs {
     pub(crate) strict: bool,
     /// Whether it comes from an image of the user.
     pub(crate) blackbox: bool,
+    /// When a durable activation that failed runs again; of the queue's concern only.
+    pub(crate) retry: RetryPolicy,
 }
 
 impl Needs {
@@ -36,6 +39,7 @@ impl Needs {
             tags: annotations.tags,
             strict: annotations.strict,
             blackbox: is_blackbox(&action.kind),
+            retry: annotations.retry,
         }
     }
 }

@@ -16,6 +16,7 @@ use whiskraft_types::{ActivationRecord, ActivationStatus, ContainerId, Epoch, Qu
 
 use crate::context::Context;
 use crate::control::hello::Peer;
+use crate::failpoint::failpoint;
 use crate::intern::Keys;
 use crate::message::{PullInput, PullItem, PullKind, Record, Request, StreamEnd};
 use crate::shard::ShardsHandle;
@@ -122,7 +123,13 @@ impl PullStream {
             tokio::select! {
                 biased;
                 permit = frames.reserve(), if !self.ready.is_empty() => match permit {
-                    Ok(permit) => permit.send(Ok(self.next_frame())),
+                    Ok(permit) => {
+                        let frame = self.next_frame();
+                        if !frame.deliver.is_empty() {
+                            failpoint!("deliver-before-sent");
+                        }
+                        permit.send(Ok(frame));
+                    }
                     Err(_closed) => return,
                 },
                 count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {
@@ -322,6 +329,7 @@ impl PullStream {
                     container,
                     epoch,
                     attempt,
+                    run,
                     waited,
                     payload,
                 } => {
@@ -337,9 +345,14 @@ impl PullStream {
                         subject: payload.subject.clone(),
                         api_key: payload.api_key.clone(),
                         cause: payload.cause.clone(),
-                        run: 1,
+                        run,
                     });
                 }
+                PullItem::Stop { id, container, epoch } => frame.stops.push(v1::StopActivation {
+                    id: activation_id_bytes(id),
+                    container: Some(container.into()),
+                    epoch: epoch.0,
+                }),
                 PullItem::CompletedAck(id) => frame.completed_acks.push(activation_id_bytes(id)),
                 PullItem::WithdrawAck(container) => {
                     frame.withdraw_acks.push(v1::WithdrawAck {

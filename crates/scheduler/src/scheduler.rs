@@ -12,24 +12,33 @@ use tonic::transport::server::TcpIncoming;
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
+use crate::balance::BalanceActor;
+use crate::cluster::{Cluster, Peers};
 use crate::config::{ConfigError, SchedulerConfig};
 use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
-use crate::drain::DrainActor;
+use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
+use crate::handoff::HandOver;
 use crate::http::with_plain_routes;
+use crate::internal::InternalController;
+use crate::journal::{JournalActor, JournalHandle};
 use crate::knots::Knots;
+use crate::letters::Letters;
 use crate::message::Request;
 use crate::metrics::Scraper;
 use crate::neighbours::Neighbours;
+use crate::orphans::Orphans;
 use crate::profiles::Profiles;
 use crate::proposals::ProposalsActor;
 use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
+use crate::schedules::ScheduleActor;
 use crate::services::{
-    ActivationService, ControllerService, DocumentsService, InvokerService, OperatorService, WatchService,
+    ActivationService, ControllerService, DocumentsService, HandOffService, InvokerService, NeighbourService,
+    OperatorService, WatchService,
 };
 use crate::session::SessionTask;
 use crate::shard::{CHANGES_MAX, REQUESTS_MAX, Shard, ShardHandle, ShardParts, ShardsHandle};
@@ -61,6 +70,7 @@ pub struct Scheduler {
     context: Context,
     phase: watch::Sender<Phase>,
     shards: ShardsHandle,
+    hand_over: HandOver,
     session: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
@@ -76,10 +86,7 @@ impl Scheduler {
         client_listener: TcpListener,
     ) -> Result<Self, StartError> {
         config.check()?;
-        client_listener
-            .set_nonblocking(true)
-            .map_err(StartError::Listener)?;
-        let listener = tokio::net::TcpListener::from_std(client_listener).map_err(StartError::Listener)?;
+        let listener = listener(client_listener).map_err(StartError::Listener)?;
         let (phase, watched) = watch::channel(Phase::Serving);
         let context = Context::new(config, node, watched);
         let incarnation: [u8; 16] = rand::random();
@@ -89,7 +96,10 @@ impl Scheduler {
         let (creation, messages) = CreationHandle::channel();
         let profiles = Profiles::default();
         let (rates, asks) = RateActor::channel(context.clone());
-        let shards = start_shards(&mut tasks, &context, &creation, &streams, &profiles, &rates);
+        let journal = JournalHandle::new(&context.config.journal);
+        let shards = start_shards(
+            &mut tasks, &context, &creation, &streams, &profiles, &rates, &journal,
+        );
         tasks.spawn(RateActor::new(rates.clone(), shards.clone(), asks).run());
         let (updates_actor, updates) = UpdatesActor::new(context.clone());
         let (reports_actor, reports) = ReportsActor::new(context.clone());
@@ -108,9 +118,8 @@ impl Scheduler {
             seed: rand::random(),
         };
         tasks.spawn(CreationActor::new(creation_parts).run());
-        let (draining, ordered) = watch::channel(false);
-        let drain = DrainActor::new(context.clone(), shards.clone(), creation.clone(), ordered);
-        tasks.spawn(drain.run());
+        let hand_over = HandOver::new(context.clone(), shards.clone(), creation.clone());
+        let draining = start_moves(&mut tasks, &context, &hand_over);
         let follower = Follower::new(
             context.clone(),
             incarnation,
@@ -129,11 +138,32 @@ impl Scheduler {
             updates,
             reports,
         };
-        tasks.spawn(serve(context.clone(), shards.clone(), control, rates, listener));
+        tasks.spawn(Orphans::new(context.clone()).run());
+        let peers = Peers::new(context.clone());
+        let (internal, stream) = InternalController::new(context.clone(), shards.clone(), peers.clone());
+        tasks.spawn(stream.run());
+        tasks.spawn(ScheduleActor::new(context.clone(), internal.clone()).run());
+        let cluster = Cluster::new(context.clone(), shards.clone(), peers);
+        let calls = Calls {
+            letters: Letters::new(context.clone(), cluster.clone(), internal.clone()),
+            cluster,
+            internal,
+            journal,
+        };
+        tasks.spawn(serve(
+            context.clone(),
+            shards.clone(),
+            control,
+            calls,
+            rates,
+            hand_over.clone(),
+            listener,
+        ));
         Ok(Self {
             context,
             phase,
             shards,
+            hand_over,
             session,
             tasks,
         })
@@ -151,11 +181,17 @@ impl Scheduler {
         }
     }
 
-    /// Ends the role: takes no new activation, closes the session so that its queues move at once, tells controllers
-    /// where to go, ends all streams.
+    /// Ends the role: hands its queues over, takes no new activation, closes the session so that what is left moves at once,
+    /// tells controllers where to go, ends all streams.
     pub async fn shutdown(mut self) {
+        self.phase.send_replace(Phase::Leaving);
+        tracing::info!("scheduler leaves, its queues go to others");
+        let leaving = drain::leave(&self.context, &self.hand_over);
+        let wait_max = self.context.config.handoff.leave_wait_max;
+        if tokio::time::timeout(wait_max, leaving).await.is_err() {
+            tracing::warn!("not all queues were handed over in time");
+        }
         self.phase.send_replace(Phase::Draining);
-        tracing::info!("scheduler draining");
         let drained = async {
             // One that has failed was awaited already.
             if !self.session.is_finished() {
@@ -187,6 +223,19 @@ impl Drop for Scheduler {
     }
 }
 
+fn listener(bound: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    bound.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(bound)
+}
+
+/// Starts what moves queues by itself; the sender says whether this member drains.
+fn start_moves(tasks: &mut JoinSet<()>, context: &Context, hand_over: &HandOver) -> watch::Sender<bool> {
+    let (draining, ordered) = watch::channel(false);
+    tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
+    tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
+    draining
+}
+
 fn start_shards(
     tasks: &mut JoinSet<()>,
     context: &Context,
@@ -194,6 +243,7 @@ fn start_shards(
     streams: &ControlStreams,
     profiles: &Profiles,
     rates: &RateHandle,
+    journal: &JournalHandle,
 ) -> ShardsHandle {
     let meters = context.metrics.meters();
     let mut handles = Vec::with_capacity(meters.len());
@@ -211,7 +261,8 @@ fn start_shards(
     tasks.spawn(neighbours_actor.run());
     let (knots_actor, knots) = Knots::new(context.clone(), shards.clone());
     tasks.spawn(knots_actor.run());
-    let settings = Arc::new(context.config.queue.settings());
+    tasks.spawn(JournalActor::new(context.clone(), shards.clone(), journal.shared()).run());
+    let settings = Arc::new(context.config.queue.settings(&context.config.journal));
     for (index, (requests, changes, meter)) in receivers.into_iter().enumerate() {
         let parts = ShardParts {
             context: context.clone(),
@@ -225,6 +276,7 @@ fn start_shards(
             neighbours: neighbours.clone(),
             knots: knots.clone(),
             rates: rates.clone(),
+            journal: journal.clone(),
             streams: streams.clone(),
             settings: Arc::clone(&settings),
             profiles: profiles.clone(),
@@ -234,43 +286,72 @@ fn start_shards(
     shards
 }
 
+/// What answers calls about single activations.
+struct Calls {
+    cluster: Cluster,
+    letters: Letters,
+    internal: InternalController,
+    journal: JournalHandle,
+}
+
 async fn serve(
     context: Context,
     shards: ShardsHandle,
     control: ControlParts,
+    calls: Calls,
     rates: RateHandle,
+    hand_over: HandOver,
     listener: tokio::net::TcpListener,
 ) {
     use whiskraft_proto::activation::activation_service_server::ActivationServiceServer;
 
     use v1::controller_server::ControllerServer;
     use v1::documents_server::DocumentsServer;
+    use v1::hand_off_server::HandOffServer;
     use v1::invoker_server::InvokerServer;
+    use v1::neighbour_server::NeighbourServer;
     use v1::operator_server::OperatorServer;
     use v1::watch_server::WatchServer;
 
     let creation = control.creation.clone();
+    let Calls {
+        cluster,
+        letters,
+        internal,
+        journal,
+    } = calls;
     let scraper = Scraper::new(
         context.clone(),
         shards.clone(),
         control.streams.clone(),
         creation.clone(),
+        journal,
     );
-    let controller = ControllerServer::new(ControllerService::new(context.clone(), shards.clone()));
+    let neighbour = NeighbourServer::new(NeighbourService::new(cluster.clone(), internal));
+    let controller = ControllerService::new(context.clone(), shards.clone(), cluster, letters);
+    let controller = ControllerServer::new(controller);
     let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
     let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
     let activation = ActivationServiceServer::new(ActivationService::new(context.clone(), shards.clone()));
+    let handoff = HandOffServer::new(HandOffService::new(
+        context.clone(),
+        shards.clone(),
+        hand_over.clone(),
+    ));
     let stopping = context.clone();
     let services = Routes::new(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(activation.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(neighbour.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(handoff.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(WatchServer::new(WatchService::new(context.clone())))
         .add_service(OperatorServer::new(OperatorService::new(
             context.clone(),
             shards,
             rates,
             creation,
+            hand_over,
         )));
     let served = Server::builder()
         // Each connection says first which of the two it speaks; its calls are not asked again.

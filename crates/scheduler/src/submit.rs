@@ -12,11 +12,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tonic::{Status, Streaming};
 use whiskraft_proto::{InvalidMessage, activation_id, activation_id_bytes, v1};
-use whiskraft_queue::ControllerId;
+use whiskraft_queue::{ControllerId, Terms};
 use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, ThrottleScope};
 
+use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::delivered::Delivered;
+use crate::failpoint::failpoint;
 use crate::intern::Keys;
 use crate::message::{Content, Request, ResultItem, StreamEnd, Submission};
 use crate::shard::ShardsHandle;
@@ -137,7 +139,16 @@ impl SubmitStream {
             tokio::select! {
                 biased;
                 permit = frames.reserve(), if self.has_answers() => match permit {
-                    Ok(permit) => permit.send(Ok(self.next_frame())),
+                    Ok(permit) => {
+                        let frame = self.next_frame();
+                        if !frame.completed.is_empty() {
+                            failpoint!("completed-before-sent");
+                        }
+                        if !frame.accepted.is_empty() {
+                            failpoint!("accepted-before-sent");
+                        }
+                        permit.send(Ok(frame));
+                    }
                     Err(_closed) => return,
                 },
                 count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {
@@ -241,6 +252,7 @@ impl SubmitStream {
             api_key: submission.api_key,
             cause: submission.cause,
         });
+        let terms = self.terms(submission.durability, submission.not_before_ms)?;
         let (epoch, attempt) = (Epoch(submission.epoch), submission.attempt.max(1));
         Ok((
             Submission {
@@ -251,9 +263,37 @@ impl SubmitStream {
                 waited: Duration::from_millis(submission.waited_ms),
                 caller,
                 payload,
+                terms,
             },
             shard,
         ))
+    }
+
+    /// What a submission asks for, in the time of this process.
+    ///
+    /// # Errors
+    /// `Invalid` if it cannot be promised.
+    fn terms(&self, durability: i32, not_before_ms: u64) -> Result<Terms, Rejection> {
+        let invalid = |reason: &str| Rejection::Invalid {
+            reason: reason.to_owned(),
+        };
+        let durable = match v1::Durability::try_from(durability) {
+            Ok(v1::Durability::Unspecified | v1::Durability::Memory) => false,
+            Ok(v1::Durability::Quorum) => true,
+            Err(_) => return Err(invalid("durability is none that this scheduler knows; update it")),
+        };
+        if not_before_ms == 0 {
+            let not_before = None;
+            return Ok(Terms { durable, not_before });
+        }
+        if !durable {
+            return Err(invalid(
+                "an activation that must wait for its time needs durability QUORUM: memory does not keep it so long",
+            ));
+        }
+        let ahead = Duration::from_millis(not_before_ms.saturating_sub(unix_ms()));
+        let not_before = (!ahead.is_zero()).then(|| self.context.clock.now() + ahead);
+        Ok(Terms { durable, not_before })
     }
 
     async fn on_received(&mut self, received: &[bytes::Bytes]) {

@@ -231,6 +231,21 @@ impl State {
         })
     }
 
+    /// All documents, by kind, namespace and name.
+    pub fn all_documents(&self) -> impl Iterator<Item = (&DocumentKey, &DocumentRecord)> {
+        self.tables.documents.iter()
+    }
+
+    /// Documents of a kind in all namespaces, by namespace and name.
+    pub fn documents_of<'a>(
+        &'a self,
+        kind: &'a str,
+    ) -> impl Iterator<Item = (&'a DocumentKey, &'a DocumentRecord)> {
+        self.tables
+            .documents
+            .range(move |key| key.kind.as_str().cmp(kind))
+    }
+
     /// A blob of which at least one chunk is stored.
     #[must_use]
     pub fn blob(&self, hash: &BlobHash) -> Option<&BlobRecord> {

@@ -8,6 +8,7 @@ mod creation;
 mod id;
 mod lease;
 mod limits;
+mod membership;
 mod name;
 mod rejection;
 mod size;
@@ -21,6 +22,7 @@ pub use id::{
 };
 pub use lease::Lease;
 pub use limits::{ActionLimits, NamespaceLimits};
+pub use membership::{MemberOrder, MembershipError};
 pub use name::{ActionName, NameError, NamespaceName, QueueKey};
 pub use rejection::{NotLeader, Reached, Rejection, ThrottleScope};
 pub use size::{ByteSize, ParseSizeError};

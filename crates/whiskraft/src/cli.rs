@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
+    schedule, status,
+};
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
 use crate::role::{dev, invoker, scheduler};
@@ -130,21 +133,33 @@ pub(crate) enum Command {
     /// Run an action by name, or a source file at once
     #[command(after_help = invoke::EXAMPLES)]
     Invoke(invoke::InvokeArgs),
-    /// Show the record of an activation, or the state it is in
-    #[command(after_help = activation::EXAMPLES)]
+    /// Show the record of an activation, or the state it is in, or end it
+    #[command(after_help = activation::EXAMPLES, subcommand_required = true)]
     Activation(activation::ActivationArgs),
+    /// Show, run again or put away activations whose last run failed under a retry policy
+    #[command(after_help = letters::EXAMPLES, subcommand_required = true)]
+    DeadLetters(letters::LettersArgs),
+    /// Run actions by the clock: store, show, pause and delete schedules
+    #[command(after_help = schedule::EXAMPLES, subcommand_required = true)]
+    Schedule(schedule::ScheduleArgs),
     /// Show nodes, queues, invokers and containers of a cluster
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
     /// Show queues, longest waiting first, and why they wait
     #[command(after_help = queues::EXAMPLES)]
     Queues(queues::QueuesArgs),
+    /// Move a queue to another scheduler, with everything in it
+    #[command(after_help = queue::EXAMPLES, subcommand_required = true)]
+    Queue(queue::QueueArgs),
     /// Say where an activation is, why it waits and what would help
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
     /// Have a scheduler give its queues away, before it is stopped
     #[command(after_help = drain::EXAMPLES)]
     Drain(drain::DrainArgs),
+    /// Change who takes part in the cluster and who leads it
+    #[command(after_help = cluster::EXAMPLES, subcommand_required = true)]
+    Cluster(cluster::ClusterArgs),
     /// Show and change limits of namespaces
     #[command(after_help = namespace::EXAMPLES)]
     Namespace(namespace::NamespaceArgs),
@@ -170,11 +185,15 @@ impl Command {
             Self::Dev(args) => args.overrides(),
             Self::Action(args) => args.client.overrides(),
             Self::Activation(args) => args.client.overrides(),
+            Self::DeadLetters(args) => args.client.overrides(),
             Self::Invoke(args) => args.client.overrides(),
+            Self::Schedule(args) => args.client.overrides(),
             Self::Status(args) => args.client.overrides(),
             Self::Queues(args) => args.client.overrides(),
+            Self::Queue(args) => args.client.overrides(),
             Self::Explain(args) => args.client.overrides(),
             Self::Drain(args) => args.client.overrides(),
+            Self::Cluster(args) => args.overrides(),
             Self::Namespace(args) => args.client.overrides(),
             Self::Log(_) | Self::Runtime(_) => Overrides::default(),
         }

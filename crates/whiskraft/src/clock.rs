@@ -1,6 +1,6 @@
 //! The only place where the binary reads a clock.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// The present moment on the monotonic clock.
 #[expect(
@@ -9,4 +9,13 @@ use std::time::Instant;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The wall clock: times that people write are on it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where this shell reads the wall clock"
+)]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
 }

@@ -3,15 +3,19 @@
 pub(crate) mod action;
 pub(crate) mod activation;
 mod advice;
+pub(crate) mod cluster;
 pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod invoke;
+pub(crate) mod letters;
 pub(crate) mod log;
 mod look;
 pub(crate) mod namespace;
 mod notice;
+pub(crate) mod queue;
 pub(crate) mod queues;
 pub(crate) mod runtime;
+pub(crate) mod schedule;
 mod shown;
 pub(crate) mod status;
 

@@ -17,13 +17,15 @@ pub(crate) enum Exit {
     Refused = 3,
     /// No scheduler answered, or the cluster has no quorum.
     Unreachable = 4,
-    /// `log --check` found an entry that breaks a promise. Shares its number with [`Exit::Unreachable`], which that
-    /// command cannot end with: it talks to nobody.
-    Violated,
+    /// What was asked for has been, and is not kept any more: the record of an activation has expired.
+    Gone = 5,
     /// Storage or consensus failed for good; a restart recovers from disk.
     Fatal = 70,
     /// A second signal ended the process before it had shut down.
     Forced = 130,
+    /// `log --check` found an entry that breaks a promise. Shares its number with [`Exit::Unreachable`], which that
+    /// command cannot end with: it talks to nobody.
+    Violated,
 }
 
 /// Table of the exit codes, shown below `--help`.
@@ -34,6 +36,7 @@ Exit codes:
   2    wrong arguments or configuration
   3    refused to start: address in use, data directory locked or not this node's
   4    no scheduler answered, or the cluster has no quorum; for `log --check`: a promise was broken
+  5    the activation has ended and its record has expired
   70   storage or consensus failed for good (restart recovers from disk)
   130  forced by a second SIGINT or SIGTERM";
 
@@ -145,6 +148,7 @@ mod tests {
             Exit::Refused,
             Exit::Unreachable,
             Exit::Violated,
+            Exit::Gone,
             Exit::Fatal,
             Exit::Forced,
         ] {

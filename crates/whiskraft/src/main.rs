@@ -7,6 +7,7 @@ mod cli;
 mod clock;
 mod command;
 mod config;
+mod cron;
 mod exit;
 mod load;
 mod logging;
@@ -21,7 +22,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::command::{action, activation, drain, explain, invoke, log, namespace, queues, runtime, status};
+use crate::command::{
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
+    schedule, status,
+};
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
@@ -33,6 +37,9 @@ const SERVER_LOG: &str = "info,openraft=error";
 const COMMAND_LOG: &str = "warn";
 
 fn main() -> ExitCode {
+    // Reads FAILPOINTS; for the life of the process.
+    #[cfg(feature = "failpoints")]
+    let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
     // The proxy is a process of its own kind: no settings, no logs, nothing that the container could see.
     if let Command::Runtime(args) = cli.command {
@@ -76,12 +83,16 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args, config).await,
         Command::Action(args) => action::run(args, &config).await,
         Command::Activation(args) => activation::run(args, &config).await,
+        Command::DeadLetters(args) => letters::run(args, &config).await,
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
         Command::Queues(args) => queues::run(args, &config).await,
+        Command::Queue(args) => queue::run(args, &config).await,
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
+        Command::Cluster(args) => cluster::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
+        Command::Schedule(args) => schedule::run(args, &config).await,
         Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),
         Command::Runtime(_) => unreachable!("handled before the settings are read"),
     }

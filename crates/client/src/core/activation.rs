@@ -43,6 +43,9 @@ pub(super) struct Activation {
     pub(super) key: QueueKey,
     pub(super) payload: Bytes,
     pub(super) blocking: bool,
+    pub(super) durable: bool,
+    keyed: bool,
+    not_before_ms: u64,
     pub(super) submitted_at: Instant,
     pub(super) deadline: Instant,
     pub(super) deadline_passed: bool,
@@ -50,6 +53,9 @@ pub(super) struct Activation {
     /// Goes up only when the fate of the sending before is unknown; above 1 a leader that does not know the id
     /// holds it back until all invokers have reported.
     pub(super) attempt: u32,
+    /// A scheduler could not say whether the journal has it. The next one is asked with the same attempt: what the journal
+    /// knows it joins, and what it does not know has not run.
+    pub(super) is_outcome_unknown: bool,
     /// Sendings of any kind.
     pub(super) sends: u32,
     /// `attempt` of the newest of them.
@@ -67,11 +73,15 @@ impl Activation {
             key: new.key,
             payload: new.payload,
             blocking: new.blocking,
+            durable: new.durable,
+            keyed: new.keyed,
+            not_before_ms: new.not_before_ms,
             submitted_at: now,
             deadline: now + new.deadline,
             deadline_passed: false,
             given_up_at: now + new.given_up_after,
             attempt: if new.may_have_run { 2 } else { 1 },
+            is_outcome_unknown: false,
             sends: 0,
             sent_attempt: 0,
             accepted_at: None,
@@ -92,7 +102,17 @@ impl Activation {
 
     /// Whether it may have reached a container. While it is false, giving up is a definite no.
     pub(super) const fn may_have_run(&self) -> bool {
-        self.attempt > 1 || self.place.is_out()
+        self.may_have_begun() || self.place.is_out()
+    }
+
+    /// Whether a scheduler may have it from an earlier sending.
+    pub(super) const fn may_have_begun(&self) -> bool {
+        self.attempt > 1 || self.is_outcome_unknown
+    }
+
+    /// Whether a new activation is the same request as this one.
+    pub(super) fn is_joined_by(&self, new: &NewActivation) -> bool {
+        self.keyed && new.keyed && self.key == new.key
     }
 
     /// Takes it back from wherever it is; `known_unsent` if it certainly did not arrive there.
@@ -118,8 +138,16 @@ impl Activation {
             cause: self.context.cause.clone(),
             caller: self.context.caller.map(activation_id_bytes).unwrap_or_default(),
             waited_ms: self.waited_ms(now),
-            durability: v1::Durability::Unspecified.into(),
-            not_before_ms: 0,
+            durability: self.durability().into(),
+            not_before_ms: self.not_before_ms,
+        }
+    }
+
+    const fn durability(&self) -> v1::Durability {
+        if self.durable {
+            v1::Durability::Quorum
+        } else {
+            v1::Durability::Memory
         }
     }
 

@@ -143,7 +143,7 @@ impl Router {
         // A rejection from where it no longer is says nothing about where it is now.
         let here = self
             .unfinished
-            .get(&id)
+            .get_mut(&id)
             .filter(|activation| match activation.place {
                 Place::Sent { stream: at, .. } | Place::Accepted { stream: at, .. } => at == stream,
                 Place::Waiting | Place::Backlog { .. } => false,
@@ -151,7 +151,10 @@ impl Router {
         if let Some(activation) = here {
             // Refused before it was accepted: it did not run there. After: it may have.
             let known_unsent = !matches!(activation.place, Place::Accepted { .. });
-            let may_have_run = activation.attempt > 1 || !known_unsent;
+            // Unless it is unknown whether what the scheduler wrote has reached the journal.
+            activation.is_outcome_unknown |=
+                activation.durable && matches!(rejection, Rejection::Unavailable { .. });
+            let may_have_run = activation.may_have_begun() || !known_unsent;
             let key = activation.key.clone();
             if let Rejection::Throttled {
                 scope,
@@ -203,31 +206,34 @@ impl Router {
             return;
         };
         let attempts = activation.sends;
+        let cause = || {
+            let queue = self.queues.get(&activation.key);
+            queue.map(|queue| queue.cause.clone()).unwrap_or_default()
+        };
         if activation.given_up_at <= now {
             let waited = now.saturating_since(activation.submitted_at);
             return self.settle(id, Err(InvokeError::NoResult { id, attempts, waited }), out);
         }
         if !activation.may_have_run() {
-            let cause = self
-                .queues
-                .get(&activation.key)
-                .map(|queue| queue.cause.clone())
-                .unwrap_or_default();
+            let cause = cause();
             return self.settle(id, Err(InvokeError::NotAccepted { id, attempts, cause }), out);
         }
+        let accepted = activation.accepted_at.is_some();
+        let error = if activation.durable && !accepted {
+            let cause = cause();
+            InvokeError::NotConfirmed { id, attempts, cause }
+        } else {
+            InvokeError::Deadline {
+                id,
+                attempts,
+                accepted,
+            }
+        };
         self.timers.remove(&(activation.timer(), id));
         activation.deadline_passed = true;
         self.timers.insert((activation.timer(), id));
-        let accepted = activation.accepted_at.is_some();
         if activation.blocking || !accepted {
-            out.push(Output::Overdue {
-                id,
-                error: InvokeError::Deadline {
-                    id,
-                    attempts,
-                    accepted,
-                },
-            });
+            out.push(Output::Overdue { id, error });
         }
     }
 
@@ -237,32 +243,52 @@ impl Router {
             return;
         };
         // Whoever refuses it now has not run it; only an earlier acceptance or an earlier attempt may have.
-        let may_have_run = activation.attempt > 1 || matches!(activation.place, Place::Accepted { .. });
+        let may_have_run = activation.may_have_begun() || matches!(activation.place, Place::Accepted { .. });
         let attempts = activation.sends;
-        self.settle(
-            id,
-            Err(InvokeError::Rejected {
+        let error = match rejection {
+            Rejection::StorageFull { reason } if !may_have_run => {
+                InvokeError::StorageFull { id, attempts, reason }
+            }
+            rejection => InvokeError::Rejected {
                 id,
                 attempts,
                 may_have_run,
                 rejection,
-            }),
-            out,
-        );
+            },
+        };
+        self.settle(id, Err(error), out);
     }
 
-    /// Ends it. The only place where an activation leaves the table.
+    /// Nobody here waits for it. The journal has a durably accepted one, so it runs and ends without us; any other one
+    /// is looked after as before.
+    pub(super) fn on_forget(&mut self, id: ActivationId, out: &mut Vec<Output>) {
+        let is_safe = |activation: &Activation| activation.durable && activation.accepted_at.is_some();
+        if self.unfinished.get(&id).is_some_and(is_safe) && self.remove(id) {
+            self.stats.forgotten += 1;
+            out.push(Output::Forgotten { id });
+        }
+    }
+
+    /// Ends it.
     pub(super) fn settle(&mut self, id: ActivationId, outcome: Outcome, out: &mut Vec<Output>) {
-        let Some(activation) = self.unfinished.remove(&id) else {
+        if !self.remove(id) {
             return;
-        };
-        self.timers.remove(&(activation.timer(), id));
-        self.stats.unfinished -= 1;
-        self.stats.unfinished_bytes -= activation.payload.len() as u64;
+        }
         match &outcome {
             Ok(_) => self.stats.completed += 1,
             Err(_) => self.stats.failed += 1,
         }
+        out.push(Output::Settled { id, outcome });
+    }
+
+    /// The only place where an activation leaves the table. `false`: it is not there.
+    fn remove(&mut self, id: ActivationId) -> bool {
+        let Some(activation) = self.unfinished.remove(&id) else {
+            return false;
+        };
+        self.timers.remove(&(activation.timer(), id));
+        self.stats.unfinished -= 1;
+        self.stats.unfinished_bytes -= activation.payload.len() as u64;
         if let Some(queue) = self.queues.get_mut(&activation.key) {
             queue.waiting.remove(&activation.seq);
             queue.placed.remove(&activation.seq);
@@ -270,7 +296,7 @@ impl Router {
                 self.queues.remove(&activation.key);
             }
         }
-        out.push(Output::Settled { id, outcome });
+        true
     }
 
     /// Takes one back into the waiting ones of its queue.
@@ -296,7 +322,7 @@ fn is_tried_again(rejection: &Rejection, may_have_run: bool) -> bool {
             ..
         } => true,
         // No limit takes back what somebody has accepted before: that one has to get in.
-        Rejection::Throttled { .. } => may_have_run,
+        Rejection::Throttled { .. } | Rejection::StorageFull { .. } => may_have_run,
         _ => rejection.is_retryable(),
     }
 }

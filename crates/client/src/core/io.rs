@@ -19,6 +19,12 @@ pub(crate) struct NewActivation {
     /// Whether somebody waits for the result itself.
     pub(crate) blocking: bool,
     pub(crate) may_have_run: bool,
+    /// Acceptance has to mean that it is on the disks of a majority.
+    pub(crate) durable: bool,
+    /// Its id comes from an idempotency key: whoever submits it again joins it.
+    pub(crate) keyed: bool,
+    /// Unix time before which it must not begin, in milliseconds; 0: at once.
+    pub(crate) not_before_ms: u64,
     pub(crate) deadline: Duration,
     pub(crate) given_up_after: Duration,
     pub(crate) context: Context,
@@ -61,9 +67,18 @@ pub(crate) enum EnsureAnswer {
     Failed(String),
 }
 
+/// How an activation is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is to be submitted.
+    New,
+    /// The same request is under way already; its outcome is the outcome of this one.
+    Joined { is_accepted: bool },
+}
+
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// Taken in after [`Router::admit`](super::Router::admit) said yes.
+    /// Taken in after [`Router::admit`](super::Router::admit) called it new.
     Submit(NewActivation),
     StreamOpened {
         stream: StreamId,
@@ -113,6 +128,10 @@ pub(crate) enum Input {
         members: BTreeMap<SchedulerId, String>,
         queues: BTreeMap<QueueKey, Route>,
     },
+    /// Nobody waits for this activation any more. A durably accepted one then needs nothing more from here.
+    Forget {
+        id: ActivationId,
+    },
     /// Time has passed.
     Tick,
     /// The client is being closed.
@@ -149,6 +168,8 @@ pub(crate) enum Output {
     Accepted { id: ActivationId },
     /// The caller's deadline passed; the activation goes on.
     Overdue { id: ActivationId, error: InvokeError },
+    /// The activation goes on without us. Last output for this id.
+    Forgotten { id: ActivationId },
     /// The activation ended. Last output for this id.
     Settled { id: ActivationId, outcome: Outcome },
 }

@@ -1,8 +1,8 @@
 //! What the client decides, without doing it: which activation goes to which scheduler, when it is sent again,
 //! when it ends. Fed by the actor with [`Input`]s; what it wants done comes back as [`Output`]s, in order.
 //!
-//! - **Invariant:** an activation exists here from before its first sending until it is settled; it is settled
-//!   exactly once, and never sent after that.
+//! - **Invariant:** an activation exists here from before its first sending until it is settled or, durably accepted and
+//!   of no interest to anybody here, forgotten; one of both happens exactly once, and it is never sent after that.
 //! - **Invariant:** an activation is in exactly one of: waiting, backlog, sent, accepted.
 //! - **Invariant:** while nothing may have reached a container the attempt stays 1.
 
@@ -18,10 +18,10 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::rngs::StdRng;
-use whiskraft_types::{ActivationId, Instant, QueueKey, SchedulerId};
+use whiskraft_types::{ActivationId, Instant, QueueKey, Rejection, SchedulerId};
 
 use self::activation::{Activation, Place};
-pub(crate) use self::io::{Context, EnsureAnswer, Input, NewActivation, Output, Route, StreamId};
+pub(crate) use self::io::{Admission, Context, EnsureAnswer, Input, NewActivation, Output, Route, StreamId};
 use self::link::Link;
 use self::queue::{ActiveQueue, Gate};
 use crate::{InvokeError, Stats};
@@ -107,6 +107,7 @@ impl Router {
             Input::Member { scheduler, address } => self.on_member(now, scheduler, address, out),
             Input::Queue { key, route } => self.on_queue(now, &key, route, out),
             Input::Snapshot { members, queues } => self.on_snapshot(now, members, queues, out),
+            Input::Forget { id } => self.on_forget(id, out),
             Input::Tick => self.on_tick(now, out),
             Input::Close => self.on_close(out),
         }
@@ -114,10 +115,19 @@ impl Router {
         debug_assert_eq!(self.unfinished.len(), self.timers.len());
     }
 
-    /// Whether an activation may be taken in.
-    pub(crate) fn admit(&self, new: &NewActivation) -> Result<(), InvokeError> {
-        if self.unfinished.contains_key(&new.id) {
-            return Err(InvokeError::IdInUse { id: new.id });
+    /// Whether and how an activation is taken in at `now`.
+    pub(crate) fn admit(&mut self, now: Instant, new: &NewActivation) -> Result<Admission, InvokeError> {
+        if let Some(known) = self.unfinished.get_mut(&new.id) {
+            return match (known.is_joined_by(new), known.payload == new.payload) {
+                (false, _) => Err(InvokeError::IdInUse { id: new.id }),
+                // What the journal would answer.
+                (true, false) => Err(conflict(new.id, known.sends)),
+                (true, true) => {
+                    let is_accepted = known.accepted_at.is_some();
+                    self.extend(new.id, now + new.deadline, now + new.given_up_after);
+                    Ok(Admission::Joined { is_accepted })
+                }
+            };
         }
         let bytes = self
             .stats
@@ -129,7 +139,21 @@ impl Router {
                 bytes: self.stats.unfinished_bytes,
             });
         }
-        Ok(())
+        Ok(Admission::New)
+    }
+
+    /// Somebody else waits for it too, perhaps longer.
+    fn extend(&mut self, id: ActivationId, deadline: Instant, given_up_at: Instant) {
+        let Some(activation) = self.unfinished.get_mut(&id) else {
+            return;
+        };
+        self.timers.remove(&(activation.timer(), id));
+        if deadline > activation.deadline {
+            activation.deadline = deadline;
+            activation.deadline_passed = false;
+        }
+        activation.given_up_at = activation.given_up_at.max(given_up_at);
+        self.timers.insert((activation.timer(), id));
     }
 
     /// When to [`Input::Tick`] if nothing else arrives.
@@ -163,5 +187,14 @@ impl Router {
         while let Some((&id, _)) = self.unfinished.first_key_value() {
             self.settle(id, Err(InvokeError::Closed { id }), out);
         }
+    }
+}
+
+fn conflict(id: ActivationId, attempts: u32) -> InvokeError {
+    InvokeError::Rejected {
+        id,
+        attempts,
+        may_have_run: false,
+        rejection: Rejection::Conflict,
     }
 }

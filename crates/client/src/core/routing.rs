@@ -99,7 +99,7 @@ impl Router {
                 let may_have_begun = |id| {
                     unfinished
                         .get(id)
-                        .is_some_and(|activation| activation.attempt > 1)
+                        .is_some_and(super::activation::Activation::may_have_begun)
                 };
                 let resubmits = queue.waiting.values().any(may_have_begun);
                 self.asks_open += 1;

@@ -35,10 +35,11 @@ impl Explanation {
     /// The further it is the more is known of it; then what the newest leadership says counts.
     fn rank(&self) -> (u8, Epoch) {
         let far = match self.found.progress {
-            Progress::Waiting => 0,
+            Progress::Delayed | Progress::Waiting => 0,
             Progress::Delivered => 1,
             Progress::Started => 2,
-            Progress::Done(_) => 3,
+            Progress::Gone => 3,
+            Progress::Done(_) => 4,
         };
         (far, self.found.epoch)
     }

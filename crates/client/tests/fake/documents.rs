@@ -10,9 +10,9 @@ use whiskraft_proto::v1::documents_server::Documents;
 use whiskraft_proto::v1::put_document_response::Outcome;
 
 use super::services::Frames;
-use super::{Fake, Seen};
+use super::{Fake, STORED_AT_MS, Seen};
 
-/// Documents by `namespace/name`, blobs by hash.
+/// Documents by `namespace/name`, or `kind:namespace/name` if they are no actions; blobs by hash.
 #[derive(Default)]
 pub struct Store {
     pub documents: BTreeMap<String, (u64, Vec<u8>)>,
@@ -21,11 +21,16 @@ pub struct Store {
     pub answers_lost: u32,
     /// So many writes are done and then answered with `Unavailable`, as by a scheduler that lost touch meanwhile.
     pub answers_unknown: u32,
+    /// Why the next write is refused.
+    pub refusal: Option<String>,
     revision: u64,
 }
 
 impl Store {
     fn put(&mut self, request: v1::PutDocumentRequest) -> Outcome {
+        if let Some(reason) = self.refusal.take() {
+            return Outcome::Rejection(whiskraft_types::Rejection::Invalid { reason }.into());
+        }
         if let Some(missing) = request
             .blobs
             .iter()
@@ -44,8 +49,8 @@ impl Store {
             return Outcome::Conflict(v1::RevisionConflict { current });
         }
         self.revision += 1;
-        self.documents
-            .insert(name, (self.revision, request.body.to_vec()));
+        let body = stored(&name, request.body.to_vec());
+        self.documents.insert(name, (self.revision, body));
         Outcome::Revision(self.revision)
     }
 
@@ -69,8 +74,28 @@ impl Store {
 
 fn name(key: Option<&v1::DocumentKey>) -> String {
     let key = key.unwrap();
-    assert_eq!(key.kind, "action");
-    format!("{}/{}", key.namespace, key.name)
+    format!("{}/{}", place(&key.kind, &key.namespace), key.name)
+}
+
+fn place(kind: &str, namespace: &str) -> String {
+    match kind {
+        "action" => namespace.to_owned(),
+        kind => format!("{kind}:{namespace}"),
+    }
+}
+
+/// The body as a scheduler stores it: it fills in when the slots of a schedule begin.
+fn stored(name: &str, body: Vec<u8>) -> Vec<u8> {
+    use whiskraft_proto::Message;
+
+    if !name.starts_with("schedule:") {
+        return body;
+    }
+    let mut schedule = v1::Schedule::decode(&body[..]).unwrap();
+    if schedule.from_ms == 0 {
+        schedule.from_ms = STORED_AT_MS;
+    }
+    schedule.encode_to_vec()
 }
 
 #[tonic::async_trait]
@@ -138,7 +163,8 @@ impl Documents for Fake {
             let all = state.store.documents.iter();
             all.filter_map(|(name, (revision, _))| {
                 let (namespace, name) = name.split_once('/').unwrap();
-                let wanted = namespace == request.namespace && name > request.after.as_str();
+                let wanted =
+                    namespace == place(&request.kind, &request.namespace) && name > request.after.as_str();
                 wanted.then(|| (name.to_owned(), *revision))
             })
             .collect()

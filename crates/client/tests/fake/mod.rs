@@ -10,6 +10,7 @@
 )]
 
 mod documents;
+mod letters;
 mod operator;
 mod services;
 
@@ -30,9 +31,12 @@ use whiskraft_proto::v1::operator_server::OperatorServer;
 use whiskraft_proto::v1::watch_server::WatchServer;
 
 pub use self::documents::Store;
+pub use self::letters::Asked;
 pub use self::operator::Operations;
 
 pub const CLUSTER: &str = "fake-cluster";
+/// The clock of a fake scheduler that stores a schedule, in milliseconds since the Unix epoch.
+pub const STORED_AT_MS: u64 = 77_000;
 /// Longest wait for a condition; a test that reaches it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,6 +54,13 @@ pub enum Seen {
     Queues(v1::QueuesRequest),
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
+    MoveQueue(v1::MoveQueueRequest),
+    Find(v1::FindActivationRequest),
+    Cancel(v1::CancelActivationRequest),
+    List(v1::ListDeadLettersRequest),
+    Redrive(v1::RedriveDeadLettersRequest),
+    Purge(v1::PurgeDeadLettersRequest),
+    Members(v1::MemberOrder),
 }
 
 /// How a scheduler treats submissions by itself.
@@ -73,6 +84,7 @@ pub struct State {
     pub down: bool,
     pub ensure: Option<v1::ensure_queue_response::Outcome>,
     pub find: v1::FindActivationResponse,
+    pub asked: Asked,
     pub operations: Operations,
     pub store: Store,
     pub seen: Vec<Seen>,
@@ -317,6 +329,7 @@ impl Fake {
                 state: v1::find_activation_response::State::Unknown.into(),
                 ..Default::default()
             },
+            asked: Asked::default(),
             operations: Operations::default(),
             store: Store::default(),
             seen: Vec::new(),

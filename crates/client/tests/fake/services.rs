@@ -98,37 +98,38 @@ impl Controller for Fake {
 
     async fn cancel_activation(
         &self,
-        _: Request<v1::CancelActivationRequest>,
+        request: Request<v1::CancelActivationRequest>,
     ) -> Result<Response<v1::CancelActivationResponse>, Status> {
-        Err(Status::unimplemented("cancel"))
+        self.cancel(request)
     }
 
     async fn list_dead_letters(
         &self,
-        _: Request<v1::ListDeadLettersRequest>,
+        request: Request<v1::ListDeadLettersRequest>,
     ) -> Result<Response<v1::ListDeadLettersResponse>, Status> {
-        Err(Status::unimplemented("dead letters"))
+        self.list(request)
     }
 
     async fn redrive_dead_letters(
         &self,
-        _: Request<v1::RedriveDeadLettersRequest>,
+        request: Request<v1::RedriveDeadLettersRequest>,
     ) -> Result<Response<v1::RedriveDeadLettersResponse>, Status> {
-        Err(Status::unimplemented("dead letters"))
+        self.redrive(request)
     }
 
     async fn purge_dead_letters(
         &self,
-        _: Request<v1::PurgeDeadLettersRequest>,
+        request: Request<v1::PurgeDeadLettersRequest>,
     ) -> Result<Response<v1::PurgeDeadLettersResponse>, Status> {
-        Err(Status::unimplemented("dead letters"))
+        self.purge(request)
     }
 
     async fn find_activation(
         &self,
-        _: Request<v1::FindActivationRequest>,
+        request: Request<v1::FindActivationRequest>,
     ) -> Result<Response<v1::FindActivationResponse>, Status> {
         self.check_up()?;
+        self.see(Seen::Find(request.into_inner()));
         Ok(Response::new(self.with(|state| state.find.clone())))
     }
 }

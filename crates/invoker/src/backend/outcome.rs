@@ -93,6 +93,21 @@ impl Ended {
         }
     }
 
+    /// The end of a run that says itself, by its result, that it failed.
+    pub(crate) fn application_error(result: Bytes, start_ms: u64, took: Duration) -> Self {
+        Self {
+            status: ActivationStatus::ApplicationError,
+            size: Some(result.len() as u64),
+            result,
+            start_ms,
+            took,
+            timed_out: false,
+            logs: Vec::new(),
+            log_outcome: LogOutcome::Complete,
+            in_init: false,
+        }
+    }
+
     /// The end of an activation whose container broke its promises.
     pub(crate) fn developer_error(text: &str, start_ms: u64, took: Duration, in_init: bool) -> Self {
         Self {
@@ -128,12 +143,12 @@ impl Ended {
         u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// Makes the activation record. `init` is the init that ran for this activation just before the run;
+    /// Makes the activation record of a run, from 1. `init` is the init that ran for this activation just before the run;
     /// `waited_ms` is how long it waited at the schedulers and here until init (or a warm run) began.
     #[must_use]
     pub fn into_record(
         self,
-        id: ActivationId,
+        (id, run): (ActivationId, u32),
         init: Option<InitSpan>,
         waited_ms: u64,
         ran_on: (InvokerId, ContainerId),
@@ -160,7 +175,7 @@ impl Ended {
             wait_ms: waited_ms,
             timed_out: self.timed_out,
             ran_on: Some(ran_on),
-            run: 1,
+            run,
             cancelled: false,
         }
     }
@@ -197,7 +212,7 @@ mod tests {
             seq: 1,
         };
         let record = ended.into_record(
-            ActivationId::from_bytes([1; 16]),
+            (ActivationId::from_bytes([1; 16]), 1),
             init,
             5,
             (InvokerId(1), container),

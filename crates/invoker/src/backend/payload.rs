@@ -137,6 +137,7 @@ mod tests {
     fn run(payload: &[u8], context: Context) -> Option<Value> {
         let request = RunRequest {
             payload: Bytes::copy_from_slice(payload),
+            run: 1,
             context,
             timeout: Duration::from_secs(1),
             logs_max: whiskraft_types::ByteSize::ZERO,

@@ -16,7 +16,10 @@ use super::outcome::{Ended, GiveBack, InitOutcome, InitSpan, LogOutcome, RunOutc
 use super::spec::{Capabilities, ContainerSpec, CreateError, InitRequest, Instance, PauseError, RunRequest};
 use super::{Backend, BackendEvent, EVENTS_MAX, classify, clock, fine};
 
+mod record;
 mod wish;
+
+pub use record::StartRecord;
 
 /// Starts that are remembered for tests; a load run goes on for longer than anybody counts.
 pub const STARTS_MAX: usize = 65_536;
@@ -50,6 +53,7 @@ pub struct SimulatedBackend {
     inner: Mutex<Inner>,
     deaths: mpsc::Sender<BackendEvent>,
     memory: Option<ByteSize>,
+    record: Option<StartRecord>,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,16 @@ impl SimulatedBackend {
     /// A backend that behaves as told and says it has `memory`.
     #[must_use]
     pub fn new(behaviour: Behaviour, memory: Option<ByteSize>) -> Arc<Self> {
+        Self::recording(behaviour, memory, None)
+    }
+
+    /// As [`SimulatedBackend::new`], with every start recorded.
+    #[must_use]
+    pub fn recording(
+        behaviour: Behaviour,
+        memory: Option<ByteSize>,
+        record: Option<StartRecord>,
+    ) -> Arc<Self> {
         let (deaths, events) = mpsc::channel(EVENTS_MAX);
         let inner = Inner {
             behaviour,
@@ -89,6 +103,7 @@ impl SimulatedBackend {
             inner: Mutex::new(inner),
             deaths,
             memory,
+            record,
         })
     }
 
@@ -134,7 +149,10 @@ impl SimulatedBackend {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_start(&self, id: String) {
+    fn remember_start(&self, id: String, run: u32, start_ms: u64) {
+        if let Some(record) = &self.record {
+            record.append(&id, run, start_ms);
+        }
         let started = &mut self.lock().started;
         if started.len() == STARTS_MAX {
             started.pop_front();
@@ -204,12 +222,13 @@ impl SimulatedBackend {
         if behaviour.give_back || container.is_dead() || *container.paused.borrow() {
             return RunOutcome::GiveBack(gone(instance));
         }
-        self.remember_start(request.context.activation_id.clone());
         let (start, start_ms) = (clock::now(), clock::wall_ms());
+        self.remember_start(request.context.activation_id.clone(), request.run, start_ms);
         if behaviour.die_in_run {
             self.kill(instance).await;
         }
-        let wanted = wish::run_length(&request.payload).unwrap_or(behaviour.run);
+        let wish = wish::read(&request.payload);
+        let wanted = wish.length.unwrap_or(behaviour.run);
         let length = wanted.min(request.timeout);
         let died = container.sleep_or_die(length).await;
         let took = start.elapsed();
@@ -228,6 +247,11 @@ impl SimulatedBackend {
                 timed_out: true,
                 ..ended
             });
+        }
+        if request.run <= wish.fail_runs {
+            let result = Bytes::from_static(wish::FAILURE.as_bytes());
+            let ended = Ended::application_error(result, start_ms, took);
+            return RunOutcome::Ended(ended);
         }
         let arguments = if request.payload.is_empty() {
             Bytes::from_static(b"{}")

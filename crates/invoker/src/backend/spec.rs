@@ -68,6 +68,8 @@ pub struct InitRequest {
 pub struct RunRequest {
     /// JSON text of the arguments, an object or array; empty is `{}`.
     pub payload: Bytes,
+    /// Which run of the activation this is, from 1.
+    pub run: u32,
     /// Who runs what.
     pub context: Context,
     /// Longest run.

@@ -6,3 +6,4 @@ mod failures;
 mod fake;
 mod serving;
 mod session;
+mod stops;

@@ -142,6 +142,7 @@ pub(crate) fn init(code: &str) -> InitRequest {
 pub(crate) fn run(payload: &str) -> RunRequest {
     RunRequest {
         payload: Bytes::copy_from_slice(payload.as_bytes()),
+        run: 1,
         context: context(),
         timeout: PATIENCE,
         logs_max: ByteSize::mib(1),

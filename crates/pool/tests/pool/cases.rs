@@ -4,6 +4,7 @@ mod idle;
 mod leaders;
 mod results;
 mod room;
+mod runs;
 mod session;
 mod work;
 

@@ -1,5 +1,6 @@
 //! Random histories against the world's model; its `invariant_…` functions run after each event.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::world::{TOTAL_MIB, World, id};
@@ -23,6 +24,14 @@ enum Event {
     SendAgain {
         pick: usize,
         other: usize,
+    },
+    /// A leader has settled a run, or lost it, and hands out the next one.
+    SendRun {
+        pick: usize,
+        other: usize,
+    },
+    Stop {
+        pick: usize,
     },
     Arrive {
         pick: usize,
@@ -72,6 +81,8 @@ fn event() -> impl Strategy<Value = Event> {
         ),
         12 => pick.clone().prop_map(|pick| Event::Send { pick }),
         2 => (pick.clone(), pick.clone()).prop_map(|(pick, other)| Event::SendAgain { pick, other }),
+        4 => (pick.clone(), pick.clone()).prop_map(|(pick, other)| Event::SendRun { pick, other }),
+        2 => pick.clone().prop_map(|pick| Event::Stop { pick }),
         10 => pick.clone().prop_map(|pick| Event::Arrive { pick }),
         14 => pick.clone().prop_map(|pick| Event::End { pick }),
         2 => pick.clone().prop_map(|pick| Event::Fail { pick }),
@@ -96,6 +107,8 @@ struct History {
     world: World,
     next_id: u8,
     sent: Vec<(usize, ActivationId)>,
+    /// The last run of each that was sent.
+    runs: BTreeMap<ActivationId, u32>,
     acked: Vec<ActivationId>,
 }
 
@@ -110,6 +123,7 @@ impl History {
             world: World::new(settings),
             next_id: 0,
             sent: Vec::new(),
+            runs: BTreeMap::new(),
             acked: Vec::new(),
         }
     }
@@ -147,6 +161,8 @@ impl History {
             }
             Event::Send { pick } => self.send(pick),
             Event::SendAgain { pick, other } => self.send_again(pick, other),
+            Event::SendRun { pick, other } => self.send_run(pick, other),
+            Event::Stop { pick } => self.stop(pick),
             Event::Arrive { pick } => self.world.arrive_one(pick),
             Event::End { pick } => {
                 if let Some(worker) = choose(&self.workers(), pick) {
@@ -163,7 +179,7 @@ impl History {
             Event::NotStarted { pick } => {
                 if let Some(worker) = choose(&self.workers(), pick)
                     && let Some((id, _)) = self.world.hosts[&worker].runs.first()
-                    && !self.world.told_started.contains(id)
+                    && !self.world.told_started.contains(&(*id, self.world.run_of[id]))
                 {
                     self.world.not_started(worker, pick % 2 == 0);
                 }
@@ -178,7 +194,9 @@ impl History {
             Event::AckResults => {
                 // Behind whatever the leader delivered before.
                 for (queue, activation) in self.sent.clone() {
-                    if self.world.completed.contains(&activation) {
+                    // The ack names no run: a leader sends it before it sends the next one.
+                    let ended = self.world.ended.get(&activation);
+                    if ended.is_some_and(|ended| *ended >= self.runs[&activation]) {
                         self.acked.push(activation);
                         let from = self.world.leaders[queue].id;
                         self.world.down.push_back((
@@ -257,6 +275,7 @@ impl History {
         self.next_id += 1;
         let activation = id(self.next_id);
         self.sent.push((queue, activation));
+        self.runs.insert(activation, 1);
         *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
         let delivery = self.world.delivery(queue, activation, container);
         self.world
@@ -287,10 +306,51 @@ impl History {
             return;
         };
         *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
-        let delivery = self.world.delivery(queue, activation, container);
+        // Any run up to the last: of an older one nothing is heard any more.
+        let run = self.runs[&activation].min(1 + pick as u32 % 3);
+        let delivery = self.world.delivery_of(queue, (activation, run), container);
         self.world
             .down
             .push_back((self.world.leaders[queue].id, delivery));
+    }
+
+    /// Whatever became of the run before, the next one may be sent: once, and to a container that asks.
+    fn send_run(&mut self, pick: usize, other: usize) {
+        let Some((queue, activation)) = choose(&self.sent, pick) else {
+            return;
+        };
+        if self.world.leaders[queue].waits {
+            return;
+        }
+        let asking: Vec<_> = self.world.leaders[queue]
+            .asks
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .collect();
+        let Some(container) = choose(&asking, other).map(|(container, _)| *container) else {
+            return;
+        };
+        *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
+        let run = self.runs[&activation] + 1;
+        self.runs.insert(activation, run);
+        self.acked.retain(|acked| *acked != activation);
+        let delivery = self.world.delivery_of(queue, (activation, run), container);
+        self.world
+            .down
+            .push_back((self.world.leaders[queue].id, delivery));
+    }
+
+    fn stop(&mut self, pick: usize) {
+        let views: Vec<_> = self.world.pool.containers().collect();
+        let here = views
+            .iter()
+            .flat_map(|view| view.running.iter().map(|id| (*id, view.container)));
+        let Some((activation, container)) = choose(&here.collect::<Vec<_>>(), pick) else {
+            return;
+        };
+        let stop = self.world.stopping(activation, container);
+        let from = self.world.leaders[self.world.containers[&container]].id;
+        self.world.down.push_back((from, stop));
     }
 
     fn expire(&mut self) {

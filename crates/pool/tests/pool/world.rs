@@ -15,8 +15,22 @@ use whiskraft_types::{
     SessionId,
 };
 
-pub(crate) type In = Input<&'static str, u32, ActivationId>;
-pub(crate) type Out = Output<&'static str, u32, ActivationId>;
+/// The content of a delivery is its run, for the record.
+pub(crate) type In = Input<&'static str, u32, Record>;
+pub(crate) type Out = Output<&'static str, u32, Record>;
+
+/// The record of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) id: ActivationId,
+    pub(crate) run: u32,
+}
+
+impl PartialEq<ActivationId> for Record {
+    fn eq(&self, id: &ActivationId) -> bool {
+        self.id == *id
+    }
+}
 
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 pub(crate) const TOTAL_MIB: u64 = 1024;
@@ -63,7 +77,7 @@ pub(crate) struct Leader {
 
 pub(crate) struct World {
     pub(crate) now: Instant,
-    pub(crate) pool: Pool<&'static str, u32, ActivationId>,
+    pub(crate) pool: Pool<&'static str, u32, Record>,
     pub(crate) hosts: BTreeMap<WorkerId, Host>,
     pub(crate) leaders: Vec<Leader>,
     /// Messages from schedulers that have not arrived; those of one scheduler keep their order.
@@ -77,10 +91,20 @@ pub(crate) struct World {
     pub(crate) reports: Vec<Report>,
     /// Ids in `Run` outputs, less those that came back as not started.
     pub(crate) starts: BTreeMap<ActivationId, u32>,
+    /// The same of each run.
+    pub(crate) run_starts: BTreeMap<(ActivationId, u32), u32>,
+    /// The run that was started last.
+    pub(crate) run_of: BTreeMap<ActivationId, u32>,
     /// Told as started.
-    pub(crate) told_started: BTreeSet<ActivationId>,
-    /// Delivered to the pool and not answered.
-    pub(crate) owed: BTreeSet<ActivationId>,
+    pub(crate) told_started: BTreeSet<(ActivationId, u32)>,
+    /// Runs delivered to the pool and not answered, by themselves or by a later one.
+    pub(crate) owed: BTreeSet<(ActivationId, u32)>,
+    /// The last run of which a leader has the record.
+    pub(crate) ended: BTreeMap<ActivationId, u32>,
+    /// The delivery of the present step.
+    delivering: Option<(ActivationId, u32)>,
+    /// Told to stop.
+    pub(crate) stopped: Vec<ActivationId>,
     pub(crate) completed: Vec<ActivationId>,
     pub(crate) refused: Vec<ActivationId>,
     pub(crate) emptied: u32,
@@ -109,8 +133,13 @@ impl World {
             warm: Vec::new(),
             reports: Vec::new(),
             starts: BTreeMap::new(),
+            run_starts: BTreeMap::new(),
+            run_of: BTreeMap::new(),
             told_started: BTreeSet::new(),
             owed: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            delivering: None,
+            stopped: Vec::new(),
             completed: Vec::new(),
             refused: Vec::new(),
             emptied: 0,
@@ -156,10 +185,14 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, input: In) {
-        if let Input::Deliver(deliver) = &input
-            && !self.completed.contains(&deliver.id)
+        self.delivering = match &input {
+            Input::Deliver(deliver) => Some((deliver.id, deliver.run)),
+            _ => None,
+        };
+        if let Some((id, run)) = self.delivering
+            && self.ended.get(&id).is_none_or(|ended| *ended < run)
         {
-            self.owed.insert(deliver.id);
+            self.owed.insert((id, run));
         }
         let mut out = Vec::new();
         self.pool.step(self.now, input, &mut out);
@@ -168,7 +201,7 @@ impl World {
         }
         self.out = out;
         self.invariant_memory_is_never_over_total();
-        self.invariant_an_id_is_started_at_most_once();
+        self.invariant_a_run_is_started_at_most_once();
         self.invariant_never_paused_while_running();
     }
 
@@ -192,11 +225,19 @@ impl World {
                 id,
                 init,
                 start_by,
-                ..
+                content,
             } => {
                 assert!(self.now < *start_by, "started while fenced");
                 self.host(*worker).runs.push((*id, *init));
                 *self.starts.entry(*id).or_default() += 1;
+                *self.run_starts.entry((*id, *content)).or_default() += 1;
+                let before = self.run_of.insert(*id, *content);
+                assert!(before.is_none_or(|before| before <= *content), "{id} went back");
+            }
+            Output::Stop { worker, id } => {
+                let runs = &self.hosts[worker].runs;
+                assert!(matches!(&runs[..], [(alone, _)] if alone == id), "stops {runs:?}");
+                self.stopped.push(*id);
             }
             Output::Pause { worker } => self.on_pause(*worker),
             Output::Resume { worker, .. } => self.host(*worker).resuming = true,
@@ -208,7 +249,7 @@ impl World {
                 count,
                 ..
             } => self.on_asks(*container, key, *epoch, *count),
-            Output::Started { id, .. } => _ = self.told_started.insert(*id),
+            Output::Started { id, .. } => _ = self.told_started.insert((*id, self.run_of[id])),
             Output::Memory(_) => {}
             Output::Completed(Completed {
                 container,
@@ -218,8 +259,8 @@ impl World {
                 credits,
                 ..
             }) => {
-                self.owed.remove(record);
-                self.completed.push(*record);
+                self.answered(*record);
+                self.completed.push(record.id);
                 self.on_asks(*container, key, *epoch, *credits);
             }
             Output::Refused {
@@ -228,11 +269,12 @@ impl World {
                 // Whatever a former leader makes of it is refused everywhere.
                 let queue = self.containers.get(container).map(|queue| &self.leaders[*queue]);
                 let matters = queue.is_some_and(|leader| leader.epoch == *epoch);
+                let run = self.delivering.map_or_else(|| self.run_of[id], |(_, run)| run);
                 assert!(
-                    !matters || !self.told_started.contains(id),
+                    !matters || !self.told_started.contains(&(*id, run)),
                     "{id} is refused after its start"
                 );
-                self.owed.remove(id);
+                self.owed.remove(&(*id, run));
                 self.refused.push(*id);
             }
             Output::Withdraw { to, container } => self.on_withdraw(*to, *container),
@@ -243,6 +285,14 @@ impl World {
                 self.emptied += 1;
             }
         }
+    }
+
+    /// A leader has the record of a run: earlier ones are answered too.
+    fn answered(&mut self, record: Record) {
+        self.owed
+            .retain(|(id, run)| *id != record.id || *run > record.run);
+        let ended = self.ended.entry(record.id).or_default();
+        *ended = (*ended).max(record.run);
     }
 
     fn host(&mut self, worker: WorkerId) -> &mut Host {
@@ -287,14 +337,14 @@ impl World {
         }
     }
 
-    fn on_register(&mut self, registration: &Registration<ActivationId>) {
+    fn on_register(&mut self, registration: &Registration<Record>) {
         let queue = (0..self.leaders.len())
             .find(|at| key(*at) == registration.key)
             .unwrap();
         for record in &registration.unacknowledged {
-            self.owed.remove(record);
-            if !self.completed.contains(record) {
-                self.completed.push(*record);
+            self.answered(*record);
+            if !self.completed.contains(&record.id) {
+                self.completed.push(record.id);
             }
         }
         let leader = &mut self.leaders[queue];
@@ -393,6 +443,15 @@ impl World {
     }
 
     pub(crate) fn delivery(&self, queue: usize, activation: ActivationId, container: ContainerId) -> In {
+        self.delivery_of(queue, (activation, 1), container)
+    }
+
+    pub(crate) fn delivery_of(
+        &self,
+        queue: usize,
+        (activation, run): (ActivationId, u32),
+        container: ContainerId,
+    ) -> In {
         let leader = &self.leaders[queue];
         let (from, epoch) = (leader.id, leader.epoch);
         Input::Deliver(Deliver {
@@ -400,16 +459,22 @@ impl World {
             id: activation,
             container,
             epoch,
-            content: 0,
+            run,
+            content: run,
         })
     }
 
     /// The leader answers an ask, and the activation arrives.
     pub(crate) fn deliver(&mut self, activation: ActivationId, container: ContainerId) {
+        self.deliver_run(activation, 1, container);
+    }
+
+    /// The same with a run of it.
+    pub(crate) fn deliver_run(&mut self, activation: ActivationId, run: u32, container: ContainerId) {
         let queue = self.containers[&container];
         let asks = self.leaders[queue].asks.entry(container).or_default();
         *asks = asks.saturating_sub(1);
-        let delivery = self.delivery(queue, activation, container);
+        let delivery = self.delivery_of(queue, (activation, run), container);
         self.step(delivery);
     }
 
@@ -422,7 +487,10 @@ impl World {
         self.step(Input::Finished(Finished {
             worker,
             id,
-            record: id,
+            record: Record {
+                id,
+                run: self.run_of[&id],
+            },
             len: 100,
             reusable,
             healthy: true,
@@ -432,6 +500,7 @@ impl World {
     pub(crate) fn not_started(&mut self, worker: WorkerId, reusable: bool) {
         let (id, _) = self.host(worker).runs.remove(0);
         *self.starts.get_mut(&id).unwrap() -= 1;
+        *self.run_starts.get_mut(&(id, self.run_of[&id])).unwrap() -= 1;
         self.step(Input::NotStarted {
             worker,
             id,
@@ -493,6 +562,22 @@ impl World {
     pub(crate) fn arrive(&mut self) {
         while let Some((_, input)) = self.down.pop_front() {
             self.step(input);
+        }
+    }
+
+    /// The leader says that an activation was cancelled.
+    pub(crate) fn stop(&mut self, activation: ActivationId, container: ContainerId) {
+        let stop = self.stopping(activation, container);
+        self.step(stop);
+    }
+
+    pub(crate) fn stopping(&self, activation: ActivationId, container: ContainerId) -> In {
+        let leader = &self.leaders[self.containers[&container]];
+        Input::Stop {
+            from: leader.id,
+            id: activation,
+            container,
+            epoch: leader.epoch,
         }
     }
 
@@ -571,9 +656,9 @@ impl World {
         );
     }
 
-    fn invariant_an_id_is_started_at_most_once(&self) {
-        for (id, count) in &self.starts {
-            assert!(*count <= 1, "{id} was started {count} times");
+    fn invariant_a_run_is_started_at_most_once(&self) {
+        for ((id, run), count) in &self.run_starts {
+            assert!(*count <= 1, "run {run} of {id} was started {count} times");
         }
     }
 

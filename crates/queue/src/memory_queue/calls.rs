@@ -74,7 +74,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// What waits and was called, oldest first.
     pub(super) fn waiting_calls(&self) -> Vec<ActivationId> {
-        let is_called = |id: &ActivationId| self.ledger.find(*id).is_some_and(|entry| entry.is_called());
-        self.waiting.ids().into_iter().filter(is_called).collect()
+        self.waiting.ids_where(|ticket| self.is_called(ticket.id))
+    }
+
+    /// Whether another activation waits for this one.
+    pub(super) fn is_called(&self, id: ActivationId) -> bool {
+        self.ledger.find(id).is_some_and(|entry| entry.is_called())
     }
 }

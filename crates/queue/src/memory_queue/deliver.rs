@@ -6,9 +6,10 @@ use std::time::Duration;
 use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
+use super::ending::End;
 use crate::containers::Asker;
-use crate::ledger::{Entry, Stage, Waiters};
-use crate::{Line, Outcome, Output};
+use crate::ledger::{EndKind, Ending, Entry, Stage, Waiters};
+use crate::{Line, Output, Unacknowledged};
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn on_credit(
@@ -55,39 +56,96 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    /// An invoker has the record of an activation; whether that is its end.
+    /// An invoker has the record of a run; whether that is the end of the run under way.
     pub(super) fn on_record(
         &mut self,
         now: Instant,
         invoker: InvokerId,
-        id: ActivationId,
-        record: R,
+        kept: Unacknowledged<R>,
         out: &mut Vec<Output<P, R>>,
     ) -> bool {
-        let is_kept_for_us = match self.ledger.find(id).map(|entry| &entry.stage) {
-            // Offered again while its controllers have not confirmed it: the invoker must go on keeping it.
-            Some(Stage::Done(done)) => Some(done.invoker == Some(invoker)),
-            None if self.ledger.is_settled(id) => Some(false),
-            // It ran under a former leader; its controller will ask.
-            None => {
-                self.adopt_unknown(now, id, Stage::Held);
+        let Unacknowledged { id, run, end, record } = kept;
+        let run = run.max(1);
+        let is_kept_for_us = match self.ledger.find(id).map(|entry| (&entry.stage, entry.run)) {
+            // Offered again while its controllers, or the journal, have not confirmed it: the invoker must go on keeping it.
+            Some((Stage::Done(done) | Stage::Ending(Ending { done, .. }), _)) => {
+                Some(done.invoker == Some(invoker))
+            }
+            Some((Stage::Journaling { .. }, _)) => {
+                self.note_found(id, invoker);
+                Some(true)
+            }
+            Some((_, current)) if run < current => {
+                // In this order: the ack is for the old run, and must not meet a later one there.
+                out.push(Output::AcknowledgeInvoker { invoker, id });
+                self.on_old_record(now, invoker, id, out);
+                Some(true)
+            }
+            Some((_, current)) => {
+                // What an invoker said it has, it said without a run.
+                if run > current
+                    && let Some(entry) = self.ledger.find_mut(id)
+                {
+                    entry.run = run;
+                }
                 None
             }
-            Some(_) => None,
+            None if self.ledger.is_settled(id) || self.ledger.is_recorded(id) => Some(false),
+            // It ran under a former leader; its controller will ask.
+            None => {
+                self.adopt_unknown(now, id, run, Stage::Held);
+                None
+            }
         };
         match is_kept_for_us {
-            None => self.finish(now, id, Outcome::Record(record), Some(invoker), out),
+            None => self.finish(now, id, End::record(record, end, invoker), out),
             Some(false) => out.push(Output::AcknowledgeInvoker { invoker, id }),
             Some(true) => {}
         }
         is_kept_for_us.is_none()
     }
 
+    /// An invoker has a record of what the journal is asked about.
+    fn note_found(&mut self, id: ActivationId, invoker: InvokerId) {
+        if let Some(entry) = self.ledger.find_mut(id)
+            && let Stage::Journaling { found, .. } = &mut entry.stage
+        {
+            *found = Some(invoker);
+        }
+    }
+
+    /// The record of a run that is not the one under way. If the invoker was thought to have the activation, as it said
+    /// without a run, it had that older run: the one under way has not begun.
+    fn on_old_record(
+        &mut self,
+        now: Instant,
+        invoker: InvokerId,
+        id: ActivationId,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let Some(entry) = self.ledger.find(id).filter(|entry| entry.is_adopted) else {
+            return;
+        };
+        let Some(container) = entry.stage.container() else {
+            return;
+        };
+        let is_there = self
+            .containers
+            .find(container)
+            .is_some_and(|known| known.invoker == Some(invoker));
+        if is_there {
+            self.give_back(now, id, out);
+            self.pump(now, out);
+        }
+    }
+
     /// Enters an activation that only an invoker has told of.
-    pub(super) fn adopt_unknown(&mut self, now: Instant, id: ActivationId, stage: Stage<R>) {
-        let ticket = self.next_ticket(now, Duration::ZERO, id);
-        self.ledger
-            .insert(Entry::new(now, stage, Waiters::default(), None, ticket, 1));
+    pub(super) fn adopt_unknown(&mut self, now: Instant, id: ActivationId, run: u32, stage: Stage<R>) {
+        let ticket = self.next_ticket(now, Duration::ZERO, id, false);
+        let is_adopted = matches!(stage, Stage::Adopted(_));
+        let mut entry = Entry::new(now, stage, Waiters::default(), None, ticket, 1).in_run(run);
+        entry.is_adopted = is_adopted;
+        self.ledger.insert(entry);
     }
 
     pub(super) fn on_refused(
@@ -105,40 +163,37 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Stage::Started(at) if at == container => {
                 // Contradicts itself: what was started is not run again.
                 let text = "The invoker gave the activation back after its start.".to_owned();
-                return self.fail(now, id, ActivationStatus::WhiskError, text, out);
+                return self.lose(now, vec![id], &text, out);
             }
-            Stage::Held | Stage::Waiting | Stage::Done(_) => return,
             Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) => return,
+            Stage::Journaling { .. } | Stage::Held | Stage::Waiting | Stage::Delayed(_) => return,
+            Stage::Ending(_) | Stage::Done(_) => return,
         }
         entry.refusals = entry.refusals.saturating_add(1);
         if entry.refusals > self.settings.refusals_max {
             let text = format!("The activation was refused {} times by invokers.", entry.refusals);
-            return self.fail(now, id, ActivationStatus::WhiskError, text, out);
+            let end = End::failure(EndKind::Failed, ActivationStatus::WhiskError, text);
+            return self.fail(now, id, end, out);
         }
-        self.give_back(now, container, id, out);
+        self.give_back(now, id, out);
         self.pump(now, out);
     }
 
-    /// A delivered activation that was not started gets its place back.
-    pub(super) fn give_back(
-        &mut self,
-        now: Instant,
-        container: ContainerId,
-        id: ActivationId,
-        out: &mut Vec<Output<P, R>>,
-    ) {
-        if self.containers.settle(container) {
-            out.push(Output::RemoveContainer { container });
-        }
-        let Some(entry) = self.ledger.find_mut(id) else {
+    /// A delivered activation that was not started gets its place back, unless it was cancelled.
+    pub(super) fn give_back(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        let Some(entry) = self.ledger.find(id) else {
             return;
         };
-        if entry.payload.is_none() {
-            // Nobody has submitted it to us yet; whoever does will find it new.
-            return self.ledger.remove(id);
+        if entry.is_cancelled {
+            return self.fail(now, id, End::cancelled(None), out);
         }
-        entry.stage = Stage::Waiting;
-        let ticket = entry.ticket;
+        let (ticket, is_known) = (entry.ticket, entry.payload.is_some());
+        self.move_to(id, Stage::Waiting, out);
+        if !is_known {
+            // Nobody has submitted it to us yet; whoever does will find it new.
+            self.ledger.remove(id);
+            return;
+        }
         self.waiting.insert(ticket);
         self.decide_for(now, &ticket);
     }
@@ -163,7 +218,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 return;
             };
             entry.send(now, Stage::Delivered(container));
-            let (id, attempt) = (ticket.id, entry.attempt);
+            let (id, attempt, run) = (ticket.id, entry.attempt, entry.run);
             let waited = now.saturating_since(ticket.accepted_at);
             tracing::trace!(activation = %id, %container, "delivered");
             out.push(Output::Deliver {
@@ -171,7 +226,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 container,
                 id,
                 attempt,
-                run: 1,
+                run,
                 waited,
                 payload,
             });

@@ -11,6 +11,7 @@ use whiskraft_types::{ActivationStatus, ContainerId, CreationError, CreationErro
 
 use super::MemoryQueue;
 use crate::Output;
+use crate::ledger::EndKind;
 
 /// Pause after the first failed creation.
 const CREATION_PAUSE: Duration = Duration::from_millis(100);
@@ -43,9 +44,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         tracing::debug!(queue = %self.key, %container, ?error, message, "creation failed");
         if error.class() == CreationErrorClass::Developer {
-            let ids = self.waiting.ids();
+            let ids = self.waiting.ids_where(|_| true);
             self.note_failure(now, error, message.clone());
-            self.fail_all(now, ids, ActivationStatus::DeveloperError, &message, out);
+            let why = (
+                EndKind::Failed,
+                ActivationStatus::DeveloperError,
+                message.as_str(),
+            );
+            self.fail_all(now, ids, why, out);
             // The next activation asks for another try; until then there is none.
             self.decide_at = self.decide_at.filter(|_| !self.waiting.is_empty());
         } else {

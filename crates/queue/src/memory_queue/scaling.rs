@@ -5,12 +5,11 @@ use whiskraft_types::{
 };
 
 use super::MemoryQueue;
-use super::ending::{acknowledge_to, container_text};
+use super::ending::{End, acknowledge_to, container_text};
 use crate::containers::Fate;
+use crate::ledger::EndKind;
 use crate::waiting::Ticket;
-use crate::{
-    ActionProfile, Decision, NamespaceCounts, Output, QueueState, Snapshot, action_limit, is_expired,
-};
+use crate::{ActionProfile, Decision, NamespaceCounts, Output, QueueState, Snapshot, action_limit};
 
 /// Shortest average that a decision is made with, in milliseconds.
 const AVERAGE_MS_MIN: f64 = 0.001;
@@ -18,9 +17,6 @@ const AVERAGE_MS_MIN: f64 = 0.001;
 const ZERO_LIMIT: &str = "The namespace limit is less than or equal to 0.";
 /// The same where the limit is the action's.
 const ZERO_INSTANCES: &str = "The action's limit of containers is less than or equal to 0.";
-/// Text for a resubmitted activation whose fate no invoker could tell in time.
-const HELD_TOO_LONG: &str =
-    "The activation may have started before its queue moved; no invoker could tell in time.";
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn on_tick(&mut self, now: Instant, counts: NamespaceCounts, out: &mut Vec<Output<P, R>>) {
@@ -28,11 +24,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             return;
         }
         self.note_counts(now, counts);
+        self.begin_due(now, out);
         self.drop_old(now, out);
         self.settle_overdue(now, out);
         self.watch(now, out);
         self.expired_at = now;
-        self.ledger.expire(now, &self.settings, &mut acknowledge_to(out));
+        self.ledger
+            .expire(now, &self.settings, self.is_recovering, &mut acknowledge_to(out));
         self.lost = self.lost.filter(|(_, until)| now < *until);
         self.forget_failure(now);
         self.pump(now, out);
@@ -53,21 +51,29 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Fails what waited longer than the retention.
     fn drop_old(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
-        let retention = self.retention();
-        let old = self.waiting.older_than(now, retention);
+        let retention = self.retentions();
+        let old = self.waiting.expired(now, retention);
         if !old.is_empty() {
+            tracing::warn!(queue = %self.key, activations = old.len(), "activations waited too long");
+        }
+        for id in old {
+            let is_durable = self.ledger.find(id).is_some_and(|entry| entry.is_durable());
+            let waited = if is_durable {
+                retention.durable
+            } else {
+                retention.memory
+            };
             let text = match &self.failure {
                 Some(failure) => failure.text.clone(),
                 None => format!(
                     "Activation processing is not initiated for {} ms",
-                    retention.as_millis()
+                    waited.as_millis()
                 ),
             };
-            tracing::warn!(queue = %self.key, activations = old.len(), reason = text, "activations waited too long");
-            self.fail_all(now, old, ActivationStatus::WhiskError, &text, out);
+            let end = End::failure(EndKind::Final, ActivationStatus::WhiskError, text);
+            self.fail(now, id, end, out);
         }
-        let old = self.held.older_than(now, retention);
-        self.fail_all(now, old, ActivationStatus::WhiskError, HELD_TOO_LONG, out);
+        self.drop_held(now, out);
     }
 
     /// Fails activations of containers that went long ago and whose invoker said nothing about them.
@@ -76,13 +82,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             let ids = self
                 .ledger
                 .ids_where(|stage| stage.container() == Some(container));
-            self.fail_all(
-                now,
-                ids,
-                ActivationStatus::WhiskError,
-                &container_text(container),
-                out,
-            );
+            self.lose(now, ids, &container_text(container), out);
             self.containers.remove(container);
         }
     }
@@ -264,7 +264,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// One more waits. With no container the decision cannot be too soon; else running ones may free themselves first.
     pub(super) fn decide_for(&mut self, now: Instant, ticket: &Ticket) {
         let has_none = self.containers.is_empty() && self.reserving == 0;
-        if has_none || is_expired(now.saturating_since(ticket.accepted_at), self.retention()) {
+        if has_none || self.retentions().end_of(ticket) <= now {
             self.decide_at = Some(now);
         } else {
             self.decide_at

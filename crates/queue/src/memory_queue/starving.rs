@@ -12,6 +12,7 @@ use std::time::Duration;
 use whiskraft_types::{ActivationStatus, Instant};
 
 use super::MemoryQueue;
+use crate::ledger::EndKind;
 use crate::{NamespaceCounts, Output};
 
 /// Text for activations that a full namespace leaves without a container, as OpenWhisk's.
@@ -109,10 +110,17 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.starved = None;
             self.waiting_calls()
         } else {
-            self.waiting.ids()
+            // Nobody waits for the answer to a durable one, unless another activation called it.
+            let has_called = self.ledger.has_called();
+            self.waiting
+                .ids_where(|ticket| !ticket.is_durable || (has_called && self.is_called(ticket.id)))
         };
+        if ids.is_empty() {
+            return;
+        }
         tracing::debug!(queue = %self.key, activations = ids.len(), is_knotted, "namespace is full; activations fail");
-        self.fail_all(now, ids, ActivationStatus::DeveloperError, TOO_MANY, out);
+        let why = (EndKind::Failed, ActivationStatus::DeveloperError, TOO_MANY);
+        self.fail_all(now, ids, why, out);
     }
 
     /// Whether this queue has said that it starves, and nothing has changed since.

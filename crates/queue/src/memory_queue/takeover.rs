@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
+use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
-use super::ending::{lost_text, mislaid_text};
+use super::ending::{End, lost_text, mislaid_text};
 use crate::containers::Asker;
 use crate::ledger::Stage;
-use crate::{KnownContainer, Output, RegisteredContainer};
+use crate::{KnownContainer, Output, RegisteredContainer, Unacknowledged};
 
 /// What a `Register` says anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         // The former leader has asked for the first container long ago; moving a queue is no reason for another.
         self.initialized = true;
         self.decide_at = None;
+        self.taken_over_at = now;
         let until = now + self.settings.lost_keep;
         self.lost = lost.first().map(|invoker| (*invoker, until));
         self.expected.extend(expected);
@@ -62,7 +63,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         now: Instant,
         invoker: InvokerId,
         containers: Vec<RegisteredContainer>,
-        unacknowledged: Vec<(ActivationId, R)>,
+        unacknowledged: Vec<Unacknowledged<R>>,
         out: &mut Vec<Output<P, R>>,
     ) {
         let scope = if self.disconnected.remove(&invoker) {
@@ -74,16 +75,16 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Scope::Nothing
         };
         self.expected.remove(&invoker);
-        for (id, record) in unacknowledged {
-            self.on_record(now, invoker, id, record, out);
+        for kept in unacknowledged {
+            self.on_record(now, invoker, kept, out);
         }
         let mut reported = BTreeSet::new();
         for registered in containers {
             reported.extend(registered.in_flight.iter().copied());
             self.register_container(now, invoker, registered, scope, out);
         }
-        if scope == Scope::Everything {
-            self.drop_unreported(now, invoker, &reported, out);
+        if scope != Scope::Nothing {
+            self.drop_unreported(now, invoker, scope, &reported, out);
         }
         self.retire(out);
         self.try_release(now, out);
@@ -112,7 +113,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         self.containers.place(container, invoker, true);
         for id in in_flight {
-            self.adopt(now, container, id);
+            self.adopt(now, container, id, out);
         }
         let replaces = match scope {
             Scope::Everything => known.is_some(),
@@ -128,31 +129,52 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// An invoker has the activation delivered or started.
-    fn adopt(&mut self, now: Instant, container: ContainerId, id: ActivationId) {
-        if self.ledger.is_settled(id) {
+    fn adopt(&mut self, now: Instant, container: ContainerId, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        if self.ledger.is_settled(id) || self.ledger.is_recorded(id) {
             return;
         }
-        match self.ledger.find_mut(id) {
-            None => self.adopt_unknown(now, id, Stage::Adopted(container)),
-            Some(entry) => {
-                match entry.stage {
-                    Stage::Held => self.held.remove(&entry.ticket),
-                    Stage::Waiting => self.waiting.remove(&entry.ticket),
-                    Stage::Delivered(_) | Stage::Adopted(_) | Stage::Started(_) | Stage::Done(_) => return,
+        let is_cancelled = self.ledger.find(id).is_some_and(|entry| entry.is_cancelled);
+        match self.ledger.find(id).map(|entry| &entry.stage) {
+            None => self.adopt_unknown(now, id, 1, Stage::Adopted(container)),
+            Some(Stage::Held | Stage::Waiting | Stage::Delayed(_)) => {
+                self.move_to(id, Stage::Adopted(container), out);
+                if let Some(entry) = self.ledger.find_mut(id) {
+                    entry.send(now, Stage::Adopted(container));
+                    entry.is_adopted = true;
                 }
-                entry.send(now, Stage::Adopted(container));
             }
+            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
+                let at = *at;
+                if let Some(entry) = self.ledger.find_mut(id)
+                    && std::mem::take(&mut entry.is_imported)
+                    && matches!(entry.stage, Stage::Delivered(_))
+                {
+                    // That it starts may have been told to the former leader after its export.
+                    entry.stage = Stage::Adopted(at);
+                }
+                // The stream on which it was told is gone.
+                if is_cancelled {
+                    self.stop(now, id, at, out);
+                }
+                return;
+            }
+            // What it does in the journal's absence is settled by the journal.
+            Some(Stage::Journaling { .. } | Stage::Ending(_) | Stage::Done(_)) => return,
         }
         self.containers.adopt(container);
         self.watch_sent(now);
+        if is_cancelled {
+            self.stop(now, id, container, out);
+        }
     }
 
     /// Settles what we thought the invoker had and it does not report: a delivery got lost on the way, a started one
-    /// went with something that the invoker lost.
+    /// went with something that the invoker lost. At the first word of an invoker only what a former leader has handed over.
     fn drop_unreported(
         &mut self,
         now: Instant,
         invoker: InvokerId,
+        scope: Scope,
         reported: &BTreeSet<ActivationId>,
         out: &mut Vec<Output<P, R>>,
     ) {
@@ -164,12 +186,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             if reported.contains(&id) {
                 continue;
             }
-            match self.ledger.find(id).map(|entry| &entry.stage) {
-                Some(Stage::Delivered(container)) => {
-                    let container = *container;
-                    self.give_back(now, container, id, out);
-                }
-                _ => self.fail(now, id, ActivationStatus::WhiskError, mislaid_text(invoker), out),
+            let Some(entry) = self.ledger.find(id) else {
+                continue;
+            };
+            if scope != Scope::Everything && !entry.is_imported {
+                continue;
+            }
+            match entry.stage {
+                Stage::Delivered(_) => self.give_back(now, id, out),
+                _ => self.lose(now, vec![id], &mislaid_text(invoker), out),
             }
         }
     }
@@ -183,6 +208,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     pub(super) fn on_invoker_gone(&mut self, now: Instant, invoker: InvokerId, out: &mut Vec<Output<P, R>>) {
         self.disconnected.remove(&invoker);
+        // What is lost may run again, and not there.
+        self.containers.withdraw_all(invoker);
         if self.expected.remove(&invoker) {
             // It did not say what it had, and never will.
             self.lost = Some((invoker, now + self.settings.lost_keep));
@@ -194,7 +221,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if !ids.is_empty() {
             tracing::warn!(queue = %self.key, %invoker, activations = ids.len(), "invoker lost with activations");
         }
-        self.fail_all(now, ids, ActivationStatus::WhiskError, &lost_text(invoker), out);
+        self.lose(now, ids, &lost_text(invoker), out);
         for container in gone {
             self.containers.remove(container);
         }
@@ -211,15 +238,21 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.decide_soon(now);
         }
         if let Some(invoker) = self.lost(now) {
-            let ids = self.held.ids();
-            return self.fail_all(now, ids, ActivationStatus::WhiskError, &lost_text(invoker), out);
+            let ids = self.held.ids_where(|_| true);
+            return self.lose(now, ids, &lost_text(invoker), out);
         }
         while let Some(ticket) = self.held.pop() {
-            if let Some(entry) = self.ledger.find_mut(ticket.id) {
-                entry.stage = Stage::Waiting;
-                self.waiting.insert(ticket);
-                self.decide_for(now, &ticket);
+            self.ledger.change(ticket.id, Stage::Waiting);
+            if self
+                .ledger
+                .find(ticket.id)
+                .is_some_and(|entry| entry.is_cancelled)
+            {
+                self.finish(now, ticket.id, End::cancelled(None), out);
+                continue;
             }
+            self.waiting.insert(ticket);
+            self.decide_for(now, &ticket);
         }
         self.pump(now, out);
     }

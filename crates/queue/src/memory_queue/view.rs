@@ -3,7 +3,7 @@
 use whiskraft_types::{ActivationId, ContainerId, Instant, WaitReason};
 
 use super::MemoryQueue;
-use crate::ledger::Stage;
+use crate::ledger::{Ending, Stage};
 use crate::{ActivationState, ControllerId, Decision, QueueState};
 
 /// What `status` shows of a queue.
@@ -15,8 +15,14 @@ pub struct QueueView {
     pub waiting: usize,
     /// Of these, held back until every invoker has registered.
     pub held: usize,
+    /// Acceptances on their way to the journal.
+    pub journaling: usize,
+    /// Accepted ones that are not to begin yet.
+    pub delayed: usize,
     /// Delivered or started ones.
     pub in_flight: usize,
+    /// Ends of runs on their way to the journal.
+    pub ending: usize,
     /// Outcomes kept.
     pub done: usize,
     /// Running containers.
@@ -64,9 +70,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     #[must_use]
     pub fn find(&self, id: ActivationId) -> Option<ActivationState<R>> {
         self.ledger.find(id).map(|entry| match &entry.stage {
+            Stage::Journaling { .. } => ActivationState::Journaling,
             Stage::Held | Stage::Waiting => ActivationState::Waiting,
+            Stage::Delayed(until) => ActivationState::Delayed(*until),
             Stage::Delivered(container) => ActivationState::Delivered(*container),
             Stage::Adopted(container) | Stage::Started(container) => ActivationState::Started(*container),
+            Stage::Ending(_) => ActivationState::Ending,
             Stage::Done(done) => ActivationState::Done(done.outcome.clone()),
         })
     }
@@ -79,7 +88,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             state: self.state(),
             waiting: self.len(),
             held: self.held.len(),
-            in_flight: self.ledger.open_len() - self.len(),
+            journaling: self.ledger.journaling_len(),
+            delayed: self.ledger.delayed_len(),
+            in_flight: self.ledger.in_flight_len(self.len()),
+            ending: self.ledger.ending_len(),
             done: self.ledger.done_len(),
             running: counts.running,
             in_progress: counts.in_progress + self.reserving as usize,
@@ -130,6 +142,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.ledger.open_len() + self.ledger.done_len()
     }
 
+    /// Whether an activation that the ledger knows is durable, and which run of it is under way or next.
+    #[must_use]
+    pub fn run_of(&self, id: ActivationId) -> Option<(bool, u32)> {
+        let entry = self.ledger.find(id)?;
+        Some((entry.is_durable(), entry.run))
+    }
+
     /// When an activation that the ledger knows was accepted, and its newest attempt.
     #[must_use]
     pub fn accepted(&self, id: ActivationId) -> Option<(Instant, u32)> {
@@ -137,11 +156,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         Some((entry.ticket.accepted_at, entry.attempt))
     }
 
-    /// When an activation that has ended began and ended, as far as this leader knows; `None` if it has not.
+    /// When the last run of an activation began and ended, as far as this leader knows; `None` if it has not ended.
     #[must_use]
     pub fn end(&self, id: ActivationId) -> Option<ActivationEnd> {
         let entry = self.ledger.find(id)?;
-        let Stage::Done(done) = &entry.stage else {
+        let (Stage::Done(done) | Stage::Ending(Ending { done, .. })) = &entry.stage else {
             return None;
         };
         Some(ActivationEnd {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant};
+use whiskraft_types::{ActivationId, ContainerId, Instant};
 
 use super::MemoryQueue;
 use super::ending::unanswered_text;
@@ -50,7 +50,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 let long = Duration::try_from_secs_f64(long).unwrap_or(Duration::MAX);
                 Some(entry.heard_at + long.max(silent_after))
             }
-            Stage::Held | Stage::Waiting | Stage::Adopted(_) | Stage::Done(_) => None,
+            Stage::Journaling { .. } | Stage::Held | Stage::Waiting | Stage::Delayed(_) => None,
+            Stage::Adopted(_) | Stage::Ending(_) | Stage::Done(_) => None,
         }
     }
 
@@ -128,13 +129,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if let Some(invoker) = invoker.filter(|_| !is_told) {
             out.push(Output::Silent { invoker, container });
         }
-        self.fail(
-            now,
-            id,
-            ActivationStatus::WhiskError,
-            unanswered_text(invoker, bound),
-            out,
-        );
+        // If it runs again, then not there.
+        self.containers.withdraw(container);
+        self.lose(now, vec![id], &unanswered_text(invoker, bound), out);
         // It would hold its slot for ever: nothing tells whether it will ask again.
         if self.containers.end(container) {
             out.push(Output::RemoveContainer { container });

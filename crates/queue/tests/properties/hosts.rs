@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use whiskraft_queue::{ActivationState, Input};
+use whiskraft_queue::{ActivationState, Input, RunEnd};
 use whiskraft_types::{ActivationId, ContainerId, InvokerId};
 
 use crate::invoker::Invoker;
@@ -96,6 +96,8 @@ impl World {
                 invoker: at,
                 container,
                 id,
+                run: 1,
+                end: RunEnd::Success,
                 record,
                 duration,
                 credits,
@@ -219,7 +221,7 @@ impl World {
             return;
         }
         let (containers, unacknowledged) = invoker.register();
-        unacknowledged.iter().for_each(|(id, _)| self.model.done(*id));
+        unacknowledged.iter().for_each(|kept| self.model.done(kept.id));
         let reported: BTreeSet<_> = containers
             .iter()
             .flat_map(|container| container.in_flight.clone())

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use whiskraft_queue::RegisteredContainer;
+use whiskraft_queue::{RegisteredContainer, RunEnd, Unacknowledged};
 use whiskraft_types::{ActivationId, ContainerId, Revision};
 
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Invoker {
     }
 
     /// What it reports of the queue; deliveries on the wire are void from here on.
-    pub(crate) fn register(&mut self) -> (Vec<RegisteredContainer>, Vec<(ActivationId, String)>) {
+    pub(crate) fn register(&mut self) -> (Vec<RegisteredContainer>, Vec<Unacknowledged<String>>) {
         self.inbox.clear();
         let of = |container: ContainerId| {
             let here = self.running.iter().filter(move |(_, (at, _))| *at == container);
@@ -60,7 +60,12 @@ impl Invoker {
                 credits: *credits,
                 warmed: true,
             });
-        let results = self.results.keys().map(|id| (*id, id.to_string()));
+        let results = self.results.keys().map(|id| Unacknowledged {
+            id: *id,
+            run: 1,
+            end: RunEnd::Success,
+            record: id.to_string(),
+        });
         (containers.collect(), results.collect())
     }
 }

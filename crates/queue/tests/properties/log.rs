@@ -166,6 +166,7 @@ impl World {
             expected,
             lost: lost.into_iter().collect(),
             containers,
+            recovers: false,
         });
     }
 }

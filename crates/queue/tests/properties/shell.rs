@@ -90,7 +90,11 @@ impl World {
             | Output::Starved
             | Output::Entangled
             | Output::Silent { .. }
-            | Output::Late { .. } => {}
+            | Output::Late { .. }
+            | Output::Archive { .. } => {}
+            Output::Journal { .. } | Output::CancelAnswered { .. } | Output::Stop { .. } => {
+                panic!("nobody asked for {output:?}")
+            }
         }
     }
 

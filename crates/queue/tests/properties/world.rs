@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use whiskraft_queue::{
-    ActionProfile, ActivationState, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome, QueueSettings,
+    ActionProfile, ActivationState, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome,
+    QueueSettings, RetryPolicy, Terms,
 };
 use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rejection, Revision};
 
@@ -115,6 +116,7 @@ fn profile(revision: Revision, instances: Option<u32>) -> ActionProfile {
         blackbox: false,
         timeout: Duration::from_secs(60),
         deleted: false,
+        retry: RetryPolicy::default(),
     }
 }
 
@@ -316,6 +318,7 @@ impl World {
             waited,
             caller: caller_of(id),
             payload: id.to_string(),
+            terms: Terms::default(),
         });
     }
 

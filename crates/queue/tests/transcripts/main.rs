@@ -7,11 +7,16 @@
 
 mod ages;
 mod calls;
+mod cancel;
+mod durable;
 mod faults;
+mod handoff;
 mod ledger;
 mod life;
 mod policies;
 mod reasons;
+mod recovery;
+mod retries;
 mod rig;
 mod scaling;
 mod throttle;

@@ -3,23 +3,27 @@
 //! the invoker of its first digit (`c21` on `i2`), others on `i1`. `\,` is a comma inside a text. `why x` asserts the
 //! reason for which the oldest waits, `state x` the state.
 
+mod read;
+mod show;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use whiskraft_queue::{
-    ActionProfile, ControllerId, Input, KnownContainer, MemoryQueue, NamespaceCounts, Outcome, Output,
-    QueueSettings, RegisteredContainer,
+    Input, KnownContainer, MemoryQueue, Output, QueueSettings, Recovered, RegisteredContainer, Terms,
+    Unacknowledged,
 };
-use whiskraft_types::{
-    ActivationId, ActivationStatus, ContainerId, CreationError, Epoch, Instant, InvokerId, QueueKey,
-    Rejection, Revision, SessionId, ThrottleScope,
-};
+use whiskraft_types::{Epoch, Instant, InvokerId, QueueKey, Revision};
+
+use read::*;
+use show::show;
 
 /// Runs a transcript on a new queue; panics with the line that went another way.
 pub(crate) fn check(transcript: &str) {
     // Longer than other waits, so that transcripts about these need not speak of it.
     let settings = QueueSettings {
         result_grace: Duration::from_secs(60),
+        archive: false,
         ..QueueSettings::default()
     };
     check_with(settings, transcript);
@@ -46,6 +50,10 @@ struct Rig {
     settings: QueueSettings,
     /// Whether deliveries say how long they waited.
     shows_age: bool,
+    /// Whether a takeover is followed by what the journal has.
+    recovers: bool,
+    /// Whether all submissions are durable.
+    is_durable: bool,
     queue: Option<MemoryQueue<String, String>>,
     now: Instant,
     out: Vec<Output<String, String>>,
@@ -56,6 +64,8 @@ impl Rig {
         Self {
             settings,
             shows_age: false,
+            recovers: false,
+            is_durable: false,
             queue: None,
             now: Instant::ORIGIN,
             out: Vec::new(),
@@ -112,7 +122,27 @@ impl Rig {
                 assert_eq!(format!("{:?}", self.queue().average_ms()), *millis, "{line}");
             }
             ("show", ["ages"]) => self.shows_age = true,
+            ("takeover", ["recovering", words @ ..]) => {
+                self.recovers = true;
+                self.takeover(words);
+            }
             ("takeover", words) => self.takeover(words),
+            ("recovered", ids) => self.recovered(ids),
+            ("handoff", words) => self.hand_off(words),
+            ("durably", []) => self.is_durable = true,
+            ("delivered", [id, run]) => {
+                let found = self
+                    .queue()
+                    .run_of(activation(id))
+                    .map(|(_, run)| run.to_string());
+                assert_eq!(found.as_deref(), Some(*run), "{line}");
+            }
+            ("find", [id, state]) => {
+                let found = self.queue().find(activation(id));
+                let found = found.map_or("nothing".to_owned(), |found| format!("{found:?}"));
+                assert!(found.to_lowercase().starts_with(state), "{line}: {found}");
+            }
+            ("holds", [count]) => assert_eq!(self.queue().ledger_len().to_string(), *count, "{line}"),
             ("register", _) => self.register(rest),
             ("creation-failed", _) => self.creation_failed(rest),
             ("tick", words) => self.tell(Input::Tick(counts(words))),
@@ -167,6 +197,10 @@ impl Rig {
                 waited: value("waited").map_or(Duration::ZERO, duration),
                 caller: value("by").map(activation),
                 payload: value("payload").unwrap_or_default().to_owned(),
+                terms: Terms {
+                    durable: self.is_durable || words.contains(&"durable"),
+                    not_before: value("at").map(|at| Instant::ORIGIN + duration(at)),
+                },
             });
         }
     }
@@ -194,6 +228,8 @@ impl Rig {
             invoker: invoker_of(at),
             container: container(at),
             id: activation(id),
+            run: run_in(words),
+            end: end_in(words),
             record: id.to_owned(),
             duration: None,
             credits,
@@ -223,6 +259,7 @@ impl Rig {
             expected,
             lost,
             containers: containers.iter().map(known).collect(),
+            recovers: self.recovers,
         });
     }
 
@@ -247,13 +284,49 @@ impl Rig {
         let containers = containers.collect();
         let unacknowledged = unacked
             .split_whitespace()
-            .map(|id| (activation(id), id.to_owned()))
+            .map(|word| {
+                // `a1:2:failed`
+                let parts: Vec<&str> = word.split(':').collect();
+                Unacknowledged {
+                    id: activation(parts[0]),
+                    run: parts.get(1).map_or(1, |run| run.parse().unwrap()),
+                    end: end_in(&parts),
+                    record: parts[0].to_owned(),
+                }
+            })
             .collect();
         self.tell(Input::Register {
             invoker: InvokerId(number(invoker)),
             containers,
             unacknowledged,
         });
+    }
+
+    /// The queue goes to another leader, which knows what the old one knew.
+    fn hand_off(&mut self, words: &[&str]) {
+        let now = self.now;
+        let moved = self.queue().export(now);
+        self.queue = None;
+        self.takeover(words);
+        self.out.clear();
+        self.tell(Input::Import(moved));
+    }
+
+    /// `a1 a2:2 a3:1:5s a4:1::90s`: ids with run, earliest start and age.
+    fn recovered(&mut self, ids: &[&str]) {
+        let recovered = ids.iter().map(|word| {
+            let parts: Vec<&str> = word.split(':').collect();
+            let part = |at: usize| parts.get(at).copied().filter(|part| !part.is_empty());
+            Recovered {
+                id: activation(parts[0]),
+                waited: part(3).map_or(Duration::ZERO, duration),
+                run: part(1).map_or(1, |run| run.parse().unwrap()),
+                not_before: part(2).map(|at| Instant::ORIGIN + duration(at)),
+                payload: String::new(),
+            }
+        });
+        let recovered = recovered.collect();
+        self.tell(Input::Recovered(recovered));
     }
 
     fn creation_failed(&mut self, text: &str) {
@@ -299,259 +372,4 @@ impl Rig {
         }
         panic!("the queue wants a tick for ever");
     }
-}
-
-fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
-    Some(match (verb, words) {
-        ("received", [id]) => Input::Received {
-            controller: controller("k1"),
-            id: activation(id),
-        },
-        ("received", [id, "from", from]) => Input::Received {
-            controller: controller(from),
-            id: activation(id),
-        },
-        ("knotted", []) => Input::Knotted(true),
-        ("unknotted", []) => Input::Knotted(false),
-        ("withdraw", [id]) => Input::Withdraw {
-            container: container(id),
-        },
-        ("started", [id, at]) => Input::Started {
-            container: container(at),
-            id: activation(id),
-        },
-        ("refused", [id, at]) => Input::Refused {
-            container: container(at),
-            id: activation(id),
-        },
-        ("disconnected", [id]) => Input::Disconnected {
-            invoker: InvokerId(number(id)),
-        },
-        ("gone", [id]) => Input::InvokerGone {
-            invoker: InvokerId(number(id)),
-        },
-        ("placed", [id]) => Input::ContainerPlaced {
-            container: container(id),
-            invoker: invoker_of(id),
-        },
-        ("unplaced", [id]) => Input::ContainerUnplaced {
-            container: container(id),
-        },
-        ("running", [id]) => Input::ContainerRunning {
-            container: container(id),
-            invoker: invoker_of(id),
-        },
-        ("warm", [id]) => Input::ContainerWarm {
-            container: container(id),
-        },
-        ("ended", [id]) => Input::ContainerEnded {
-            container: container(id),
-        },
-        ("removed", [id]) => Input::ContainerRemoved {
-            container: container(id),
-        },
-        ("action", [revision, rest @ ..]) => Input::Action(profile(number(revision), rest)),
-        ("sampled", [time]) => Input::Sampled(duration(time)),
-        ("room", []) => Input::NamespaceFull(false),
-        ("full", []) => Input::NamespaceFull(true),
-        ("drain", []) => Input::Draining(true),
-        ("undrain", []) => Input::Draining(false),
-        ("fence", []) => Input::Fence(true),
-        ("unfence", []) => Input::Fence(false),
-        ("removal-failed", []) => Input::RemovalFailed,
-        _ => return None,
-    })
-}
-
-fn profile(revision: u64, words: &[&str]) -> ActionProfile {
-    let value = |name| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
-    ActionProfile {
-        revision: Revision(revision),
-        concurrency: value("concurrency").map_or(1, |count| count.parse().unwrap()),
-        instances: value("instances").map(|count| count.parse().unwrap()),
-        blackbox: words.contains(&"blackbox"),
-        timeout: value("timeout").map_or(Duration::from_secs(60), duration),
-        deleted: words.contains(&"deleted"),
-    }
-}
-
-/// `100ms` or `2s`.
-fn duration(text: &str) -> Duration {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let count: u64 = digits.parse().unwrap();
-    if text.ends_with("ms") {
-        Duration::from_millis(count)
-    } else {
-        Duration::from_secs(count)
-    }
-}
-
-/// `c1 resources: no room`
-fn creation_error(text: &str) -> (ContainerId, CreationError, String) {
-    let (what, message) = text.split_once(": ").unwrap();
-    let (id, error) = what.split_once(' ').unwrap();
-    let error = match error {
-        "invokers" => CreationError::NoAvailableInvokers,
-        "resources" => CreationError::NoAvailableResources,
-        "pool" => CreationError::ResourceNotEnough,
-        "start" => CreationError::Whisk,
-        "image" => CreationError::BlackBox,
-        "fetch" => CreationError::Fetch,
-        "limit" => CreationError::InvalidLimit,
-        other => panic!("no error {other:?}"),
-    };
-    (container(id), error, message.to_owned())
-}
-
-fn counts(words: &[&str]) -> NamespaceCounts {
-    let value = |name| {
-        words
-            .windows(2)
-            .find(|pair| pair[0] == name)
-            .map(|pair| pair[1].parse().unwrap())
-    };
-    NamespaceCounts {
-        limit: value("limit").unwrap_or(10),
-        limit_over: value("over").or(value("limit")).unwrap_or(10),
-        running: value("running").unwrap_or(0),
-        in_progress: value("starting").unwrap_or(0),
-    }
-}
-
-fn number(name: &str) -> u64 {
-    name[1..]
-        .parse()
-        .unwrap_or_else(|_| panic!("no number in {name:?}"))
-}
-
-fn activation(name: &str) -> ActivationId {
-    ActivationId::from_bytes(u128::from(number(name)).to_be_bytes())
-}
-
-fn controller(name: &str) -> ControllerId {
-    ControllerId(u128::from(number(name)).to_be_bytes())
-}
-
-fn container(name: &str) -> ContainerId {
-    ContainerId {
-        session: SessionId(1),
-        seq: number(name),
-    }
-}
-
-fn invoker_of(name: &str) -> InvokerId {
-    InvokerId(match number(name) {
-        seq @ 10.. => seq / 10,
-        _ => 1,
-    })
-}
-
-fn show_id(id: ActivationId) -> String {
-    format!("a{}", u128::from_be_bytes(*id.as_bytes()))
-}
-
-fn show(output: &Output<String, String>, shows_age: bool) -> String {
-    let controller_name = |controller: &ControllerId| format!("k{}", u128::from_be_bytes(controller.0));
-    match output {
-        Output::Accept { id, .. } => format!("accepted {}", show_id(*id)),
-        Output::Reject { id, rejection, .. } => {
-            format!("rejected {} {}", show_id(*id), show_rejection(rejection))
-        }
-        Output::Deliver {
-            invoker,
-            container,
-            id,
-            waited,
-            ..
-        } => {
-            let name = format!("c{}", container.seq);
-            assert_eq!(*invoker, invoker_of(&name), "delivered to the wrong invoker");
-            let age = if shows_age {
-                format!(" after {}ms", waited.as_millis())
-            } else {
-                String::new()
-            };
-            format!("deliver {} to {name}{age}", show_id(*id))
-        }
-        Output::Complete {
-            controller,
-            id,
-            outcome,
-        } => {
-            let (id, to) = (show_id(*id), controller_name(controller));
-            match outcome {
-                Outcome::Record(record) => {
-                    assert_eq!(*record, id, "the record of another activation");
-                    format!("done {id} to {to}")
-                }
-                Outcome::Failure {
-                    status: ActivationStatus::WhiskError,
-                    text,
-                } => {
-                    format!("failed {id} to {to} whisk: {text}")
-                }
-                Outcome::Failure { status, text } => {
-                    assert_eq!(*status, ActivationStatus::DeveloperError);
-                    format!("failed {id} to {to} developer: {text}")
-                }
-            }
-        }
-        Output::AcknowledgeInvoker { invoker, id } => format!("ack {} to i{invoker}", show_id(*id)),
-        Output::WithdrawAck { container } => format!("withdrawn c{}", container.seq),
-        Output::Reserve { count } => format!("reserve {count}"),
-        Output::SetThrottle(true) => "throttle on".to_owned(),
-        Output::SetThrottle(false) => "throttle off".to_owned(),
-        Output::Starved => "starved".to_owned(),
-        Output::Entangled => "entangled".to_owned(),
-        Output::Silent { container, .. } => format!("silent c{}", container.seq),
-        Output::Late { container, age, .. } => format!("late c{} {}ms", container.seq, age.as_millis()),
-        Output::RemoveContainer { container } => format!("remove c{}", container.seq),
-        Output::RemoveQueue => "remove queue".to_owned(),
-    }
-}
-
-fn show_rejection(rejection: &Rejection) -> String {
-    let name = match rejection {
-        Rejection::NoQueue => "no-queue",
-        Rejection::Throttled {
-            scope,
-            limit: Some(limit),
-            ..
-        } => {
-            let scope = match scope {
-                ThrottleScope::Action => "action",
-                ThrottleScope::Namespace => "namespace",
-                ThrottleScope::Results => "results",
-                ThrottleScope::Rate | ThrottleScope::Stream => panic!("a queue does not say {rejection}"),
-            };
-            return format!("throttled {scope} {limit}");
-        }
-        Rejection::Conflict => "conflict",
-        Rejection::Unavailable { .. } => "unavailable",
-        Rejection::Invalid { .. } => "invalid",
-        Rejection::Draining => "draining",
-        other => panic!("a queue does not say {other}"),
-    };
-    name.to_owned()
-}
-
-/// Splits expectations at commas and spells `accepted a1..a3` out.
-fn split(expected: &str) -> Vec<String> {
-    if expected == "nothing" {
-        return Vec::new();
-    }
-    let protected = expected.replace("\\,", "\u{0}");
-    let mut parts = Vec::new();
-    for part in protected.split(',').map(|part| part.trim().replace('\u{0}', ",")) {
-        match part
-            .strip_prefix("accepted ")
-            .and_then(|ids| ids.split_once(".."))
-        {
-            Some((first, last)) => {
-                parts.extend((number(first)..=number(last)).map(|id| format!("accepted a{id}")));
-            }
-            None => parts.push(part),
-        }
-    }
-    parts
 }

@@ -6,11 +6,9 @@ use whiskraft_types::SessionId;
 
 use super::{PeerService, Running, invalid};
 use crate::core::{Group, NotDone};
-use crate::error::MembershipError;
-use crate::membership::{self, Change, ChangeRefusal};
+use crate::membership::{self, ChangeRefusal};
 use crate::sessions::KeeperRefusal;
 use crate::types::Proposal;
-use crate::wire;
 
 fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
     v1::PeerNotLeader {
@@ -98,7 +96,7 @@ impl PeerService {
         } else {
             self.admit_stranger(request.envelope.as_ref())?
         };
-        let change = parse_change(request.change)?;
+        let change = membership::parse(request.change).map_err(invalid)?;
         let changed = if from_member {
             membership::lead(&running.core, change).await
         } else {
@@ -109,8 +107,7 @@ impl PeerService {
         let outcome = match changed {
             Ok(id) => Outcome::Scheduler(id),
             Err(ChangeRefusal::NotLeader(leader)) => Outcome::NotLeader(not_leader(leader)),
-            Err(ChangeRefusal::Failed(MembershipError::Refused(reason))) => Outcome::Refused(reason),
-            Err(ChangeRefusal::Failed(MembershipError::Unavailable(reason))) => Outcome::Unavailable(reason),
+            Err(ChangeRefusal::Failed(error)) => Outcome::Refusal(error.into()),
         };
         Ok(v1::ChangeMembershipResponse {
             outcome: Some(outcome),
@@ -129,23 +126,5 @@ impl PeerService {
                 "this is a scheduler of cluster {ours}, not of {theirs:?}"
             )))
         }
-    }
-}
-
-fn parse_change(change: Option<v1::change_membership_request::Change>) -> Result<Change, Status> {
-    use v1::change_membership_request::Change as Wire;
-
-    match change {
-        Some(Wire::Add(add)) => {
-            let incarnation = wire::parse_incarnation(&add.incarnation).map_err(invalid)?;
-            let incarnation = incarnation.ok_or_else(|| invalid("the new member has no incarnation"))?;
-            Ok(Change::Add {
-                peer_address: add.peer_address,
-                client_address: add.client_address,
-                incarnation,
-            })
-        }
-        Some(Wire::Remove(id)) => Ok(Change::Remove(id)),
-        None => Err(invalid("the change is missing")),
     }
 }

@@ -16,7 +16,7 @@ use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
 use self::open::Opened;
-pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR};
+pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
 use crate::core::{Core, Group};
@@ -56,7 +56,10 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let service = PeerService::new(peers.clone(), identity.clone());
     serve(&runtime, &service, &config, &fatal)?;
 
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
+        id: identity.id,
+        cluster_name: config.cluster_name.clone(),
+        learner: config.learner,
         peer_address: wanted.peer_address.clone(),
         client_address: config.advertise_client.clone(),
         incarnation: identity.incarnation,
@@ -69,6 +72,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     };
     peers.set_identity(identity.cluster_id.clone(), identity.id);
     service.set_identity(identity.clone());
+    newcomer.id = identity.id;
 
     if identity.lanes != config.settings.lanes {
         let (has, set) = (identity.lanes, config.settings.lanes);
@@ -126,6 +130,7 @@ async fn establish(
             identity.id = id;
             identity.lanes = lanes;
             identity.members = BTreeMap::from([(id, identity.incarnation)]);
+            identity.asks_vote = !config.learner;
         }
         None => {
             (identity.members, identity.lanes) = bootstrap::form(peers, &identity, &wanted.cluster).await?;
@@ -173,10 +178,16 @@ fn assemble(
     for group in &group_list {
         runtime.spawn(watchman::watch_core(group.clone()));
     }
-    runtime.spawn(watchman::ask_around(core.clone(), journal.clone(), identity));
-    if config.join.is_some() {
-        runtime.spawn(watchman::become_voter(core.clone(), newcomer));
-    } else {
+    runtime.spawn(watchman::settle_membership(core.clone()));
+    runtime.spawn(watchman::ask_around(
+        core.clone(),
+        journal.clone(),
+        identity.clone(),
+    ));
+    if identity.asks_vote {
+        let voting = watchman::become_voter(core.clone(), newcomer, identity, config.data_dir.clone());
+        runtime.spawn(voting);
+    } else if config.join.is_none() {
         for group in group_list {
             runtime.spawn(initialize(group, wanted.cluster.clone()));
         }

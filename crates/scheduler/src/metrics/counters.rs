@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use whiskraft_types::{ActivationStatus, CreationError, Rejection, ThrottleScope, WaitReason};
 
+use super::journal::JournalCounters;
+
 /// Upper bounds of waits and proposals, in microseconds.
-const WAIT_BOUNDS: &[u64] = &[
+pub(super) const WAIT_BOUNDS: &[u64] = &[
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
@@ -102,7 +104,7 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    fn new(bounds: &'static [u64]) -> Self {
+    pub(super) fn new(bounds: &'static [u64]) -> Self {
         Self {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
@@ -125,7 +127,7 @@ impl Histogram {
     }
 
     /// Takes an observation.
-    fn observe(&self, duration: Duration) {
+    pub(super) fn observe(&self, duration: Duration) {
         let micros = micros(duration);
         if let Some(bucket) = self.bucket(micros) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -299,6 +301,7 @@ pub(crate) struct Metrics {
     pub(crate) proposals_failed: AtomicU64,
     pub(crate) proposal: Histogram,
     pub(crate) watchers: AtomicI64,
+    pub(crate) journal: JournalCounters,
 }
 
 /// The end of a proposal.
@@ -335,6 +338,7 @@ impl Metrics {
             proposals_failed: AtomicU64::new(0),
             proposal: Histogram::new(WAIT_BOUNDS),
             watchers: AtomicI64::new(0),
+            journal: JournalCounters::new(),
         })
     }
 

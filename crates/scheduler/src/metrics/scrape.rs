@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 use whiskraft_queue::SuspicionReason;
-use whiskraft_raft::Role;
+use whiskraft_raft::{LaneStatus, Role};
 use whiskraft_state::{Counts, InvokerRecord, SessionOwner, State};
 use whiskraft_types::{CreationError, InvokerId, WaitReason};
 
@@ -16,6 +16,7 @@ use super::{self as m};
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
+use crate::journal::JournalHandle;
 use crate::shard::ShardsHandle;
 
 /// Answers under way at a time; a monitor asks every few seconds.
@@ -53,6 +54,7 @@ pub(crate) struct Scraper {
     shards: ShardsHandle,
     streams: ControlStreams,
     creation: CreationHandle,
+    journal: JournalHandle,
     turns: Arc<Semaphore>,
 }
 
@@ -62,12 +64,14 @@ impl Scraper {
         shards: ShardsHandle,
         streams: ControlStreams,
         creation: CreationHandle,
+        journal: JournalHandle,
     ) -> Self {
         Self {
             context,
             shards,
             streams,
             creation,
+            journal,
             turns: Arc::new(Semaphore::new(SCRAPES_MAX)),
         }
     }
@@ -94,6 +98,7 @@ impl Scraper {
         self.tables(&mut text);
         self.raft(&mut text);
         self.life(&mut text);
+        self.journal(&mut text);
         text.histogram(m::TURN, &sum.turn);
         Ok(text.encode()?)
     }
@@ -174,8 +179,31 @@ impl Scraper {
         text.one(m::RAFT_TERM, raft.term as f64);
         text.one(m::RAFT_LAST_LOG, raft.last_log.0 as f64);
         text.one(m::RAFT_APPLIED, raft.applied.0 as f64);
+        let lanes = |value: fn(&LaneStatus) -> u64| {
+            let lanes = raft.lanes.iter();
+            let row = |lane: &LaneStatus| (lane.lane.0.to_string(), value(lane) as f64);
+            lanes.map(row).collect::<Vec<_>>()
+        };
+        text.by(m::LANE_LEADS, lanes(|lane| u64::from(lane.role == Role::Leader)));
+        text.by(m::LANE_LAST_LOG, lanes(|lane| lane.last_log.0));
+        text.by(m::LANE_APPLIED, lanes(|lane| lane.applied.0));
         let revision = self.context.node.read(State::revision);
         text.one(m::LOG_REVISION, revision.0 as f64);
+    }
+
+    fn journal(&self, text: &mut Exposition) {
+        let journal = &self.context.metrics.journal;
+        text.rows(m::JOURNAL_ENTRIES, journal.rows());
+        text.one(m::JOURNAL_ACCEPTING, self.journal.accepting() as f64);
+        text.one(m::JOURNAL_BATCHES, number(&journal.batches));
+        text.histogram(m::JOURNAL_APPEND, &journal.append);
+        text.histogram(m::JOURNAL_RECOVERY, &journal.recovery);
+        text.one(m::JOURNAL_RECOVERED, number(&journal.recovered));
+        let archived = [
+            ("kept", number(&journal.archived)),
+            ("dropped", number(&journal.unarchived)),
+        ];
+        text.by(m::JOURNAL_ARCHIVED, archived);
     }
 
     /// Session, proposals, watchers.

@@ -10,7 +10,9 @@ use whiskraft_proto::{InvalidMessage, required};
 use whiskraft_state::{BlobHash, Command, DocumentKey, PutDocument, Refusal, Response as Answer};
 use whiskraft_types::{ActionName, NamespaceLimits, NamespaceName, Rejection, Revision};
 
+use crate::clock::unix_ms;
 use crate::context::Context;
+use crate::schedules::{SCHEDULE, stored};
 use crate::services::{action, blobs::Blobs};
 use crate::wire;
 
@@ -61,11 +63,16 @@ impl DocumentsService {
             .iter()
             .map(blob_hash)
             .collect::<Result<Vec<_>, _>>()?;
+        let mut body = request.body;
         let limits = match key.kind.as_str() {
+            SCHEDULE => {
+                body = stored(&key, &body, unix_ms()).map_err(|error| invalid(error.to_string()))?;
+                None
+            }
             DocumentKey::ACTION => {
                 let config = &self.context.config.documents;
                 Some(
-                    action::limits(config, &key, &request.body, &blobs)
+                    action::limits(config, &key, &body, &blobs)
                         .map_err(|error| invalid(error.to_string()))?,
                 )
             }
@@ -73,7 +80,7 @@ impl DocumentsService {
         };
         Ok(PutDocument {
             key,
-            body: request.body.into(),
+            body: body.into(),
             expected: request.expected_revision.map(Revision),
             blobs,
             limits,

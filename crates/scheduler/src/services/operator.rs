@@ -1,10 +1,13 @@
-//! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining.
+//! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining, who
+//! votes and who leads the log, backups.
 //!
 //! Control plane: every answer that needs the shards is a walk in bounded pieces, few at a time.
 
+mod backup;
 mod drain;
 mod explain;
 mod join;
+mod moving;
 mod queues;
 mod status;
 
@@ -16,10 +19,11 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use whiskraft_proto::required;
 use whiskraft_proto::v1::{self, operator_server::Operator};
-use whiskraft_types::{NameError, NamespaceName, QueueKey};
+use whiskraft_types::{MemberOrder, NameError, NamespaceName, QueueKey};
 
 use crate::context::Context;
 use crate::creation::CreationHandle;
+use crate::handoff::HandOver;
 use crate::knots;
 use crate::message::Request as ShardRequest;
 use crate::rate::RateHandle;
@@ -31,6 +35,8 @@ const WALKS_MAX: usize = 4;
 const WALK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Streams of `Queues` at a time; one more is refused.
 const STREAMS_MAX: usize = 64;
+/// Backups at a time: each holds a view of the store, which then forgets nothing; one more is refused.
+const BACKUPS_MAX: usize = 2;
 
 /// Implements the service; one per process.
 #[derive(Debug, Clone)]
@@ -39,8 +45,10 @@ pub(crate) struct OperatorService {
     shards: ShardsHandle,
     rates: RateHandle,
     creation: CreationHandle,
+    hand_over: HandOver,
     walks: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
 }
 
 impl OperatorService {
@@ -49,14 +57,17 @@ impl OperatorService {
         shards: ShardsHandle,
         rates: RateHandle,
         creation: CreationHandle,
+        hand_over: HandOver,
     ) -> Self {
         Self {
             context,
             shards,
             rates,
             creation,
+            hand_over,
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
         }
     }
 
@@ -91,6 +102,26 @@ impl Operator for OperatorService {
         }))
     }
 
+    async fn change_members(
+        &self,
+        request: Request<v1::MemberOrder>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        use v1::change_members_response::Outcome;
+
+        let order = MemberOrder::try_from(request.into_inner());
+        let order = order.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let outcome = match self.context.node.change_members(order).await {
+            Ok(id) => {
+                tracing::info!(?order, "order of an operator carried out");
+                Outcome::Scheduler(id.0)
+            }
+            Err(error) => Outcome::Refusal(error.into()),
+        };
+        Ok(Response::new(v1::ChangeMembersResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
     type QueuesStream = BoxStream<'static, Result<v1::QueuesResponse, Status>>;
 
     async fn queues(
@@ -119,6 +150,21 @@ impl Operator for OperatorService {
         }))
     }
 
+    async fn move_queue(
+        &self,
+        request: Request<v1::MoveQueueRequest>,
+    ) -> Result<Response<v1::MoveQueueResponse>, Status> {
+        use v1::move_queue_response::Outcome;
+
+        let outcome = match self.move_one(request.into_inner()).await {
+            Ok(moved) => Outcome::Moved(moved),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::MoveQueueResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
     async fn take_rate(
         &self,
         request: Request<v1::TakeRateRequest>,
@@ -134,6 +180,12 @@ impl Operator for OperatorService {
             retry_after_ms: u32::try_from(retry_after).unwrap_or(u32::MAX),
             per_minute: answer.per_minute,
         }))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupPiece, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.open_backup().await.map(Response::new)
     }
 
     async fn reclaim(

@@ -1,14 +1,16 @@
 //! Everything a shard is asked that is not on the way of an activation: streams that open and close, answers to
 //! reservations, status, look-ups.
 
-use whiskraft_queue::Input;
+use whiskraft_queue::{ActivationState, Input};
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
+use crate::clock::unix_ms;
 use crate::context::StreamId;
 use crate::control::hello::Peer;
-use crate::message::{Found, PullItem, Request, StreamEnd};
+use crate::message::{Found, PullItem, Record, Request, StreamEnd};
 use crate::shard::actor::{QueueInput, Shard};
-use crate::shard::local::Slot;
+use crate::shard::local::{LocalQueue, Slot};
+use crate::shard::outputs::millis;
 
 impl Shard {
     pub(crate) fn on_request(&mut self, request: Request) {
@@ -95,18 +97,40 @@ impl Shard {
                 epoch,
                 is_knotted,
             } => self.step_in_epoch(&key, epoch, Input::Knotted(is_knotted)),
-            Request::Release {
+            Request::Freeze {
                 session,
-                count,
+                pick,
                 answer,
             } => {
-                let _ = answer.send(self.release(session, count));
-            }
-            Request::Keep { key, epoch } => {
-                if let Some(slot) = self.in_epoch(&key, epoch) {
-                    self.keep(slot);
+                // Nobody waits for the answer any more: nobody would ever settle what is frozen.
+                if let Err(exported) = answer.send(self.freeze(session, &pick)) {
+                    for queue in exported {
+                        self.unfreeze_in(&queue.key, queue.epoch);
+                    }
                 }
             }
+            Request::Unfreeze { key, epoch } => self.unfreeze_in(&key, epoch),
+            Request::Import { key, import, answer } => {
+                self.imports.put(self.now, key, import);
+                let _ = answer.send(());
+            }
+            Request::ForgetImport {
+                session,
+                attempt,
+                key,
+            } => self.imports.forget(session, attempt, &key),
+            Request::Journaled(answers) => self.on_journaled(answers),
+            Request::Recovered {
+                key,
+                epoch,
+                recovered,
+                is_last,
+            } => self.on_recovered(&key, epoch, recovered, is_last),
+            Request::Cancel {
+                id,
+                namespace,
+                answer,
+            } => self.on_cancel(id, &namespace, answer),
             Request::Unary(request) => self.on_unary(request),
             Request::RateSettled { namespace } => self.on_rate_settled(&namespace),
             Request::Find {
@@ -134,7 +158,13 @@ impl Shard {
         }
     }
 
-    fn in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Option<Slot> {
+    fn unfreeze_in(&mut self, key: &QueueKey, epoch: Epoch) {
+        if let Some(slot) = self.in_epoch(key, epoch) {
+            self.unfreeze(slot);
+        }
+    }
+
+    pub(crate) fn in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Option<Slot> {
         let slot = self.queues.slot(key)?;
         (self.queues.get(slot)?.epoch == epoch).then_some(slot)
     }
@@ -167,12 +197,27 @@ impl Shard {
 
     fn find(&self, slot: Slot, id: ActivationId) -> Option<Found> {
         let local = self.queues.get(slot)?;
-        let state = local.queue.find(id)?;
-        Some(Found {
+        Some(self.found(local, id, local.queue.find(id)?))
+    }
+
+    /// What a queue knows of an activation, for whoever asks.
+    pub(crate) fn found(
+        &self,
+        local: &LocalQueue,
+        id: ActivationId,
+        state: ActivationState<Record>,
+    ) -> Found {
+        let (durable, run) = local.queue.run_of(id).unwrap_or((false, 1));
+        let accepted = local.queue.accepted(id);
+        let age = accepted.map_or(0, |(at, _)| millis(self.now.saturating_since(at)));
+        Found {
             key: local.key.clone(),
             epoch: local.epoch,
             end: self.ending(local, id),
             state,
-        })
+            durable,
+            run,
+            accepted_ms: unix_ms().saturating_sub(age),
+        }
     }
 }

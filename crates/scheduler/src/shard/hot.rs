@@ -2,7 +2,7 @@
 //! Budget per activation and direction: one hash of the queue key, the queue's step, one push into the outbox; no
 //! lock, no Raft, no disk, no copy of the payload.
 
-use whiskraft_queue::{ControllerId, Input};
+use whiskraft_queue::{ControllerId, Input, RunEnd, Unacknowledged};
 use whiskraft_types::{ContainerId, Epoch, InvokerId, NotLeader, QueueKey, Rejection};
 
 use crate::context::{StreamId, fenced};
@@ -16,6 +16,8 @@ use crate::shard::rate::Charge;
 /// Where something that names a queue and an epoch belongs.
 enum Route {
     Here(Slot),
+    /// Led here, and about to move.
+    Frozen(Slot),
     /// The sender's epoch is an older one of this queue, which is led here.
     Stale(Slot, Epoch),
     /// The shard is about to be told.
@@ -28,10 +30,11 @@ impl Shard {
         match self
             .queues
             .slot(key)
-            .and_then(|slot| Some((slot, self.queues.get(slot)?.epoch)))
+            .and_then(|slot| Some((slot, self.queues.get(slot)?)))
         {
-            Some((slot, current)) if current == epoch => Route::Here(slot),
-            Some((slot, current)) if epoch < current => Route::Stale(slot, current),
+            Some((slot, local)) if local.epoch == epoch && local.frozen.is_some() => Route::Frozen(slot),
+            Some((slot, local)) if local.epoch == epoch => Route::Here(slot),
+            Some((slot, local)) if epoch < local.epoch => Route::Stale(slot, local.epoch),
             _ => self.look_up(key, epoch),
         }
     }
@@ -81,6 +84,7 @@ impl Shard {
         }
         match self.route(&submission.key, submission.epoch) {
             Route::Here(slot) => self.submit(slot, controller, submission),
+            Route::Frozen(slot) => self.hold_submission(slot, controller, submission),
             Route::Stale(_, epoch) => {
                 let leader = Some(self.parts.context.node.id());
                 self.reject(
@@ -113,6 +117,7 @@ impl Shard {
             waited,
             caller,
             payload,
+            terms,
             ..
         } = submission;
         let input = Input::Submit {
@@ -122,7 +127,7 @@ impl Shard {
             waited,
             caller,
             payload,
-            terms: whiskraft_queue::Terms::default(),
+            terms,
         };
         self.step(slot, input);
         if is_paid {
@@ -143,6 +148,7 @@ impl Shard {
         }
         match self.route(&input.key, input.epoch) {
             Route::Here(slot) => self.on_pull_kind(slot, peer.invoker, input.kind),
+            Route::Frozen(slot) => self.hold_pull(slot, peer, stream, input),
             Route::Stale(slot, _) => self.ask_to_register(slot, peer.invoker),
             Route::Soon => {
                 let key = input.key.clone();
@@ -198,6 +204,8 @@ impl Shard {
                 invoker,
                 container,
                 id: record.id,
+                run: record.run,
+                end: RunEnd::of(record.status, record.cancelled),
                 record,
                 duration,
                 credits,
@@ -220,7 +228,12 @@ impl Shard {
                 }
                 let unacknowledged = unacknowledged
                     .into_iter()
-                    .map(|record| (record.id, record))
+                    .map(|record| Unacknowledged {
+                        id: record.id,
+                        run: record.run,
+                        end: RunEnd::of(record.status, record.cancelled),
+                        record,
+                    })
                     .collect();
                 Input::Register {
                     invoker,

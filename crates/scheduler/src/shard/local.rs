@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use whiskraft_queue::{ActionProfile, MemoryQueue};
+use whiskraft_queue::{ActionProfile, MemoryQueue, Recovered};
 use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
 
 use crate::message::{Payload, Record};
 use crate::rate::Stock;
+use crate::shard::frozen::Frozen;
 
 /// Place of a queue in its shard; reused after the queue is gone.
 pub(crate) type Slot = usize;
@@ -28,8 +29,10 @@ pub(crate) struct LocalQueue {
     pub(crate) places: BTreeMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
     pub(crate) asked: BTreeSet<InvokerId>,
-    /// Whether it is on its way to another scheduler.
-    pub(crate) is_moving: bool,
+    /// What arrives while it is on its way to another scheduler.
+    pub(crate) frozen: Option<Frozen>,
+    /// While its open activations are read from the journal: those that have been.
+    pub(crate) recovering: Option<Vec<Recovered<Payload>>>,
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
@@ -58,7 +61,8 @@ impl LocalQueue {
             queue,
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
-            is_moving: false,
+            frozen: None,
+            recovering: Some(Vec::new()),
             rate: None,
             deadline: None,
             invokers: BTreeSet::new(),

@@ -2,10 +2,14 @@
 
 mod actor;
 mod calls;
+mod cancel;
 mod cold;
 mod count;
+mod frozen;
 mod handle;
 mod hot;
+mod imports;
+mod journal;
 mod led;
 mod listing;
 mod local;
@@ -15,7 +19,6 @@ mod outputs;
 mod parked;
 mod rate;
 mod reclaim;
-mod release;
 mod reset;
 pub(crate) mod rotation;
 mod search;
@@ -28,10 +31,12 @@ mod unary;
 mod walk;
 
 pub(crate) use actor::{Shard, ShardParts};
+pub(crate) use frozen::{Exported, Pick};
 pub(crate) use handle::{CHANGES_MAX, REQUESTS_MAX, ShardHandle, ShardsHandle};
+pub(crate) use imports::{Import, KEEP as IMPORT_KEEP};
 pub(crate) use listing::{Listing, Order};
 pub(crate) use local::LocalQueue;
-pub(crate) use outputs::record_of;
+pub(crate) use outputs::{millis, record_of};
 pub(crate) use search::{Explained, Search};
 pub(crate) use tables::TableChanges;
 pub(crate) use unary::{Delivery, Fetch, FetchAnswer, UnaryRequest};

@@ -38,7 +38,7 @@ impl Shard {
                 container,
                 id,
                 attempt,
-                run: _,
+                run,
                 waited,
                 payload,
             } => {
@@ -57,6 +57,7 @@ impl Shard {
                     container,
                     epoch,
                     attempt,
+                    run,
                     waited,
                     payload,
                 };
@@ -66,15 +67,16 @@ impl Shard {
                 controller,
                 id,
                 outcome,
-                run: _,
+                run,
             } => {
                 let (key, epoch) = (local.key.clone(), local.epoch);
                 let is_failure = matches!(outcome, Outcome::Failure { .. });
-                let end = is_failure.then(|| self.ending(local, id)).flatten();
+                let is_made_up = !matches!(outcome, Outcome::Record(_));
+                let end = is_made_up.then(|| self.ending(local, id)).flatten();
                 if is_failure {
                     self.count_dropped(slot);
                 }
-                let record = record_of(id, outcome, end);
+                let record = record_of(id, outcome, run, end);
                 self.parts.meter.completed(record.status);
                 self.outbox
                     .result(controller, ResultItem::Completed { key, epoch, record });
@@ -94,13 +96,24 @@ impl Shard {
             QueueOutput::SetThrottle(throttled) => self.set_throttle(slot, throttled),
             QueueOutput::Silent { invoker, .. } => self.on_silent(invoker),
             QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
-            QueueOutput::Journal { .. }
-            | QueueOutput::Archive { .. }
-            | QueueOutput::CancelAnswered { .. }
-            | QueueOutput::Stop { .. } => {}
+            QueueOutput::Journal { id, entry } => self.journal(slot, id, entry),
+            QueueOutput::Archive { id, outcome, run } => self.archive(slot, id, outcome, run),
+            QueueOutput::CancelAnswered { ask, answer } => self.cancels.answer(ask, answer),
+            QueueOutput::Stop {
+                invoker,
+                container,
+                id,
+            } => {
+                let epoch = local.epoch;
+                self.outbox.pull(invoker, PullItem::Stop { id, container, epoch });
+            }
             QueueOutput::Starved => self.on_starved(slot),
             QueueOutput::Entangled => self.parts.knots.ask(&local.key, local.epoch),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
+            // What the journal has for it may still come.
+            QueueOutput::RemoveQueue if local.recovering.is_some() => {
+                self.followups.push((slot, Input::RemovalFailed));
+            }
             QueueOutput::RemoveQueue => {
                 let proposal = Proposal::RemoveQueue {
                     key: local.key.clone(),
@@ -167,12 +180,21 @@ impl Shard {
     }
 }
 
+/// Text of the record of one that was cancelled.
+const CANCELLED: &str = "The activation was cancelled.";
+
 /// The record of an activation, made up here if nobody has one of its run.
-pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, end: Option<Ending>) -> Record {
+pub(crate) fn record_of(id: ActivationId, outcome: Outcome<Record>, run: u32, end: Option<Ending>) -> Record {
     match outcome {
         Outcome::Record(record) => record,
-        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, end)),
-        Outcome::Cancelled => Arc::new(failure(id, ActivationStatus::ApplicationError, "cancelled", end)),
+        Outcome::Failure { status, text } => Arc::new(failure(id, status, &text, run, end)),
+        Outcome::Cancelled => {
+            let record = failure(id, ActivationStatus::ApplicationError, CANCELLED, run, end);
+            Arc::new(ActivationRecord {
+                cancelled: true,
+                ..record
+            })
+        }
     }
 }
 
@@ -180,6 +202,7 @@ fn failure(
     id: ActivationId,
     status: ActivationStatus,
     text: &str,
+    run: u32,
     end: Option<Ending>,
 ) -> ActivationRecord<Bytes> {
     let end = end.unwrap_or_else(|| {
@@ -201,11 +224,11 @@ fn failure(
         wait_ms: end.wait_ms,
         timed_out: false,
         ran_on: None,
-        run: 1,
+        run,
         cancelled: false,
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

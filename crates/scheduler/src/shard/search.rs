@@ -64,7 +64,10 @@ impl Visitor for Search {
 impl Shard {
     fn explain(&self, local: &LocalQueue, id: ActivationId, state: ActivationState<Record>) -> Explained {
         let (container, ran_on) = match &state {
-            ActivationState::Waiting => (None, None),
+            ActivationState::Journaling
+            | ActivationState::Waiting
+            | ActivationState::Delayed(_)
+            | ActivationState::Ending => (None, None),
             ActivationState::Delivered(container) | ActivationState::Started(container) => {
                 (Some(*container), local.places.get(container).copied())
             }
@@ -88,12 +91,7 @@ impl Shard {
             container,
             invoker: ran_on.map_or(0, |invoker| invoker.0),
             queue: self.status_of(local),
-            found: Found {
-                key: local.key.clone(),
-                epoch: local.epoch,
-                end: self.ending(local, id),
-                state,
-            },
+            found: self.found(local, id, state),
         }
     }
 }

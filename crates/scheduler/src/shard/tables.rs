@@ -15,6 +15,8 @@ use whiskraft_types::{
 };
 
 use crate::fence::FenceView;
+use crate::handoff::MovedActivation;
+use crate::journal::Message;
 use crate::message::ResultItem;
 use crate::metrics::LeadershipEvent;
 use crate::shard::actor::Shard;
@@ -104,12 +106,18 @@ impl Shard {
             }
         }
         for event in &batch.events {
+            if let Event::HandedOver { key, from } = event
+                && self.is_mine(key)
+            {
+                self.handed = Some((key.clone(), *from));
+            }
             if let Event::Queue(key, record) = event
                 && self.is_mine(key)
             {
                 // One that was led before, by whomever, may have left work behind; ensuring a new one begins from nothing.
                 self.follows = self.led.note(key, record.is_some());
                 self.on_leadership(key, record.as_ref());
+                self.handed = None;
             }
         }
     }
@@ -222,7 +230,7 @@ impl Shard {
     pub(crate) fn replay(&mut self, parked: Vec<ParkedItem>) {
         for item in parked {
             match item {
-                ParkedItem::Submission(controller, submission) => self.on_submission(controller, submission),
+                ParkedItem::Submission(controller, submission) => self.on_submission(controller, *submission),
                 ParkedItem::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
             }
         }
@@ -236,6 +244,10 @@ impl Shard {
         let slot = self
             .queues
             .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+        self.journaled.push(Message::Led {
+            key: key.clone(),
+            epoch: record.epoch,
+        });
         self.refresh_rate(slot);
         let inherited = self.mirror.inheritance(key);
         tracing::info!(queue = %key, epoch = %record.epoch, invokers = inherited.expected.len(), "leadership taken");
@@ -247,7 +259,8 @@ impl Shard {
         for invoker in &inherited.expected {
             self.queues.link(slot, *invoker);
         }
-        let follows = self.follows || inherited != Default::default();
+        let import = self.take_import(key);
+        let follows = self.follows || import.is_some() || inherited != Default::default();
         self.parts.meter.leadership(if follows {
             LeadershipEvent::Taken
         } else {
@@ -261,8 +274,12 @@ impl Shard {
                     expected,
                     lost: inherited.lost,
                     containers: inherited.containers,
+                    recovers: true,
                 },
             );
+        }
+        if let Some(moved) = import {
+            self.step(slot, Input::Import(moved));
         }
         if self.fenced {
             self.step(slot, Input::Fence(true));
@@ -274,6 +291,16 @@ impl Shard {
             self.ask_to_register(slot, invoker);
         }
         self.note_limit(&key.namespace);
+    }
+
+    /// What the former leader has sent of the queue, if it handed it over. Without it the leadership begins as after a death.
+    fn take_import(&mut self, key: &QueueKey) -> Option<Vec<MovedActivation>> {
+        let (_, from) = self.handed.take().filter(|(handed, _)| handed == key)?;
+        let import = self.imports.take(self.now, key, from);
+        if import.is_none() {
+            tracing::info!(queue = %key, %from, "handed over without its contents, which will be submitted again");
+        }
+        import
     }
 
     /// A leadership ends: whoever waits here hears where to go.
@@ -294,6 +321,11 @@ impl Shard {
             })
         });
         self.unary.give_up(&local.key);
+        self.cancels.give_up(&local.key);
+        self.journaled.push(Message::Left {
+            key: local.key.clone(),
+            epoch: local.epoch,
+        });
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
             let is_orphan = record.is_none()
@@ -305,13 +337,14 @@ impl Shard {
                 ResultItem::Completed {
                     key: local.key.clone(),
                     epoch: local.epoch,
-                    record: record_of(id, orphaned(), None),
+                    record: record_of(id, orphaned(), 1, None),
                 }
             } else {
                 ResultItem::Rejected(id, rejection.clone())
             };
             self.outbox.result(controller, item);
         }
+        local.frozen.into_iter().for_each(|frozen| self.dismiss(frozen));
     }
 
     /// Drops the queues of our sessions that have ended, whether or not the log has told us yet.
@@ -365,12 +398,13 @@ impl Shard {
         let record = document.and_then(|key| node.read(|state| state.document(&key).cloned()));
         let deleted = record.is_none();
         let limits: ActionLimits = record.and_then(|record| record.limits).unwrap_or_default();
-        let blackbox = self.parts.profiles.is_blackbox(node, &key.action, revision);
+        // A document that cannot be read asks for nothing.
+        let needs = self.parts.profiles.needs(node, &key.action, revision);
         let profile = ActionProfile {
             revision,
             concurrency: limits.concurrency.max(1),
             instances: limits.instances,
-            blackbox,
+            blackbox: needs.as_ref().is_some_and(|needs| needs.blackbox),
             // What still runs may have had any.
             timeout: if deleted {
                 self.parts.context.config.documents.timeout_max
@@ -378,7 +412,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
-            retry: whiskraft_queue::RetryPolicy::default(),
+            retry: needs.map(|needs| needs.retry).unwrap_or_default(),
         };
         (profile, limits.memory)
     }

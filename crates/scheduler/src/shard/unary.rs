@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use whiskraft_queue::{ActivationState, Input};
+use whiskraft_queue::{ActivationState, Input, RunEnd};
 use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Revision};
 
 use crate::message::{Payload, Record, Request};
@@ -283,6 +283,10 @@ impl Shard {
         let Some((slot, profile)) = slot.and_then(|slot| Some((slot, self.queues.get(slot)?.profile))) else {
             return tell(fetch.answer, FetchAnswer::NoQueue);
         };
+        if self.queues.get(slot).is_some_and(|local| local.frozen.is_some()) {
+            // It asks again, here or where the queue is then.
+            return tell(fetch.answer, FetchAnswer::Nothing);
+        }
         let container = fetch.container;
         if fetch.revision < profile.revision || !self.mirror.knows(&key, container) {
             return tell(fetch.answer, FetchAnswer::Mismatch);
@@ -461,7 +465,8 @@ impl Shard {
             Some(ActivationState::Delivered(at) | ActivationState::Started(at)) => at == container,
             // Held back after a failover, any container may have it.
             Some(ActivationState::Waiting) => is_known,
-            Some(ActivationState::Done(_)) | None => true,
+            Some(ActivationState::Delayed(_) | ActivationState::Journaling) => false,
+            Some(ActivationState::Done(_) | ActivationState::Ending) | None => true,
         };
         if !may_have_it {
             return tell(answer, false);
@@ -478,6 +483,8 @@ impl Shard {
             invoker,
             container,
             id,
+            run: record.run,
+            end: RunEnd::of(record.status, record.cancelled),
             record,
             duration: None,
             credits: 0,

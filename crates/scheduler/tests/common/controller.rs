@@ -79,6 +79,29 @@ impl Controller {
         self.send(submission).await;
     }
 
+    /// Submits an activation that a majority must have on disk before it is accepted.
+    pub async fn submit_durable(&self, leadership: &v1::QueueLeadership, number: u8, payload: &str) {
+        let submission = v1::Submission {
+            payload: payload.to_owned().into(),
+            durability: v1::Durability::Quorum.into(),
+            blocking: false,
+            ..submission(leadership, number)
+        };
+        self.send(submission).await;
+    }
+
+    /// Submits an activation as it is given, but for its queue and id.
+    pub async fn submit_as(&self, leadership: &v1::QueueLeadership, number: u8, as_is: v1::Submission) {
+        let of = submission(leadership, number);
+        let submission = v1::Submission {
+            id: of.id,
+            key: of.key,
+            epoch: of.epoch,
+            ..as_is
+        };
+        self.send(submission).await;
+    }
+
     /// Submits a new activation for another one that waits for it.
     pub async fn call(&self, leadership: &v1::QueueLeadership, number: u8, caller: u8) {
         let submission = v1::Submission {

@@ -1,5 +1,7 @@
 //! `whiskraft action`: store, show, list and delete actions.
 
+mod retry;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use serde_json::{Value, json};
 use whiskraft_client::{Client, Expect, StoredAction};
 use whiskraft_types::{ActionLimits, ByteSize};
 
+use self::retry::RetryArgs;
 use super::{action_failure, connect};
 use crate::arguments::{MOST, pairs, parse_pair, whole};
 use crate::cli::ClientArgs;
@@ -23,6 +26,7 @@ Examples:
   whiskraft action put hello examples/hello.py
   whiskraft action put resize ./resize --memory 512MiB --timeout 2m --concurrency 4   # an executable
   whiskraft action put report app.zip --kind python:3 -p lang=en
+  whiskraft action put bill bill.py --retry-attempts 5 --retry-backoff 1s --retry-backoff-max 60s   # see dead-letters
   whiskraft action get hello            # whiskraft action get hello --code > hello.py
   whiskraft action list
   whiskraft action delete hello";
@@ -93,6 +97,8 @@ struct PutArgs {
     /// Annotation, JSON or text; may be repeated
     #[arg(long = "annotation", short = 'a', value_name = "KEY=VALUE", value_parser = parse_pair)]
     annotations: Vec<(String, Value)>,
+    #[command(flatten)]
+    retry: RetryArgs,
 }
 
 impl PutArgs {
@@ -146,6 +152,7 @@ async fn put(args: PutArgs, config: &Config) -> Result<(), Failure> {
     spec.main = args.main;
     spec.parameters = pairs(&args.parameters);
     spec.annotations = pairs(&args.annotations);
+    spec.annotations.extend(args.retry.annotations());
     let client = connect(config).await?;
     let revision = client
         .put_action(&spec, Expect::Anything)

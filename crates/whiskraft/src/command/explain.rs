@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 use whiskraft_client::{Client, Explained, Explanation, Progress};
-use whiskraft_types::{ActivationId, NamespaceLimits};
+use whiskraft_types::{ActivationId, NamespaceLimits, QueueKey};
 
-use super::activation::UNKNOWN;
+use super::activation::{UNKNOWN, gone};
 use super::advice::{Facts, advice, meaning};
 use super::shown::{Queue, millis};
 use super::{call_failure, connect};
@@ -50,22 +50,25 @@ pub(crate) async fn run(args: ExplainArgs, config: &Config) -> Result<(), Failur
     let Some(best) = &explained.best else {
         return Err(unknown(args.id, &explained));
     };
-    let limit = containers_max(&client, best).await;
+    let Some(key) = &best.found.key else {
+        return Err(gone(args.id));
+    };
+    let limit = containers_max(&client, key, best).await;
     if args.json {
-        output::json(&to_json(args.id, best, limit));
+        output::json(&to_json(args.id, key, best, limit));
     } else {
-        output::line(sentences::describe(args.id, best, limit));
+        output::line(sentences::describe(args.id, key, best, limit));
     }
     Ok(())
 }
 
 /// The namespace's limit, which the advice names; what nobody set is the default.
-async fn containers_max(client: &Client, best: &Explanation) -> Option<u32> {
+async fn containers_max(client: &Client, key: &QueueKey, best: &Explanation) -> Option<u32> {
     if best.found.progress != Progress::Waiting {
         return None;
     }
     // Without it the advice is less exact, no more.
-    let limits = client.namespace(&best.found.key.namespace).await.ok()?;
+    let limits = client.namespace(&key.namespace).await.ok()?;
     Some(limits.unwrap_or_else(NamespaceLimits::default).containers)
 }
 
@@ -84,32 +87,28 @@ fn unknown(id: ActivationId, explained: &Explained) -> Failure {
     Failure::new(Exit::Unreachable, text).advise(silent.join("\n"))
 }
 
-fn to_json(id: ActivationId, best: &Explanation, containers: Option<u32>) -> Value {
-    let state = match best.found.progress {
-        Progress::Waiting => "waiting",
-        Progress::Delivered => "delivered",
-        Progress::Started => "started",
-        Progress::Done(_) => "done",
-    };
+fn to_json(id: ActivationId, key: &QueueKey, best: &Explanation, containers: Option<u32>) -> Value {
     let queue = best.queue.as_ref();
     let reason = queue
         .and_then(|queue| queue.wait_reason)
         .filter(|_| best.found.progress == Progress::Waiting);
     let facts = Facts {
-        key: &best.found.key,
+        key,
         leader: queue.and_then(|queue| queue.queue.leader),
         containers,
     };
     json!({
         "activationId": id.to_string(),
-        "state": state,
+        "state": best.found.progress.name(),
         "scheduler": best.found.scheduler.0,
-        "namespace": best.found.key.namespace.to_string(),
-        "action": best.found.key.action.to_string(),
+        "namespace": key.namespace.to_string(),
+        "action": key.action.to_string(),
         "epoch": best.found.epoch.0,
         "position": best.position,
         "waited_ms": millis(best.waited),
         "attempt": best.attempt,
+        "durable": best.found.durable,
+        "runs": best.found.runs,
         "container": best.container.map(|container| container.to_string()),
         "invoker": best.invoker.map(|invoker| invoker.0),
         "queue": queue.map(Queue::new),

@@ -1,5 +1,7 @@
 //! `whiskraft invoke`: one activation of an action or a source file, or many with a report.
 
+mod promise;
+
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use whiskraft_client::{
 };
 use whiskraft_types::{ActionName, ActivationId, ActivationStatus, Rejection};
 
+use self::promise::PromiseArgs;
 use super::activation::record_json;
 use super::notice::{Obstacle, with_notice};
 use super::{action_failure, connect};
@@ -31,7 +34,10 @@ Examples:
   whiskraft invoke hello -p name=Ada              # the action guest/hello; prints its result
   whiskraft invoke examples/hello.py -p name=Ada  # stores the file as guest/hello if it changed, then runs it
   whiskraft invoke /whisk.system/echo --param-file - < arguments.json
-  whiskraft invoke hello --no-wait                # prints the activation id; see `whiskraft activation get` and `explain`
+  whiskraft invoke hello --no-wait                # prints the activation id once a majority has it on disk; then
+                                                  # `whiskraft activation get ID --wait 30s`, `explain ID`, `activation cancel ID`
+  whiskraft invoke bill --no-wait --not-before +2h --idempotency-key order-7 -p order=7   # run twice, it bills once
+  whiskraft invoke bill --durable -p order=8      # waits for the result, and whatever dies, the record can be read
   Many invocations with a report (and --json for scripts); {i} is the number of the invocation, {id} its id:
   whiskraft invoke hello --repeat 2000 --concurrency 16 -p 'name=Ada {i}' --expect 'greeting=Hello, Ada {i}!'
   whiskraft invoke hello --repeat 6000 --rate 200 --concurrency 64 --records runs.ndjson";
@@ -56,9 +62,11 @@ pub(crate) struct InvokeArgs {
     /// Longest wait for the result
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     timeout: Duration,
-    /// Return when a scheduler has accepted it, and print its id
+    /// Return when it is accepted, and print its id
     #[arg(long, conflicts_with = "repeat")]
     no_wait: bool,
+    #[command(flatten)]
+    promise: PromiseArgs,
     /// Print JSON: the whole record, or the report of a run
     #[arg(long)]
     json: bool,
@@ -112,14 +120,13 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
     if let Some(repeat) = args.run.repeat {
         return run_many(&client, args, config, action, repeat, payload).await;
     }
-    // Known beforehand, so that it can be asked for while it waits.
-    let id = Client::draw_id();
+    let id = args.promise.id(&config.namespace, &action);
     let options = InvokeOptions {
         deadline: args.timeout,
-        id: Some(id),
         caller: caller(),
         ..InvokeOptions::default()
     };
+    let options = args.promise.apply(id, options);
     if args.no_wait {
         // Nobody waits for it, so nobody is its caller.
         let options = InvokeOptions {
@@ -127,13 +134,17 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
             ..options
         };
         let invocation = client.submit(&config.namespace, &action, payload, options).await;
-        output::line(invocation.map_err(|error| invoke_failure(error, None))?.id());
+        let invocation =
+            invocation.map_err(|error| invoke_failure("the activation was not submitted", error, None))?;
+        output::line(invocation.id());
         return Ok(());
     }
     let call = client.invoke(&config.namespace, &action, payload, options);
     let record = with_notice(&client, &config.namespace, id, call)
         .await
-        .map_err(|(error, obstacle)| invoke_failure(error, obstacle))?;
+        .map_err(|(error, obstacle)| {
+            invoke_failure("the activation did not end with a result", error, obstacle)
+        })?;
     show(&record, args.json)
 }
 
@@ -239,6 +250,7 @@ async fn run_many(
             .map(|(field, value)| (field, Template::new(value)))
             .collect(),
         deadline: args.timeout,
+        durability: args.promise.durability(),
         caller: caller(),
         quiet: args.run.quiet,
     };
@@ -264,10 +276,10 @@ fn create(path: &Path) -> Result<File, Failure> {
 }
 
 /// The failure of an invocation; `obstacle` is what kept it from running.
-fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
+fn invoke_failure(what: &str, error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
     let exit = match &error {
-        InvokeError::Payload(_) => Exit::Usage,
-        InvokeError::NotAccepted { .. } => Exit::Unreachable,
+        InvokeError::Payload(_) | InvokeError::Options(_) => Exit::Usage,
+        InvokeError::NotAccepted { .. } | InvokeError::NotConfirmed { .. } => Exit::Unreachable,
         _ => Exit::Failed,
     };
     let mut advice = match &error {
@@ -277,6 +289,10 @@ fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
         } => Some(format!(
             "list what there is with `whiskraft action list`, or store it: whiskraft action put {action} FILE"
         )),
+        InvokeError::NotConfirmed { id, .. } => Some(format!(
+            "ask for it with `whiskraft activation get {id}`; with --idempotency-key the same command can be repeated"
+        )),
+        InvokeError::KeyConflict { id, .. } => Some(format!("see `whiskraft activation get {id}`")),
         InvokeError::Deadline { id, .. } => Some(format!(
             "it goes on; ask for it with `whiskraft activation get {id}`, see `whiskraft explain {id}`, or raise --timeout"
         )),
@@ -285,7 +301,7 @@ fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
     if let Some(Obstacle { text, .. }) = obstacle {
         advice = Some(advice.map_or_else(|| text.clone(), |advice| format!("{text}\n{advice}")));
     }
-    let failure = Failure::new(exit, "the activation did not end with a result").caused_by(error);
+    let failure = Failure::new(exit, what).caused_by(error);
     match advice {
         Some(advice) => failure.advise(advice),
         None => failure,

@@ -75,13 +75,17 @@ fn read(explained: &Explained) -> Option<Obstacle> {
     };
     match best.found.progress {
         Progress::Waiting => {}
-        Progress::Delivered | Progress::Started | Progress::Done(_) => return None,
+        // One that is delayed was asked to be.
+        Progress::Delayed | Progress::Delivered | Progress::Started | Progress::Done(_) | Progress::Gone => {
+            return None;
+        }
     }
+    let key = best.found.key.as_ref()?;
     let status = best.queue.as_ref()?;
     let mut text = why(status)?;
     if let Some(reason) = status.wait_reason {
         let facts = Facts {
-            key: &best.found.key,
+            key,
             leader: status.queue.leader,
             containers: None,
         };

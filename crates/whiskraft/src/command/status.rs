@@ -62,3 +62,8 @@ async fn look(client: &Client) -> Result<Overview, Failure> {
         .filter_map(|(_, answer)| answer.ok());
     Ok(Overview::new(first, answers.collect()))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    pub(in super::super) use super::overview::tests::status;
+}

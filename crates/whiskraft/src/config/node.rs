@@ -27,6 +27,8 @@ pub(crate) struct NodeSection {
     /// Peer addresses of members of a running cluster to join.
     #[serde(deserialize_with = "cluster::list")]
     pub(crate) join: Vec<String>,
+    /// Whether one that joins stays without a vote until an operator promotes it. Default false.
+    pub(crate) learner: bool,
     /// Directory for log, snapshots and documents. Default whiskraft-data.
     pub(crate) data_dir: PathBuf,
     /// Listen address for other schedulers.
@@ -49,6 +51,7 @@ impl Default for NodeSection {
             id: None,
             initial_cluster: BTreeMap::new(),
             join: Vec::new(),
+            learner: false,
             data_dir: PathBuf::from("whiskraft-data"),
             peer_listen: None,
             client_listen: None,
@@ -131,6 +134,10 @@ impl NodeSection {
             (Some(_), false) => Err(RelationError::new(
                 "node.join",
                 "a scheduler that joins is given its id; leave node.id away",
+            )),
+            (Some(_), true) if self.learner => Err(RelationError::new(
+                "node.learner",
+                "a scheduler of the initial cluster votes; only one that joins may be a learner at first",
             )),
             (Some(id), true) => self.initial_address(id),
             (None, false) => self.joining_address(),

@@ -1,5 +1,6 @@
 //! Section `[backend.simulated]`: how long the pretended containers take, and what goes wrong in them on purpose.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
@@ -7,7 +8,7 @@ use whiskraft_invoker::backend::faults::{Faults, Share};
 use whiskraft_invoker::backend::simulated::Behaviour;
 use whiskraft_types::{ByteSize, CreationError};
 
-/// Containers that only pretend (`[backend.simulated]`). Everything from `seed` on is for fault tests.
+/// Containers that only pretend (`[backend.simulated]`). Everything from `record` on is for fault tests.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct SimulatedConfig {
@@ -23,6 +24,8 @@ pub(crate) struct SimulatedConfig {
     /// Length of a pause or resume. Default 0s.
     #[serde(with = "humantime_serde")]
     pub(crate) pause: Duration,
+    /// File that gets a line `ID RUN INVOKER UNIX_MS` for every run that is started. Default: none.
+    pub(crate) record: Option<PathBuf>,
     /// What chance starts from. Default 0.
     pub(crate) seed: u64,
     /// How many times as long runs last. Default 1.
@@ -56,6 +59,7 @@ impl Default for SimulatedConfig {
             init: Duration::ZERO,
             run: Duration::ZERO,
             pause: Duration::ZERO,
+            record: None,
             seed: faults.seed,
             slow_factor: faults.slow_factor,
             silent: faults.silent,

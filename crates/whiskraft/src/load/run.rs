@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use whiskraft_client::{ActivationRecord, Client, InvokeError, InvokeOptions};
+use whiskraft_client::{ActivationRecord, Client, Durability, InvokeError, InvokeOptions};
 use whiskraft_types::{ActionName, ActivationId, ActivationStatus, NamespaceName, Rejection};
 
 use super::collect::{Collector, Ended, Outcome};
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) expect: BTreeMap<String, Template>,
     /// Longest wait for one result.
     pub(crate) deadline: Duration,
+    /// What acceptance has to promise.
+    pub(crate) durability: Durability,
     /// The activation that this process is part of.
     pub(crate) caller: Option<ActivationId>,
     /// Whether to keep the terminal free of progress.
@@ -140,6 +142,7 @@ impl Shared {
             action,
             payload,
             deadline,
+            durability,
             caller,
             ..
         } = &self.plan;
@@ -148,6 +151,7 @@ impl Shared {
         let options = InvokeOptions {
             id: Some(id),
             deadline: *deadline,
+            durability: *durability,
             caller: *caller,
             ..InvokeOptions::default()
         };
@@ -191,6 +195,7 @@ fn judge(answer: Result<ActivationRecord, InvokeError>) -> (String, Outcome) {
 fn reason(error: &InvokeError) -> String {
     match error {
         InvokeError::Payload(error) => error.to_string(),
+        InvokeError::Options(error) => error.to_string(),
         InvokeError::Full { .. } => "this client holds too many unfinished activations".to_owned(),
         InvokeError::IdInUse { .. } => "activation id is in use".to_owned(),
         // Without the pause, which differs.
@@ -199,6 +204,11 @@ fn reason(error: &InvokeError) -> String {
             ..
         } => format!("rejected: {}", scope.reached(*limit)),
         InvokeError::Rejected { rejection, .. } => format!("rejected: {rejection}"),
+        InvokeError::KeyConflict { .. } => "idempotency key was used with another payload".to_owned(),
+        InvokeError::StorageFull { reason, .. } => {
+            format!("rejected: no room for durable activations: {reason}")
+        }
+        InvokeError::NotConfirmed { .. } => "acceptance not confirmed within the deadline".to_owned(),
         InvokeError::NotAccepted { .. } => "accepted by no scheduler within the deadline".to_owned(),
         InvokeError::Deadline { .. } => "no result within the deadline".to_owned(),
         InvokeError::NoResult { .. } => "timed out, no completion received".to_owned(),

@@ -7,7 +7,7 @@ use clap::Args;
 use whiskraft_invoker::backend::Backend;
 use whiskraft_invoker::backend::faults::FaultyBackend;
 use whiskraft_invoker::backend::process::ProcessBackend;
-use whiskraft_invoker::backend::simulated::SimulatedBackend;
+use whiskraft_invoker::backend::simulated::{SimulatedBackend, StartRecord};
 use whiskraft_invoker::{Invoker, StartError, StopReason};
 use whiskraft_types::{ByteSize, InvokerId};
 
@@ -137,7 +137,12 @@ async fn make_backend(
 ) -> Result<Arc<dyn Backend>, Failure> {
     match section.kind {
         BackendKind::Simulated => {
-            let backend = SimulatedBackend::new((&section.simulated).into(), Some(memory));
+            let record = section.simulated.record.as_deref();
+            let record = record.map(|path| StartRecord::open(path, id)).transpose();
+            let record = record.map_err(|error| {
+                Failure::new(Exit::Refused, "backend.simulated.record cannot be opened").caused_by(error)
+            })?;
+            let backend = SimulatedBackend::recording((&section.simulated).into(), Some(memory), record);
             Ok(FaultyBackend::wrap(backend, (&section.simulated).into()))
         }
         BackendKind::Process => match ProcessBackend::start(id, section.process.clone()).await {

@@ -35,6 +35,9 @@ pub(crate) struct SchedulerArgs {
     /// Peer addresses of members of a running cluster to join
     #[arg(long, value_name = "HOST:PORT,…", conflicts_with_all = ["initial_cluster", "id"])]
     join: Option<String>,
+    /// Follow the log without a vote until an operator says `whiskraft cluster promote`; for one that joins
+    #[arg(long, requires = "join")]
+    learner: bool,
     /// Directory for log, snapshots and documents; created if missing [default: whiskraft-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -65,6 +68,7 @@ impl SchedulerArgs {
         flags.set("node.id", self.id);
         flags.set("node.initial-cluster", self.initial_cluster.as_ref());
         flags.set("node.join", self.join.as_ref());
+        flags.set("node.learner", self.learner.then_some(true));
         flags.set("node.data-dir", self.data_dir.as_ref());
         flags.set("node.peer-listen", self.peer_listen.as_ref());
         flags.set("node.client-listen", self.client_listen.as_ref());
@@ -170,6 +174,7 @@ fn node_config(
     NodeConfig {
         id: section.id,
         initial_cluster: section.initial_cluster,
+        learner: section.learner,
         join: Some(section.join).filter(|join| !join.is_empty()),
         cluster_name: section.cluster_name,
         data_dir: section.data_dir,
@@ -183,15 +188,19 @@ fn node_config(
 }
 
 fn start_failure(error: StartError) -> Failure {
-    let exit = match &error {
+    Failure::new(start_exit(&error), "the scheduler did not start").caused_by(error)
+}
+
+/// The exit code of what keeps a scheduler from its directory.
+pub(crate) const fn start_exit(error: &StartError) -> Exit {
+    match error {
         StartError::Config(_) | StartError::Settings(_) => Exit::Usage,
         StartError::Locked { .. }
         | StartError::Identity(_)
         | StartError::Unknown(_)
         | StartError::Listener { .. } => Exit::Refused,
         StartError::Storage { .. } | StartError::Raft(_) => Exit::Fatal,
-    };
-    Failure::new(exit, "the scheduler did not start").caused_by(error)
+    }
 }
 
 /// What a node that stopped by itself means for the process.

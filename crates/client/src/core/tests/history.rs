@@ -16,8 +16,8 @@ fn no_history_settles_twice_or_sends_what_ended() {
             random_event(&mut bench, &mut rng, &mut generations, &mut submitted);
             for output in std::mem::take(&mut bench.out) {
                 match output {
-                    Output::Settled { id, .. } => {
-                        assert_eq!(ended.insert(number(id), ()), None, "seed {seed}: settled twice");
+                    Output::Settled { id, .. } | Output::Forgotten { id } => {
+                        assert_eq!(ended.insert(number(id), ()), None, "seed {seed}: ended twice");
                     }
                     Output::Send {
                         id,
@@ -43,12 +43,17 @@ fn no_history_settles_twice_or_sends_what_ended() {
             }
         }
         heal_and_finish(&mut bench, &generations);
+        let forgotten = usize::try_from(bench.router.stats().forgotten).unwrap();
         assert_eq!(
-            bench.settled.len(),
+            bench.settled.len() + forgotten,
             usize::from(submitted),
             "seed {seed}: something hangs"
         );
     }
+}
+
+fn can_submit(bench: &mut Bench, n: u8) -> bool {
+    bench.router.admit(bench.now, &activation(n)).is_ok()
 }
 
 fn random_event(bench: &mut Bench, rng: &mut StdRng, generations: &mut [u64; 4], submitted: &mut u8) {
@@ -56,11 +61,16 @@ fn random_event(bench: &mut Bench, rng: &mut StdRng, generations: &mut [u64; 4],
     let generation = generations[usize::try_from(scheduler).unwrap()];
     let at = stream(scheduler, generation);
     let n = rng.random_range(1..=(*submitted).max(1));
-    match rng.random_range(0..12) {
-        0..=2 if *submitted < 60 && bench.router.admit(&activation(*submitted + 1)).is_ok() => {
+    match rng.random_range(0..13) {
+        0..=2 if *submitted < 60 && can_submit(bench, *submitted + 1) => {
             *submitted += 1;
-            bench.submit(*submitted);
+            let durable = rng.random_bool(0.5);
+            bench.submit_as(NewActivation {
+                durable,
+                ..activation(*submitted)
+            });
         }
+        12 => bench.step(Input::Forget { id: id(n) }),
         3 => bench.accepted(scheduler, generation, n),
         4 => bench.step(Input::Completed {
             stream: at,

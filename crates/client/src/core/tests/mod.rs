@@ -1,6 +1,7 @@
 //! The router on its own: rules S1 to S6, S9 and S10 of the controller specification, without a network.
 
 mod deadlines;
+mod durable;
 mod failover;
 mod history;
 mod path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use whiskraft_proto::v1;
 use whiskraft_types::{
     ActivationId, ActivationStatus, Epoch, Instant, NotLeader, QueueKey, Rejection, SchedulerId,
     ThrottleScope,
@@ -65,6 +67,9 @@ fn activation(n: u8) -> NewActivation {
         payload: Bytes::from_static(b"{\"a\":1}"),
         blocking: true,
         may_have_run: false,
+        durable: false,
+        keyed: false,
+        not_before_ms: 0,
         deadline: DEADLINE,
         given_up_after: GIVEN_UP,
         context: Context::default(),
@@ -143,7 +148,7 @@ impl Bench {
         assert_eq!(stats.unfinished_bytes, bytes);
         assert_eq!(
             stats.submitted,
-            stats.completed + stats.failed + stats.unfinished as u64
+            stats.completed + stats.failed + stats.forgotten + stats.unfinished as u64
         );
     }
 
@@ -188,7 +193,7 @@ impl Bench {
     }
 
     fn submit_as(&mut self, new: NewActivation) {
-        assert_eq!(self.router.admit(&new), Ok(()));
+        assert_eq!(self.router.admit(self.now, &new), Ok(Admission::New));
         self.step(Input::Submit(new));
     }
 
@@ -255,6 +260,7 @@ impl Bench {
             Output::Ensure { resubmits: true, .. } => "ensure for resubmission".to_owned(),
             Output::Accepted { id } => format!("accepted {}", number(id)),
             Output::Overdue { id, .. } => format!("overdue {}", number(id)),
+            Output::Forgotten { id } => format!("forgotten {}", number(id)),
             Output::Settled { id, outcome } => match outcome {
                 Ok(_) => format!("settled {}", number(id)),
                 Err(error) => format!("failed {}: {}", number(id), variant(&error)),

@@ -90,7 +90,7 @@ fn ids_in_use_and_full_clients_are_refused() {
     let mut bench = Bench::ready();
     bench.submit(1);
     assert_eq!(
-        bench.router.admit(&activation(1)),
+        bench.router.admit(bench.now, &activation(1)),
         Err(InvokeError::IdInUse { id: id(1) })
     );
     let large = NewActivation {
@@ -98,7 +98,7 @@ fn ids_in_use_and_full_clients_are_refused() {
         ..activation(2)
     };
     assert_eq!(
-        bench.router.admit(&large),
+        bench.router.admit(bench.now, &large),
         Err(InvokeError::Full {
             unfinished: 1,
             bytes: 7
@@ -106,14 +106,14 @@ fn ids_in_use_and_full_clients_are_refused() {
     );
     (2..=8).for_each(|n| bench.submit(n));
     assert_eq!(
-        bench.router.admit(&activation(9)),
+        bench.router.admit(bench.now, &activation(9)),
         Err(InvokeError::Full {
             unfinished: 8,
             bytes: 56
         })
     );
     bench.completed(1, 1);
-    assert_eq!(bench.router.admit(&activation(9)), Ok(()));
+    assert_eq!(bench.router.admit(bench.now, &activation(9)), Ok(Admission::New));
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn spec() -> ContainerSpec {
 fn run(payload: &'static str, timeout: Duration) -> RunRequest {
     RunRequest {
         payload: Bytes::from_static(payload.as_bytes()),
+        run: 1,
         context: Context::default(),
         timeout,
         logs_max: ByteSize::ZERO,

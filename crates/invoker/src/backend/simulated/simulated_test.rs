@@ -29,6 +29,7 @@ fn init() -> InitRequest {
 fn run(id: &str, timeout: Duration) -> RunRequest {
     RunRequest {
         payload: Bytes::from_static(b"{\"a\":1}"),
+        run: 1,
         context: Context {
             activation_id: id.to_owned(),
             ..Context::default()
@@ -167,4 +168,20 @@ async fn arguments_choose_the_length_of_the_run() {
     let ended = ended(backend.run(instance, request).await);
     assert!(ended.took >= Duration::from_micros(300));
     assert_eq!(ended.status, ActivationStatus::Success);
+}
+
+#[tokio::test]
+async fn the_first_runs_fail_if_the_arguments_say_so() {
+    let backend = SimulatedBackend::new(Behaviour::default(), None);
+    let instance = backend.create(spec(1)).await.unwrap();
+    let mut request = RunRequest {
+        payload: Bytes::from_static(b"{\"fail_runs\": 1}"),
+        ..run("one", LONG)
+    };
+    let first = ended(backend.run(instance, request.clone()).await);
+    assert_eq!(first.status, ActivationStatus::ApplicationError);
+    assert!(first.is_reusable(), "the container did what it should");
+    request.run = 2;
+    let second = ended(backend.run(instance, request).await);
+    assert_eq!(second.status, ActivationStatus::Success);
 }

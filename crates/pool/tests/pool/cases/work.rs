@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{changes, world};
-use crate::world::{container, id};
+use crate::world::{Record, container, id};
 use whiskraft_pool::{Change, Finished, Input, Life, Output};
-use whiskraft_types::{ActivationId, SchedulerId};
+use whiskraft_types::SchedulerId;
 
 #[test]
 fn container_asks_once_before_its_code_is_loaded_and_then_up_to_its_concurrency() {
@@ -29,7 +29,7 @@ fn container_asks_once_before_its_code_is_loaded_and_then_up_to_its_concurrency(
     world.step(Input::Finished(Finished {
         worker,
         id: id(1),
-        record: id(1),
+        record: Record { id: id(1), run: 1 },
         len: 1,
         reusable: true,
         healthy: true,
@@ -171,7 +171,6 @@ fn unknown_ids_change_nothing() {
     let mut world = world();
     world.running(0, 256, 1);
     let worker = whiskraft_pool::WorkerId(77);
-    let record: ActivationId = id(1);
     for input in [
         Input::Created { worker },
         Input::Gone { worker },
@@ -179,7 +178,7 @@ fn unknown_ids_change_nothing() {
         Input::Finished(Finished {
             worker,
             id: id(1),
-            record,
+            record: Record { id: id(1), run: 1 },
             len: 1,
             reusable: true,
             healthy: true,

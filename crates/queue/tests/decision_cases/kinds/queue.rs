@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use whiskraft_queue::{
     ActionProfile, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome, Output, QueueSettings,
+    RetryPolicy, Terms,
 };
 use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Revision, SessionId};
 
@@ -45,6 +46,7 @@ impl Rig {
             blackbox: false,
             timeout: Duration::from_secs(60),
             deleted: false,
+            retry: RetryPolicy::default(),
         };
         let queue = MemoryQueue::new(key, Epoch(1), action, Arc::new(settings), Instant::ORIGIN);
         Self {
@@ -76,6 +78,7 @@ impl Rig {
             waited: Duration::ZERO,
             caller: None,
             payload: (),
+            terms: Terms::default(),
         });
     }
 

@@ -2,10 +2,11 @@
 
 use tonic::Status;
 use whiskraft_proto::{activation_id, v1};
-use whiskraft_types::{NameError, NamespaceName};
+use whiskraft_raft::Lookup;
+use whiskraft_types::{ActivationId, NameError, NamespaceName};
 
 use super::OperatorService;
-use crate::services::controller::found_response;
+use crate::cluster::{answer_of, found_response};
 use crate::shard::{Explained, Search};
 
 impl OperatorService {
@@ -16,17 +17,12 @@ impl OperatorService {
         let namespace: Option<NamespaceName> = namespace
             .transpose()
             .map_err(|error: NameError| Status::invalid_argument(error.to_string()))?;
-        let search = self.walk(Search::new(id, namespace)).await?;
+        let search = self.walk(Search::new(id, namespace.clone())).await?;
         let scheduler = self.context.node.id().0;
         let Some(explained) = search.explained else {
-            let state = v1::find_activation_response::State::Unknown.into();
-            let unknown = v1::FindActivationResponse {
-                state,
-                ..Default::default()
-            };
             return Ok(v1::ExplainResponse {
                 scheduler,
-                found: Some(unknown),
+                found: Some(self.look_up(id, namespace.as_ref())?),
                 ..Default::default()
             });
         };
@@ -49,5 +45,22 @@ impl OperatorService {
             invoker,
             queue: Some(queue),
         })
+    }
+
+    /// What this node's copy of the journal says.
+    fn look_up(
+        &self,
+        id: ActivationId,
+        namespace: Option<&NamespaceName>,
+    ) -> Result<v1::FindActivationResponse, Status> {
+        let journal = self.context.node.journal();
+        let found = journal.find(id);
+        let mut lookup = found.map_err(|error| Status::internal(error.to_string()))?;
+        if let Lookup::Found(journaled) = &lookup
+            && namespace.is_some_and(|namespace| journaled.row.key.namespace != *namespace)
+        {
+            lookup = Lookup::Missing;
+        }
+        answer_of(journal, lookup)
     }
 }

@@ -1,7 +1,7 @@
 //! `Join`: a scheduler asks to be added to the cluster.
 
 use whiskraft_proto::{identity, v1};
-use whiskraft_raft::MembershipError;
+use whiskraft_raft::NewMember;
 use whiskraft_types::Rejection;
 
 use super::OperatorService;
@@ -23,11 +23,21 @@ impl OperatorService {
             reason: error.to_string(),
         })?;
         let added = node
-            .add_member(request.peer_address, request.client_address, incarnation)
+            .add_member(NewMember {
+                cluster_name: request.cluster_name,
+                peer_address: request.peer_address,
+                client_address: request.client_address,
+                incarnation,
+                learner: request.learner,
+            })
             .await;
-        let id = added.map_err(|error| match error {
-            MembershipError::Refused(reason) => Rejection::Invalid { reason },
-            MembershipError::Unavailable(reason) => Rejection::Unavailable { reason },
+        let id = added.map_err(|error| {
+            let reason = error.to_string();
+            if error.is_passing() {
+                Rejection::Unavailable { reason }
+            } else {
+                Rejection::Invalid { reason }
+            }
         })?;
         let members = node.read(|state| {
             state

@@ -1,16 +1,28 @@
 //! An explanation in words.
 
 use whiskraft_client::{Explanation, Progress, QueueStatus};
-use whiskraft_types::ActivationId;
+use whiskraft_types::{ActivationId, QueueKey};
 
 use super::super::advice::{Facts, advice, meaning};
 use super::super::shown::queue_name;
-use crate::units::show_ms;
+use crate::units::{show_moment, show_ms};
 
 /// Everything known of the activation, one sentence a line. `containers` is the namespace's limit, if known.
-pub(super) fn describe(id: ActivationId, best: &Explanation, containers: Option<u32>) -> String {
-    let queue = queue_name(&best.found.key);
+pub(super) fn describe(
+    id: ActivationId,
+    key: &QueueKey,
+    best: &Explanation,
+    containers: Option<u32>,
+) -> String {
+    let queue = queue_name(key);
     let mut lines = vec![match &best.found.progress {
+        Progress::Delayed => format!(
+            "activation {id} of {queue} is not to begin before {}",
+            best.found
+                .not_before
+                .map_or_else(|| "a later time".to_owned(), show_moment)
+        ),
+        Progress::Gone => format!("activation {id} of {queue} has ended and its record has expired"),
         Progress::Waiting => format!(
             "activation {id} waits in the queue {queue}, {} so far",
             waited(best)
@@ -25,6 +37,12 @@ pub(super) fn describe(id: ActivationId, best: &Explanation, containers: Option<
             record.status.text()
         ),
     }];
+    if best.found.durable {
+        lines.push("it is on the disks of a majority of the schedulers".to_owned());
+    }
+    if best.found.runs > 1 {
+        lines.push(format!("this is run {} of it", best.found.runs));
+    }
     if best.attempt > 1 {
         lines.push(format!(
             "it was submitted {} times: a scheduler or a connection was lost on the way",
@@ -40,7 +58,7 @@ pub(super) fn describe(id: ActivationId, best: &Explanation, containers: Option<
         if let Some(status) = &best.queue {
             lines.push(containers_of(status));
             lines.extend(why(status));
-            lines.extend(what_helps(best, status, containers));
+            lines.extend(what_helps(key, status, containers));
         }
     }
     lines.join("\n")
@@ -57,9 +75,9 @@ pub(in super::super) fn why(status: &QueueStatus) -> Option<String> {
     Some(format!("it waits because {because}"))
 }
 
-fn what_helps(best: &Explanation, status: &QueueStatus, containers: Option<u32>) -> Option<String> {
+fn what_helps(key: &QueueKey, status: &QueueStatus, containers: Option<u32>) -> Option<String> {
     let facts = Facts {
-        key: &best.found.key,
+        key,
         leader: status.queue.leader,
         containers,
     };
@@ -112,6 +130,10 @@ mod tests {
     use super::super::super::shown::tests::queue;
     use super::*;
 
+    fn key() -> QueueKey {
+        queue(2, 7, 42).queue.key
+    }
+
     fn explanation(progress: Progress) -> Explanation {
         let status = QueueStatus {
             wait_reason: Some(WaitReason::NamespaceLimit),
@@ -122,9 +144,14 @@ mod tests {
         Explanation {
             found: FoundActivation {
                 progress,
-                key: status.queue.key.clone(),
+                key: Some(status.queue.key.clone()),
                 epoch: Epoch(7),
                 scheduler: SchedulerId(2),
+                durable: false,
+                runs: 1,
+                accepted: None,
+                not_before: None,
+                dead_letter: false,
             },
             position: Some(41),
             waited: Duration::from_millis(12_400),
@@ -141,7 +168,7 @@ mod tests {
     #[test]
     fn a_waiting_one_is_explained_with_place_reason_and_help() {
         let id = ActivationId::from_bytes([1; 16]);
-        let text = describe(id, &explanation(Progress::Waiting), Some(30));
+        let text = describe(id, &key(), &explanation(Progress::Waiting), Some(30));
         let expected = [
             format!("activation {id} waits in the queue guest/hello, 12.40 s so far"),
             "it was submitted 2 times: a scheduler or a connection was lost on the way".to_owned(),
@@ -159,10 +186,25 @@ mod tests {
     #[test]
     fn a_running_one_names_its_container_and_no_reason() {
         let id = ActivationId::from_bytes([1; 16]);
-        let text = describe(id, &explanation(Progress::Started), None);
+        let text = describe(id, &key(), &explanation(Progress::Started), None);
         assert!(text.contains("runs in container c4-5 on invoker 9"), "{text}");
         assert!(!text.contains("because"), "{text}");
-        let text = describe(id, &explanation(Progress::Delivered), None);
+        let text = describe(id, &key(), &explanation(Progress::Delivered), None);
         assert!(text.contains("has not started it yet"), "{text}");
+    }
+    #[test]
+    fn a_delayed_durable_one_says_until_when_and_which_run_it_is() {
+        let mut delayed = explanation(Progress::Delayed);
+        delayed.found.durable = true;
+        delayed.found.runs = 3;
+        delayed.found.not_before = Some(std::time::UNIX_EPOCH + Duration::from_millis(1_500));
+        let text = describe(ActivationId::from_bytes([1; 16]), &key(), &delayed, None);
+        for part in [
+            "not to begin before 1970-01-01T00:00:01.500Z",
+            "on the disks of a majority",
+            "run 3",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }

@@ -1,0 +1,158 @@
+//! F03, F04, F05: the files of one scheduler are cut, flipped or put back to an earlier state while it is down. Whatever the
+//! scheduler makes of them, nothing acknowledged is lost and no damaged byte reaches anybody.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use whiskraft_cluster_tests::{
+    Chance, Cluster, ClusterOptions, DurableLoad, Work, damage, judge, machine, size, tenants, until,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const INVOKERS: u64 = 2;
+const QUEUES: usize = 3;
+const STEP: u64 = 300;
+/// A start that goes wrong says so within this time.
+const VERDICT_LIMIT: Duration = Duration::from_secs(20);
+/// The scheduler whose files suffer.
+const VICTIM: u64 = 2;
+
+struct Setup {
+    cluster: Cluster,
+    load: DurableLoad,
+}
+
+/// What a scheduler makes of its damaged directory.
+#[derive(Debug, PartialEq, Eq)]
+enum Reaction {
+    Serves,
+    /// With its last words.
+    Ends(Option<i32>, String),
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let cluster = Cluster::start(ClusterOptions::simulated(INVOKERS, "8GiB").recording_starts()).await;
+        let clients = cluster.clients(2).await;
+        let queues = tenants::put_queues(&clients[0], "x", QUEUES, 10).await;
+        let load = DurableLoad::start(clients, Work::new(queues, 8, u64::MAX));
+        load.progress(STEP, LIMIT).await;
+        Self { cluster, load }
+    }
+
+    /// Kills the victim, does this to its directory, and starts it.
+    async fn restart_after(&mut self, harm: impl FnOnce(&Path)) -> Reaction {
+        self.cluster.kill_scheduler(VICTIM);
+        let dir = self.cluster.schedulers[&VICTIM].data_dir().to_owned();
+        harm(&dir);
+        self.cluster.start_scheduler(VICTIM);
+        let cluster = &mut self.cluster;
+        let (reaction, _) = until("the scheduler serves or ends", VERDICT_LIMIT, async || {
+            if !cluster.schedulers.get_mut(&VICTIM)?.is_running() {
+                let exit = cluster.schedulers.get_mut(&VICTIM)?.process().exit(LIMIT).await;
+                let last = exit.output.lines().last().unwrap_or_default().to_owned();
+                return Some(Reaction::Ends(exit.code, last));
+            }
+            let status = cluster.status_of(VICTIM).await?;
+            (!status.fenced).then_some(Reaction::Serves)
+        })
+        .await;
+        if reaction != Reaction::Serves {
+            self.cluster.kill_scheduler(VICTIM);
+        }
+        self.load.progress(STEP, LIMIT).await;
+        reaction
+    }
+
+    async fn check(self) {
+        let Self { mut cluster, load } = self;
+        let history = load.finish().await;
+        for id in [1, 3] {
+            assert!(
+                cluster.schedulers.get_mut(&id).expect("a scheduler").is_running(),
+                "scheduler {id}, whose disk is fine, ended:\n{}",
+                cluster.logs()
+            );
+        }
+        cluster.invokers_are(INVOKERS).await;
+        let judgement = judge(&cluster, &history, &BTreeMap::new()).await;
+        println!("  {judgement}");
+        judgement.assert_kept();
+    }
+}
+
+/// The newest file of RocksDB's write-ahead log, which has everything that was synced last.
+fn write_ahead_log(dir: &Path) -> std::path::PathBuf {
+    let mut logs = damage::files(dir, ".log").expect("the data directory");
+    logs.retain(|path| {
+        path.file_stem()
+            .is_some_and(|stem| stem.to_string_lossy().bytes().all(|b| b.is_ascii_digit()))
+    });
+    logs.sort();
+    logs.pop().expect("a write-ahead log")
+}
+
+/// F03: the tail of the write-ahead log is torn at some byte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_tail_is_cut_off_or_refused() {
+    let mut chance = Chance::seeded(size("WHISKRAFT_SEED", 1));
+    let mut setup = Setup::new().await;
+    for bytes in [1, 7, 100, 1 + chance.below(4096)] {
+        let reaction = setup
+            .restart_after(|dir| {
+                let log = write_ahead_log(dir);
+                damage::cut_tail(&log, bytes).expect("cut");
+            })
+            .await;
+        println!("tail torn by {bytes} bytes: {reaction:?}");
+        if let Reaction::Ends(code, _) = &reaction {
+            assert_ne!(*code, Some(0));
+            break;
+        }
+    }
+    setup.check().await;
+}
+
+/// F04: one bit of the write-ahead log flips, far from its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_is_found() {
+    let mut chance = Chance::seeded(size("WHISKRAFT_SEED", 1));
+    let mut setup = Setup::new().await;
+    let reaction = setup
+        .restart_after(|dir| {
+            let log = write_ahead_log(dir);
+            let len = std::fs::metadata(&log).expect("its length").len();
+            damage::flip_bit(&log, chance.below(len / 2)).expect("flipped");
+        })
+        .await;
+    println!(
+        "a bit of the write-ahead log flipped ({}): {reaction:?}",
+        machine()
+    );
+    assert!(
+        matches!(&reaction, Reaction::Ends(code, text) if *code != Some(0) && text.to_lowercase().contains("corrupt")),
+        "{reaction:?}"
+    );
+    setup.check().await;
+}
+
+/// F05: the directory is put back to what it was some time ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_yesterday_harms_nobody() {
+    let mut setup = Setup::new().await;
+    let copy = setup.cluster.dir().join("yesterday");
+    let kept = setup
+        .restart_after(|dir| damage::copy_dir(dir, &copy).expect("copied"))
+        .await;
+    assert_eq!(kept, Reaction::Serves, "a copy does no harm");
+    setup.load.progress(2 * STEP, LIMIT).await;
+    let reaction = setup
+        .restart_after(|dir| {
+            std::fs::remove_dir_all(dir).expect("removed");
+            damage::copy_dir(&copy, dir).expect("put back");
+        })
+        .await;
+    println!("directory put back ({}): {reaction:?}", machine());
+    setup.check().await;
+}

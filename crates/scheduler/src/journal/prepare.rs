@@ -1,0 +1,285 @@
+//! Makes commands of orders: looks ids up in this node's copies of all lanes, encodes, takes digests. Runs where it may
+//! block.
+//!
+//! That the local copies suffice is the fence's doing: what former leaders of a queue were answered is here since its
+//! recovery, and what this one was answered since it was answered.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use whiskraft_queue::{Outcome, Verdict};
+use whiskraft_raft::{Journal, Journaled, LaneId, Lookup, StoreError};
+use whiskraft_state::journal::{
+    Accept, Digest, End, EndKind, JournalCommand, JournalRow, Retry, RowState, UnixMillis,
+};
+use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
+
+use crate::clock::{Clock, unix_ms};
+use crate::journal::content::{decode_record, encode_record};
+use crate::journal::order::{Entry, Order, Place};
+use crate::message::{Content, Record};
+use crate::metrics::EntryKind;
+
+/// What became of an order.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// To be appended.
+    Write(Write),
+    /// Nothing has to be.
+    Settled(Answer),
+    /// The journal does not have what it is about; this node's copy may be behind.
+    Missing(Order),
+    /// The journal cannot be read now.
+    Later(Order),
+}
+
+/// An answer to a shard.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) key: QueueKey,
+    pub(crate) epoch: Epoch,
+    pub(crate) id: ActivationId,
+    /// Of the entry that it answers.
+    pub(crate) kind: EntryKind,
+    pub(crate) verdict: Verdict<Record>,
+}
+
+/// A command on its way to a lane.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) key: QueueKey,
+    pub(crate) epoch: Epoch,
+    pub(crate) id: ActivationId,
+    /// Where its row is; `None` of an acceptance that may go anywhere.
+    pub(crate) lane: Option<LaneId>,
+    pub(crate) command: JournalCommand,
+    /// Of an acceptance.
+    pub(crate) place: Option<Place>,
+    /// Of an end that the queue knew no record of: the one that is written.
+    pub(crate) made_up: Option<Record>,
+    /// How often it could not be written.
+    pub(crate) failures: u32,
+}
+
+impl Write {
+    /// Bytes in the lane's log, about.
+    pub(crate) const fn len(&self) -> usize {
+        128 + match &self.command {
+            JournalCommand::Accept(accept) => accept.payload.len(),
+            JournalCommand::End(end) => end.record.len(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn answer(self, verdict: Verdict<Record>) -> Answer {
+        let kind = self.kind();
+        let Self { key, epoch, id, .. } = self;
+        Answer {
+            key,
+            epoch,
+            id,
+            kind,
+            verdict,
+        }
+    }
+
+    /// What it does.
+    pub(crate) const fn kind(&self) -> EntryKind {
+        match &self.command {
+            JournalCommand::Accept(_) => EntryKind::Accept,
+            JournalCommand::Retry(_) => EntryKind::Retry,
+            _ => EntryKind::End,
+        }
+    }
+}
+
+/// Reads the journal of this node, in the time of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    pub(crate) journal: Journal,
+    pub(crate) clock: Clock,
+}
+
+impl Reader {
+    /// Prepares orders, in order.
+    pub(crate) fn prepare(&self, orders: Vec<Order>) -> Vec<Prepared> {
+        orders.into_iter().map(|order| self.one(order)).collect()
+    }
+
+    fn one(&self, order: Order) -> Prepared {
+        let found = self.journal.find(order.id);
+        let Order {
+            key,
+            epoch,
+            id,
+            entry,
+            failures,
+        } = order;
+        let mut write = Write {
+            command: JournalCommand::Purge { ids: Vec::new() },
+            key,
+            epoch,
+            id,
+            lane: None,
+            place: None,
+            made_up: None,
+            failures,
+        };
+        match entry {
+            Entry::Accept {
+                payload,
+                accepted,
+                not_before,
+                place,
+            } => {
+                let digest = payload.digest();
+                if let Some(verdict) = self.known(found, &write.key, digest) {
+                    let kind = EntryKind::Accept;
+                    let answer = write.answer(verdict);
+                    return Prepared::Settled(Answer { kind, ..answer });
+                }
+                write.command = JournalCommand::Accept(Accept {
+                    id,
+                    key: write.key.clone(),
+                    epoch,
+                    digest,
+                    accepted,
+                    not_before,
+                    payload: Content::encode(&payload),
+                });
+                write.place = Some(place);
+                Prepared::Write(write)
+            }
+            Entry::Retry { .. } | Entry::End { .. } => change(found, write, entry),
+        }
+    }
+
+    /// What to say to an acceptance of an id that is there; `None` if it is not.
+    pub(crate) fn known(
+        &self,
+        found: Result<Lookup, StoreError>,
+        key: &QueueKey,
+        digest: Digest,
+    ) -> Option<Verdict<Record>> {
+        match found {
+            Ok(Lookup::Missing) => None,
+            Ok(Lookup::Gone) => Some(Verdict::Expired),
+            // One that was kept for its record only was not durable, and says nothing of its payload.
+            Ok(Lookup::Found(Journaled { row, .. }))
+                if row.key != *key || row.digest.is_some_and(|known| known != digest) =>
+            {
+                Some(Verdict::Conflict)
+            }
+            Ok(Lookup::Found(journaled)) => Some(self.verdict(&journaled)),
+            Err(error) => Some(Verdict::Refused(unreadable(&error))),
+        }
+    }
+
+    /// How far the journal has one.
+    pub(crate) fn verdict(&self, Journaled { lane, row }: &Journaled) -> Verdict<Record> {
+        match row.state {
+            RowState::Open { not_before } => self.open(row, not_before),
+            RowState::Ended { .. } => match read_record(&self.journal, *lane, row.id) {
+                Ok(Some(record)) => Verdict::Ended(Outcome::Record(record)),
+                Ok(None) => Verdict::Expired,
+                Err(reason) => Verdict::Refused(Rejection::Unavailable { reason }),
+            },
+        }
+    }
+
+    fn open(&self, row: &JournalRow, not_before: Option<UnixMillis>) -> Verdict<Record> {
+        let not_before = not_before.and_then(|at| later(self.clock.now(), unix_ms(), at));
+        Verdict::Open {
+            run: row.run,
+            not_before,
+        }
+    }
+}
+
+/// A moment by the wall clock, on the clock of this process; one that has come is none.
+pub(crate) fn later(now: Instant, unix: u64, at: UnixMillis) -> Option<Instant> {
+    let ahead = at.0.checked_sub(unix).filter(|ahead| *ahead > 0)?;
+    Some(now + Duration::from_millis(ahead))
+}
+
+/// A record that the journal has.
+///
+/// # Errors
+/// Says which record cannot be read, and why.
+pub(crate) fn read_record(
+    journal: &Journal,
+    lane: LaneId,
+    id: ActivationId,
+) -> Result<Option<Record>, String> {
+    let bytes: Option<Bytes> = journal.record(lane, id).map_err(|error| error.to_string())?;
+    let record = bytes.map(decode_record).transpose();
+    record.map_err(|error| format!("the record of activation {id} in the journal: {error}"))
+}
+
+/// The refusal while the store cannot be read.
+fn unreadable(error: &StoreError) -> Rejection {
+    Rejection::Unavailable {
+        reason: error.to_string(),
+    }
+}
+
+/// A command about one that is there.
+fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry) -> Prepared {
+    let lane = match found {
+        Ok(Lookup::Found(Journaled { lane, .. })) => lane,
+        missing_or_error => {
+            let order = Order {
+                key: write.key,
+                epoch: write.epoch,
+                id: write.id,
+                entry,
+                failures: write.failures,
+            };
+            return match missing_or_error {
+                Err(error) => {
+                    tracing::error!(activation = %order.id, error = &error as &dyn std::error::Error, "journal not readable");
+                    Prepared::Later(order)
+                }
+                Ok(_) => Prepared::Missing(order),
+            };
+        }
+    };
+    let (id, key, epoch) = (write.id, write.key.clone(), write.epoch);
+    write.lane = Some(lane);
+    write.command = match entry {
+        Entry::Retry { run, not_before } => JournalCommand::Retry(Retry {
+            id,
+            key,
+            epoch,
+            run,
+            not_before,
+        }),
+        Entry::End {
+            record,
+            is_made_up,
+            run,
+            dead_letter,
+            at,
+            expires,
+        } => {
+            let bytes = encode_record(&record);
+            write.made_up = is_made_up.then_some(record);
+            JournalCommand::End(End {
+                id,
+                key,
+                epoch,
+                run,
+                at,
+                expires,
+                kind: if dead_letter {
+                    EndKind::DeadLetter
+                } else {
+                    EndKind::Record
+                },
+                record: bytes,
+            })
+        }
+        Entry::Accept { .. } => unreachable!("an acceptance is prepared by its own rules"),
+    };
+    Prepared::Write(write)
+}

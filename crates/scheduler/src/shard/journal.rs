@@ -1,0 +1,158 @@
+//! Between the queues of a shard and the journal: what they want written, what came of it, and what earlier leaderships
+//! left open.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use whiskraft_queue::{Input, JournalEntry, Outcome, Recovered, Verdict};
+use whiskraft_state::journal::UnixMillis;
+use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey};
+
+use crate::clock::unix_ms;
+use crate::failpoint::failpoint;
+use crate::journal::{Answer, Archived, Entry, Message, Order};
+use crate::message::{Payload, Record};
+use crate::shard::actor::Shard;
+use crate::shard::local::Slot;
+use crate::shard::outputs::{millis, record_of};
+
+impl Shard {
+    /// Hands an entry to the journal.
+    pub(crate) fn journal(&mut self, slot: Slot, id: ActivationId, entry: JournalEntry<Payload, Record>) {
+        let Some(local) = self.queues.get(slot) else {
+            return;
+        };
+        if matches!(entry, JournalEntry::End { .. }) {
+            failpoint!("end-before-journaled");
+        }
+        let unix = unix_ms();
+        let ago = |waited: Duration| UnixMillis(unix.saturating_sub(millis(waited)));
+        // Rounded up: nothing begins early because its time was written down and read again.
+        let ahead = |at: Instant| {
+            let ahead = at.saturating_since(self.now).as_micros().div_ceil(1000);
+            UnixMillis(unix.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX)))
+        };
+        let entry = match entry {
+            JournalEntry::Accept {
+                payload,
+                waited,
+                not_before,
+            } => match self.parts.journal.place(payload.len()) {
+                Ok(place) => Entry::Accept {
+                    payload,
+                    accepted: ago(waited),
+                    not_before: not_before.map(ahead),
+                    place,
+                },
+                Err(rejection) => {
+                    let verdict = Verdict::Refused(rejection);
+                    return self.followups.push((slot, Input::Journaled { id, verdict }));
+                }
+            },
+            JournalEntry::Retry { run, not_before } => Entry::Retry {
+                run,
+                not_before: ahead(not_before),
+            },
+            JournalEntry::End {
+                outcome,
+                run,
+                dead_letter,
+            } => Entry::End {
+                is_made_up: !matches!(outcome, Outcome::Record(_)),
+                record: record_of(id, outcome, run, self.ending(local, id)),
+                run,
+                dead_letter,
+                at: UnixMillis(unix),
+                expires: self.expires(unix),
+            },
+        };
+        self.journaled.push(Message::Order(Order {
+            key: local.key.clone(),
+            epoch: local.epoch,
+            id,
+            entry,
+            failures: 0,
+        }));
+    }
+
+    /// When a record that is made now may go.
+    fn expires(&self, unix: u64) -> UnixMillis {
+        UnixMillis(unix.saturating_add(millis(self.parts.context.config.journal.retention)))
+    }
+
+    /// Hands the record of an activation that was not durable over, to be kept if there is room.
+    pub(crate) fn archive(&mut self, slot: Slot, id: ActivationId, outcome: Outcome<Record>, run: u32) {
+        let Some(local) = self.queues.get(slot) else {
+            return;
+        };
+        let unix = unix_ms();
+        let is_made_up = !matches!(outcome, Outcome::Record(_));
+        let end = is_made_up.then(|| self.ending(local, id)).flatten();
+        let record = record_of(id, outcome, run, end);
+        let archived = Archived {
+            key: local.key.clone(),
+            accepted: UnixMillis(record.start_ms.saturating_sub(record.wait_ms)),
+            at: UnixMillis(unix),
+            expires: self.expires(unix),
+            record,
+        };
+        self.archived.push(archived);
+    }
+
+    /// Hands over what this turn has for the journal.
+    pub(crate) fn flush_journal(&mut self) {
+        self.parts.journal.send(&mut self.journaled);
+        let dropped = self.parts.journal.archive(&mut self.archived);
+        if dropped > 0 {
+            let counter = &self.parts.context.metrics.journal.unarchived;
+            counter.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    /// Passes on what the journal says.
+    pub(crate) fn on_journaled(&mut self, answers: Vec<Answer>) {
+        for Answer {
+            key,
+            epoch,
+            id,
+            verdict,
+            ..
+        } in answers
+        {
+            if let Some(slot) = self.in_epoch(&key, epoch) {
+                self.step(slot, Input::Journaled { id, verdict });
+            }
+        }
+    }
+
+    /// Takes in what earlier leaderships left open; the queue gets all of it at once, because what it hears of between two
+    /// parts it could not tell from what is not there.
+    pub(crate) fn on_recovered(
+        &mut self,
+        key: &QueueKey,
+        epoch: Epoch,
+        mut recovered: Vec<Recovered<Payload>>,
+        is_last: bool,
+    ) {
+        let Some(slot) = self.in_epoch(key, epoch) else {
+            return;
+        };
+        if let Some(local) = self.queues.get_mut(slot)
+            && let Some(mut before) = local.recovering.take()
+        {
+            before.append(&mut recovered);
+            if !is_last {
+                local.recovering = Some(before);
+                return;
+            }
+            recovered = before;
+        }
+        let count = recovered.len();
+        if count > 0 {
+            tracing::info!(queue = %key, %epoch, count, "durable activations recovered");
+            let counter = &self.parts.context.metrics.journal.recovered;
+            counter.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        self.step(slot, Input::Recovered(recovered));
+    }
+}
