@@ -9,6 +9,9 @@ use whiskraft_types::SchedulerId;
 
 use crate::types::LANES_MAX;
 
+/// Bytes of a lane's log that can be kept at most: further back nobody remembers where in the log they are.
+const LANE_LOG_BYTES_MAX: u64 = 1 << 30;
+
 /// Bounds outside which a cluster cannot work, with the setting that breaks one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {found}, but must be {wanted}")]
@@ -173,6 +176,10 @@ impl Settings {
         }
         if !(1..=LANES_MAX).contains(&self.lanes) {
             return refuse("lanes", self.lanes.to_string(), format!("from 1 to {LANES_MAX}"));
+        }
+        if self.lane_log_bytes > LANE_LOG_BYTES_MAX {
+            let wanted = format!("at most {LANE_LOG_BYTES_MAX}");
+            return refuse("lane-log-bytes", self.lane_log_bytes.to_string(), wanted);
         }
         if self.lane_snapshot_bytes == 0 {
             return refuse("lane-snapshot-bytes", "0".to_owned(), "at least 1".to_owned());

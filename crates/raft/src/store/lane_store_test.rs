@@ -17,11 +17,9 @@ use whiskraft_state::journal::{
 };
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
-use super::engine::{Engine, Table};
+use super::engine::Engine;
 use super::retention::Clocks;
-use super::{
-    Found, GroupMachine, LaneMachine, LaneRows, LogStore, Retention, SnapshotSource, SyncThread, keys,
-};
+use super::{Found, GroupMachine, LaneMachine, LaneRows, LogStore, Retention, SnapshotSource, SyncThread};
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
 use crate::types::{Entry, LeaderId, LogId, META_GROUP, Proposal, Types};
@@ -275,6 +273,8 @@ async fn an_install_that_was_cut_off_is_completed_at_the_next_start() {
 
 #[cfg(feature = "rocks")]
 mod on_disk {
+    use super::super::engine::{Scan, Table};
+    use super::super::{keys, seal};
     use super::*;
 
     fn keys_in(engine: &Engine, table: Table) -> usize {
@@ -283,7 +283,7 @@ mod on_disk {
         engine
             .scan(table, &from, &to, |_, _| {
                 count += 1;
-                Ok(super::super::engine::Scan::Continue)
+                Ok(Scan::Continue)
             })
             .unwrap();
         count
@@ -352,7 +352,7 @@ mod on_disk {
         // The value of another key: every checksum of the engine fits, ours does not.
         let (one, two) = (keys::activation(LANE, id(1)), keys::activation(LANE, id(2)));
         let value = opened.engine.get(Table::JournalRows, &two).unwrap().unwrap();
-        let sealed = super::super::seal::seal(&two, value);
+        let sealed = seal::seal(&two, value);
         opened
             .engine
             .write_unsealed(Table::JournalRows, &one, &sealed)

@@ -17,7 +17,7 @@ use super::engine::{Engine, Scan, Table, Write};
 use super::keys::{self, Meta};
 use super::sync::SyncHandle;
 use crate::codec;
-use crate::types::{self, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
+use crate::types::{self, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
 
 /// Entries in one read for replication; a message holds that many at most.
 pub(super) const READ_ENTRIES_MAX: usize = 1000;
@@ -273,6 +273,14 @@ impl RaftLogStorage<Types> for LogStore {
         self.engine.write(vec![
             mark,
             Write::DeleteRange(Table::Log, from.to_vec(), to.to_vec()),
-        ])
+        ])?;
+        if self.group != META_GROUP {
+            // A lane's log is long: its files go at once, and not when some compaction meets them. After the sync, or a
+            // power cut would leave a log that has lost its start and does not know.
+            self.sync.wait().await?;
+            let (first, last) = (keys::log(self.group, 0), keys::log(self.group, log_id.index));
+            self.engine.drop_files(Table::Log, &first, &last)?;
+        }
+        Ok(())
     }
 }

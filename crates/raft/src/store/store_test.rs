@@ -17,12 +17,11 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
-use whiskraft_state::journal::{JournalBatch, JournalCommand, UnixMillis};
 use whiskraft_state::{Command, DocumentKey, PutDocument};
 use whiskraft_types::NamespaceLimits;
 
-use super::engine::{Engine, Table};
-use super::{Bodies, LogStore, Machine, Retention, Ring, SnapshotDir, SyncThread, keys};
+use super::engine::Engine;
+use super::{Bodies, LogStore, Machine, Retention, Ring, SnapshotDir, SyncThread};
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
 use crate::types::{Entry, LeaderId, LogId, META_GROUP, Proposal, Types, Vote};
@@ -258,6 +257,8 @@ fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
 
 #[cfg(feature = "rocks")]
 mod on_disk {
+    use whiskraft_state::journal::{JournalBatch, JournalCommand, UnixMillis};
+
     use super::*;
 
     /// The write-ahead log that is being written.
@@ -356,6 +357,7 @@ mod on_disk {
     }
 }
 
+#[cfg(feature = "rocks")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_entry_is_an_error_and_not_another_entry() {
     let dir = tempfile::tempdir().unwrap();
@@ -364,12 +366,16 @@ async fn a_damaged_entry_is_an_error_and_not_another_entry() {
     let mut log = LogStore::new(Arc::clone(&engine), syncs, META_GROUP);
     log.blocking_append([put_namespace(1)]).await.unwrap();
     let mut value = engine
-        .get(Table::Log, &keys::log(META_GROUP, 1))
+        .get(super::engine::Table::Log, &super::keys::log(META_GROUP, 1))
         .unwrap()
         .unwrap();
     value[20] ^= 1;
     engine
-        .write_unsealed(Table::Log, &keys::log(META_GROUP, 1), &value)
+        .write_unsealed(
+            super::engine::Table::Log,
+            &super::keys::log(META_GROUP, 1),
+            &value,
+        )
         .unwrap();
     let error = log.try_get_log_entries(..).await.unwrap_err().to_string();
     assert_eq!(

@@ -60,6 +60,16 @@ impl Engine {
         clippy::unused_self,
         reason = "the signature of the engine on disk"
     )]
+    pub(crate) fn drop_files(&self, _table: Table, _from: &[u8], _to: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Nothing to do.
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "the signature of the engine on disk"
+    )]
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(())
     }

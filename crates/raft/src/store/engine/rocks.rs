@@ -176,6 +176,15 @@ impl Engine {
         self.db.write(batch).map_err(failed)
     }
 
+    /// Deletes the files that hold nothing but keys from the first to the last (both inclusive), all of which have been
+    /// removed durably. Some of those in other files may come back with it: nobody may read them.
+    pub(crate) fn drop_files(&self, table: Table, first: &[u8], last: &[u8]) -> io::Result<()> {
+        let family = self.family(table)?;
+        self.db
+            .delete_file_in_range_cf(family, first, last)
+            .map_err(failed)
+    }
+
     /// Makes every write so far durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.db.flush_wal(true).map_err(failed)
