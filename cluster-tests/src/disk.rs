@@ -10,6 +10,7 @@ mod leftovers;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 pub use command::DiskError;
@@ -19,6 +20,8 @@ use command::run;
 const DIR_PREFIX: &str = "whiskraft-test-";
 /// File that takes the space a full disk does not have.
 const FILLER: &str = "filler";
+/// Bytes taken at a time when little is left.
+const FILLER_STEP: usize = 64 << 10;
 /// Written without a sync just before the power is cut, to show that the cut bites.
 const CANARY: &str = "canary";
 /// Bytes of the image that stay readable when the rest fails: not even the journal.
@@ -148,7 +151,7 @@ impl Disk {
     /// # Errors
     /// When the file system does not say.
     pub fn free(&self) -> Result<u64, DiskError> {
-        let space = rustix::fs::statvfs(&self.at).map_err(std::io::Error::from)?;
+        let space = rustix::fs::statvfs(&self.at).map_err(io::Error::from)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
@@ -157,8 +160,18 @@ impl Disk {
     /// # Errors
     /// When a command fails.
     pub fn fill(&self, left: u64) -> Result<(), DiskError> {
-        let len = self.free()?.saturating_sub(left).to_string();
-        run("fallocate", ["-l", &len], [&self.at.join(FILLER)])
+        let filler = self.at.join(FILLER);
+        // A part goes to the file system's own maps; the rest is taken piece by piece.
+        let len = self.free()?.saturating_sub(left) / 100 * 98;
+        run("fallocate", ["-l", &len.to_string()], [&filler])?;
+        let mut file = fs::File::options().append(true).open(filler)?;
+        while self.free()? > left {
+            match file.write_all(&[0; FILLER_STEP]).and_then(|()| file.sync_data()) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                written => written?,
+            }
+        }
+        Ok(())
     }
 
     /// Gives the space back.
@@ -251,8 +264,6 @@ impl Drop for Disk {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     fn disk(mib: u64) -> Option<(tempfile::TempDir, Disk)> {
@@ -286,7 +297,7 @@ mod tests {
         let Some((_dir, disk)) = disk(64) else { return };
         disk.fill(0).unwrap();
         let write = || fs::write(disk.path().join("new"), vec![7; 1 << 20]);
-        assert_eq!(write().unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(write().unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.unfill().unwrap();
         write().unwrap();
     }

@@ -21,7 +21,16 @@ const PASSED: u32 = 40;
 const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Steps of acceptance and completion, in their order.
-const POINTS: [&str; 0] = [];
+const POINTS: [&str; 8] = [
+    "lane-append-before",
+    "lane-append-after",
+    "acceptance-written",
+    "accepted-before-sent",
+    "deliver-before-sent",
+    "end-before-journaled",
+    "end-written",
+    "completed-before-sent",
+];
 
 /// What came of one crash.
 struct Row {

@@ -8,7 +8,7 @@ use whiskraft_cluster_tests::{
     Ask, Cluster, ClusterOptions, Deadline, Driver, DurableLoad, Fate, Tally, Work, can_make_disks, judge,
     tenants, until,
 };
-use whiskraft_types::{QueueKey, Rejection};
+use whiskraft_types::QueueKey;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const DISK_MIB: u64 = 1024;
@@ -101,14 +101,7 @@ async fn goes_on(driver: &Driver, calls: u64) -> Duration {
 }
 
 fn is_full(error: &InvokeError) -> bool {
-    let typed = matches!(
-        error,
-        InvokeError::Rejected {
-            rejection: Rejection::StorageFull { .. },
-            ..
-        }
-    );
-    typed || format!("{error:?}").contains("StorageFull")
+    matches!(error, InvokeError::StorageFull { .. })
 }
 
 /// F07: all disks are almost full. Durable work is refused within a second with an error that says so; blocking work and

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use serde_json::json;
-use whiskraft_client::{ActionSpec, Client, Expect, InvokeOptions};
+use whiskraft_client::{ActionSpec, ActivationRecord, Client, Expect, InvokeOptions};
 use whiskraft_cluster_tests::{Cluster, ClusterOptions, Deadline, Spread, machine, pass, tenants, until};
-use whiskraft_types::{ActivationId, ActivationRecord, ActivationStatus, NamespaceLimits, QueueKey};
+use whiskraft_types::{ActivationId, ActivationStatus, NamespaceLimits, QueueKey};
 
 const INVOKERS: u64 = 4;
 const CONTAINERS: u32 = 32;
@@ -88,7 +88,7 @@ async fn a_killed_invoker_ends_what_it_ran_and_nothing_else() {
             (!status
                 .invokers
                 .iter()
-                .any(|invoker| invoker.id.0 == 1 && invoker.healthy))
+                .any(|invoker| invoker.invoker.0 == 1 && invoker.healthy))
             .then_some(())
         };
         until("its loss is known", LIMIT, lost).await;

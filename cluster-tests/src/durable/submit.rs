@@ -165,7 +165,9 @@ fn understood(error: &InvokeError, may_have_run: bool) -> Answer {
             Rejection::StorageFull { .. } => Answer::NotNow(PAUSE, text),
             _ => Answer::Never(text),
         },
-        InvokeError::NotAccepted { .. } if !may_have_run => Answer::NotNow(PAUSE, text),
+        InvokeError::NotAccepted { .. } | InvokeError::StorageFull { .. } if !may_have_run => {
+            Answer::NotNow(PAUSE, text)
+        }
         InvokeError::Rejected {
             rejection: Rejection::Conflict,
             ..

@@ -54,6 +54,7 @@ pub enum Seen {
     Queues(v1::QueuesRequest),
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
+    MoveQueue(v1::MoveQueueRequest),
     Find(v1::FindActivationRequest),
     Cancel(v1::CancelActivationRequest),
     List(v1::ListDeadLettersRequest),
