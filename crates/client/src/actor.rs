@@ -1,7 +1,10 @@
 //! The one task that owns the router: takes requests, stream and watch events in, carries the outputs out.
 //!
 //! Everything that happens to an activation passes through here in one order. The actor owns every other task of
-//! the client and ends them when it ends: on `close`, or when the last handle is gone.
+//! the client and ends them when it ends: on `close`, or when the last handle is gone. What the router wants is done in
+//! `actor::outputs`.
+
+mod outputs;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -15,12 +18,11 @@ use whiskraft_types::{ActivationId, QueueKey, SchedulerId};
 use crate::InvokeError;
 use crate::caches::Caches;
 use crate::core::{Admission, EnsureAnswer, Input, NewActivation, Output, Router, StreamId};
-use crate::ensure::ensure_queue;
 use crate::forgotten::Forgotten;
 use crate::handle::{ActorHandle, Request, Waiter};
 use crate::outbox::Outbox;
 use crate::shared::{Readiness, Shared};
-use crate::stream::{Answers, StreamTask};
+use crate::stream::Answers;
 use crate::watch::{Subscription, Table, WatchUpdate};
 
 /// Requests waiting for the actor; a full channel makes callers wait.
@@ -331,114 +333,6 @@ impl Actor {
             self.readiness
                 .send_modify(|readiness| readiness.knows_members = true);
         }
-    }
-
-    fn carry_out(&mut self, outputs: &mut Vec<Output>) {
-        for output in outputs.drain(..) {
-            match output {
-                Output::Open { scheduler, address } => self.open(scheduler, address),
-                Output::Shut { scheduler } => self.shut(scheduler),
-                Output::Send {
-                    stream,
-                    id,
-                    submission,
-                } => {
-                    if let Some(waiter) = self.waiters.get(&id) {
-                        waiter.on_sent();
-                    }
-                    if let Some(link) = self.links.get(&stream.scheduler) {
-                        link.outbox.submit(stream.generation, id, submission);
-                    }
-                }
-                Output::Received { stream, id } => {
-                    if let Some(link) = self.links.get(&stream.scheduler) {
-                        link.outbox.received(stream.generation, id);
-                    }
-                }
-                Output::Throttled {
-                    key,
-                    scope,
-                    limit,
-                    retry_after,
-                } => self
-                    .shared
-                    .throttles
-                    .update(|now, view| view.on_refusal(now, &key, scope, limit, retry_after)),
-                Output::Ensure { key, resubmits } => self.ensure(key, resubmits),
-                Output::Accepted { id } => {
-                    if let Some(waiter) = self.waiters.get_mut(&id) {
-                        waiter.accept(Ok(()));
-                        // Whoever submitted it may have stopped waiting before there was a handle to drop.
-                        if waiter.is_abandoned() {
-                            self.forgotten.add(id);
-                        }
-                    }
-                }
-                Output::Overdue { id, error } => {
-                    if let Some(waiter) = self.waiters.get_mut(&id) {
-                        waiter.give_up(error);
-                    }
-                }
-                Output::Forgotten { id } => {
-                    self.waiters.remove(&id);
-                }
-                Output::Settled { id, outcome } => {
-                    if let Some(waiter) = self.waiters.remove(&id) {
-                        waiter.settle(outcome);
-                    }
-                }
-            }
-        }
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.router.stats();
-    }
-
-    fn open(&mut self, scheduler: SchedulerId, address: String) {
-        self.shared.directory.add(scheduler, address.clone());
-        self.tasks_started += 1;
-        let outbox = Arc::new(Outbox::default());
-        let task = StreamTask {
-            scheduler,
-            address,
-            hello: v1::SubmitHello {
-                controller: self.controller.to_vec().into(),
-                // The welcome names the cluster and comes before anything is submitted: we compare, and can say
-                // which one we found.
-                cluster_id: String::new(),
-            },
-            open_deadline: self.shared.settings.try_deadline,
-            clock: self.shared.clock,
-            directory: Arc::clone(&self.shared.directory),
-            outbox: Arc::clone(&outbox),
-            events: self.events_sender.clone(),
-        };
-        let abort = self.tasks.spawn(task.run(self.tasks_started << 32));
-        self.links.insert(
-            scheduler,
-            Link {
-                task: self.tasks_started,
-                outbox,
-                abort,
-            },
-        );
-    }
-
-    fn shut(&mut self, scheduler: SchedulerId) {
-        if let Some(link) = self.links.remove(&scheduler) {
-            link.abort.abort();
-            link.outbox.close();
-        }
-        self.shared.directory.remove(scheduler);
-    }
-
-    fn ensure(&mut self, key: QueueKey, resubmits: bool) {
-        let directory = Arc::clone(&self.shared.directory);
-        let deadline = self.shared.settings.try_deadline;
-        let events = self.events_sender.clone();
-        self.tasks.spawn(async move {
-            let answer = ensure_queue(&directory, &key, resubmits, deadline).await;
-            // The actor is gone only when the client is closed: nobody needs the answer then.
-            let _ = events.send(Event::Ensured { key, answer }).await;
-        });
     }
 }
 
