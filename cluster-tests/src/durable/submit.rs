@@ -65,7 +65,7 @@ impl Submitter {
             began: self.clock.elapsed(),
             took: Duration::ZERO,
             tries: 0,
-            twice: work.twice_every > 0 && n % work.twice_every == 0,
+            twice: work.twice_every > 0 && n.is_multiple_of(work.twice_every),
             fate: Fate::Unknown(String::new()),
         };
         let arguments = work.arguments(n).to_string();

@@ -306,8 +306,8 @@ impl History {
             return;
         };
         *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
-        // Any run up to the last: of an older one nothing is heard any more.
-        let run = self.runs[&activation].min(1 + pick as u32 % 3);
+        // The last one: a leader knows from the journal which that is, and epochs keep older leaders away.
+        let run = self.runs[&activation];
         let delivery = self.world.delivery_of(queue, (activation, run), container);
         self.world
             .down
