@@ -51,7 +51,7 @@ fn failing_binary() -> Option<PathBuf> {
     Some(path)
 }
 
-async fn crash_at(cluster: &mut Cluster, failing: &PathBuf, point: &'static str, nth: usize) -> Row {
+async fn crash_at(cluster: &mut Cluster, failing: &Path, point: &'static str, nth: usize) -> Row {
     let victim = u64::try_from(nth % 3 + 1).unwrap_or(1);
     cluster.stop_scheduler(victim).await;
     let member = cluster.schedulers.get_mut(&victim).expect("a scheduler");

@@ -1,5 +1,7 @@
 //! A backup holds everything that was acknowledged before it; what is restored from it is another cluster.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -65,7 +65,7 @@ async fn until_silent(node: &Node, id: u64) {
 
 fn config_again(cluster: &Cluster, dir: &str, address: std::net::SocketAddr) -> NodeConfig {
     NodeConfig {
-        peer_listener: std::net::TcpListener::bind(address).unwrap(),
+        peer_listener: std::net::TcpListener::bind(address).expect("its address is free again"),
         ..cluster.joining(1, dir)
     }
 }

@@ -76,7 +76,7 @@ pub(crate) async fn run(args: QueueArgs, config: &Config) -> Result<(), Failure>
             "took_ms": took,
         }));
     } else {
-        output::line(&format!(
+        output::line(format!(
             "scheduler {to} leads queue {key} in epoch {} with the {} activations that were in it; it took {took:.0} ms",
             moved.epoch, moved.activations
         ));

@@ -40,7 +40,7 @@ impl RetryArgs {
             ("retry-backoff", time(self.retry_backoff)),
             ("retry-backoff-max", time(self.retry_backoff_max)),
             ("retry-max-age", time(self.retry_max_age)),
-            ("retry-on-loss", self.retry_on_loss.then(|| json!(true))),
+            ("retry-on-loss", self.retry_on_loss.then_some(json!(true))),
         ];
         given
             .into_iter()
