@@ -220,12 +220,13 @@ fn ended(end: v1::MovedEnd) -> Result<MovedPlace<Record>, InvalidMessage> {
     let run_end = match (said, &outcome) {
         (v1::MovedRunEnd::Success, _) => Some(RunEnd::Success),
         (v1::MovedRunEnd::Failed, _) => Some(RunEnd::Failed),
-        (v1::MovedRunEnd::Cancelled, _) => Some(RunEnd::Cancelled),
+        (v1::MovedRunEnd::Cancelled, _) | (v1::MovedRunEnd::Unspecified, Outcome::Cancelled) => {
+            Some(RunEnd::Cancelled)
+        }
         // A scheduler of an earlier release does not say it.
         (v1::MovedRunEnd::Unspecified, Outcome::Record(record)) => {
             Some(RunEnd::of(record.status, record.cancelled))
         }
-        (v1::MovedRunEnd::Unspecified, Outcome::Cancelled) => Some(RunEnd::Cancelled),
         (v1::MovedRunEnd::Unspecified, Outcome::Failure { .. }) => None,
     };
     Ok(MovedPlace::Ended {
