@@ -15,6 +15,7 @@ mod ending;
 mod failing;
 mod handoff;
 mod journaled;
+mod noted;
 mod reasons;
 mod recover;
 mod retry;

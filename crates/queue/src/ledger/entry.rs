@@ -3,8 +3,8 @@
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
 use super::Waiters;
-use crate::Outcome;
 use crate::waiting::Ticket;
+use crate::{Outcome, Unacknowledged};
 
 /// Where an activation is, as `find` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub(crate) enum Stage<R> {
     Journaling {
         /// Not to begin before this.
         not_before: Option<Instant>,
-        /// An invoker that has a record of it, if one has said so meanwhile.
-        found: Option<InvokerId>,
+        /// The record of its latest run, and the invoker that keeps it, if one has said so meanwhile.
+        found: Option<Box<Found<R>>>,
     },
     /// Not to be delivered before all invokers have registered: one of them may have it.
     Held,
@@ -82,6 +82,15 @@ impl<R> Stage<R> {
     }
 }
 
+/// The record of a run that an invoker keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Found<R> {
+    /// Who.
+    pub(crate) invoker: InvokerId,
+    /// What.
+    pub(crate) kept: Unacknowledged<R>,
+}
+
 /// The end of an activation.
 #[derive(Debug, Clone)]
 pub(crate) struct Done<R> {
@@ -119,6 +128,16 @@ pub(crate) enum Next {
         /// Not before this.
         not_before: Instant,
     },
+}
+
+impl Next {
+    /// The run that the journal has then, if this is the one that ends.
+    pub(crate) const fn run(self, current: u32) -> u32 {
+        match self {
+            Self::End { .. } => current,
+            Self::Retry { run, .. } => run,
+        }
+    }
 }
 
 /// What the end of a run means for another one.
@@ -159,6 +178,10 @@ pub(crate) struct Entry<P, R> {
     pub(crate) is_adopted: bool,
     /// Whether a former leader has sent it, as it handed over: its invoker has not been heard of it here.
     pub(crate) is_imported: bool,
+    /// Other containers that have it, as their invokers have said without saying which run that is.
+    pub(crate) noted: Vec<ContainerId>,
+    /// Whether the run under way may have begun where it was lost, before it turned up where it is.
+    pub(crate) is_doubtful: bool,
     /// Whether it ends as cancelled, whatever becomes of it.
     pub(crate) is_cancelled: bool,
     /// Wishes to cancel that are answered when the journal has its end.
@@ -192,6 +215,8 @@ impl<P, R> Entry<P, R> {
             refusals: 0,
             is_adopted: false,
             is_imported: false,
+            noted: Vec::new(),
+            is_doubtful: false,
             is_cancelled: false,
             asks: Vec::new(),
             sent_at: now,
@@ -233,5 +258,6 @@ impl<P, R> Entry<P, R> {
         (self.sent_at, self.heard_at) = (now, now);
         self.is_silence_told = false;
         (self.is_adopted, self.is_imported) = (false, false);
+        (self.noted, self.is_doubtful) = (Vec::new(), false);
     }
 }

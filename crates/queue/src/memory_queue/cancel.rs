@@ -133,6 +133,17 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         container: ContainerId,
         out: &mut Vec<Output<P, R>>,
     ) {
+        // Those who asked before it was known that a container has it.
+        let asks = self
+            .ledger
+            .find_mut(id)
+            .map(|entry| std::mem::take(&mut entry.asks));
+        let answer = CancelAnswer::Stopping;
+        out.extend(
+            asks.into_iter()
+                .flatten()
+                .map(|ask| Output::CancelAnswered { ask, answer }),
+        );
         if let Some(invoker) = self.containers.find(container).and_then(|known| known.invoker) {
             out.push(Output::Stop {
                 invoker,

@@ -7,8 +7,9 @@ use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, Invo
 
 use super::MemoryQueue;
 use super::ending::End;
+use super::noted::Elsewhere;
 use crate::containers::Asker;
-use crate::ledger::{EndKind, Ending, Entry, Stage, Waiters};
+use crate::ledger::{Done, EndKind, Ending, Entry, Found, Stage, Waiters};
 use crate::{Line, Output, Unacknowledged};
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
@@ -67,17 +68,26 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let Unacknowledged { id, run, end, record } = kept;
         let run = run.max(1);
         let is_kept_for_us = match self.ledger.find(id).map(|entry| (&entry.stage, entry.run)) {
+            Some((Stage::Done(_), current)) if run > current && self.is_unread(id) => {
+                self.end_later(id, run, out);
+                None
+            }
             // Offered again while its controllers, or the journal, have not confirmed it: the invoker must go on keeping it.
             Some((Stage::Done(done) | Stage::Ending(Ending { done, .. }), _)) => {
-                Some(done.invoker == Some(invoker))
+                let is_same = done.invoker == Some(invoker);
+                self.note_record(id, invoker, false);
+                Some(is_same)
             }
             Some((Stage::Journaling { .. }, _)) => {
-                self.note_found(id, invoker);
-                Some(true)
+                let kept = Unacknowledged { id, run, end, record };
+                self.note_record(id, invoker, false);
+                self.note_found(Found { invoker, kept }, out);
+                return false;
             }
             Some((_, current)) if run < current => {
                 // In this order: the ack is for the old run, and must not meet a later one there.
                 out.push(Output::AcknowledgeInvoker { invoker, id });
+                self.note_record(id, invoker, false);
                 self.on_old_record(now, invoker, id, out);
                 Some(true)
             }
@@ -98,20 +108,48 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
         };
         match is_kept_for_us {
-            None => self.finish(now, id, End::record(record, end, invoker), out),
+            None => {
+                self.note_record(id, invoker, true);
+                self.finish(now, id, End::record(record, end, invoker), out);
+            }
             Some(false) => out.push(Output::AcknowledgeInvoker { invoker, id }),
             Some(true) => {}
         }
         is_kept_for_us.is_none()
     }
 
-    /// An invoker has a record of what the journal is asked about.
-    fn note_found(&mut self, id: ActivationId, invoker: InvokerId) {
+    /// Whether only invokers have told of it, and the journal has still to say what it has.
+    fn is_unread(&self, id: ActivationId) -> bool {
+        self.is_recovering && self.ledger.find(id).is_some_and(|entry| entry.payload.is_none())
+    }
+
+    /// The run that ended last is a later one than was known.
+    fn end_later(&mut self, id: ActivationId, run: u32, out: &mut Vec<Output<P, R>>) {
+        let before = self.ledger.change(id, Stage::Held);
+        if let Some((Stage::Done(Done { invoker, .. }), _)) = before {
+            out.extend(invoker.map(|invoker| Output::AcknowledgeInvoker { invoker, id }));
+        }
+        if let Some(entry) = self.ledger.find_mut(id) {
+            entry.run = run;
+        }
+    }
+
+    /// An invoker has a record of what the journal is asked about. Of an older run than another one it is only acknowledged.
+    fn note_found(&mut self, new: Found<R>, out: &mut Vec<Output<P, R>>) {
+        let (id, mut older) = (new.kept.id, None);
         if let Some(entry) = self.ledger.find_mut(id)
             && let Stage::Journaling { found, .. } = &mut entry.stage
         {
-            *found = Some(invoker);
+            let is_latest = found.as_ref().is_none_or(|known| known.kept.run <= new.kept.run);
+            let new = Box::new(new);
+            older = if is_latest { found.replace(new) } else { Some(new) };
+            let latest = found.as_ref().map(|known| known.invoker);
+            older = older.filter(|older| Some(older.invoker) != latest);
         }
+        out.extend(older.map(|older| Output::AcknowledgeInvoker {
+            invoker: older.invoker,
+            id,
+        }));
     }
 
     /// The record of a run that is not the one under way. If the invoker was thought to have the activation, as it said
@@ -158,6 +196,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
+        entry.noted.retain(|at| *at != container);
         match entry.stage {
             Stage::Delivered(at) | Stage::Adopted(at) if at == container => {}
             Stage::Started(at) if at == container => {
@@ -179,8 +218,17 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.pump(now, out);
     }
 
-    /// A delivered activation that was not started gets its place back, unless it was cancelled.
+    /// A delivered activation that was not started gets its place back, unless it was cancelled, or another container has
+    /// it, or had it.
     pub(super) fn give_back(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        let gone = match self.pass_on(now, id, out) {
+            Elsewhere::There => return,
+            Elsewhere::Gone(container) => Some(container),
+            Elsewhere::Nowhere => None,
+        };
+        if self.lose_doubtful(now, id, gone, out) {
+            return;
+        }
         let Some(entry) = self.ledger.find(id) else {
             return;
         };

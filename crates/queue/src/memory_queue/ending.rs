@@ -182,14 +182,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             .for_each(|id| self.fail(now, id, End::failure(kind, status, text.to_owned()), out));
     }
 
-    /// Nobody can say what became of these.
+    /// Nobody can say what became of these, unless another container has them.
     pub(super) fn lose(
         &mut self,
         now: Instant,
-        ids: Vec<ActivationId>,
+        mut ids: Vec<ActivationId>,
         text: &str,
         out: &mut Vec<Output<P, R>>,
     ) {
+        ids.retain(|id| !self.outlives(now, *id, out));
         self.fail_all(now, ids, (EndKind::Lost, ActivationStatus::WhiskError, text), out);
     }
 }

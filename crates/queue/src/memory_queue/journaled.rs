@@ -7,9 +7,10 @@ use whiskraft_types::{ActivationId, Instant, Rejection};
 
 use super::MemoryQueue;
 use super::cancel::in_line;
-use super::ending::End;
+use super::ending::{End, container_text};
+use super::noted::Elsewhere;
 use super::submit::unavailable;
-use crate::ledger::{EndKind, Ending, Next, Stage};
+use crate::ledger::{EndKind, Ending, Found, Next, Stage};
 use crate::{CancelAnswer, Outcome, Output, Verdict};
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
@@ -24,10 +25,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.verdicts.push((id, verdict));
             return;
         }
-        match self.ledger.find(id).map(|entry| &entry.stage) {
-            Some(Stage::Journaling { not_before, .. }) => {
-                let not_before = *not_before;
-                self.on_acceptance(now, id, not_before, verdict, out);
+        match self.ledger.find_mut(id).map(|entry| &mut entry.stage) {
+            Some(Stage::Journaling { not_before, found }) => {
+                let (not_before, found) = (*not_before, found.take());
+                self.on_acceptance(now, id, (not_before, found), verdict, out);
             }
             Some(Stage::Ending(ending)) => {
                 let ending = ending.clone();
@@ -42,37 +43,76 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         &mut self,
         now: Instant,
         id: ActivationId,
-        not_before: Option<Instant>,
+        (not_before, found): (Option<Instant>, Option<Box<Found<R>>>),
         verdict: Verdict<R>,
         out: &mut Vec<Output<P, R>>,
     ) {
-        match verdict {
+        let (rejection, answer) = match verdict {
             Verdict::Written | Verdict::Recorded(_) => {
                 self.tell_accepted(id, out);
-                self.enter_line(now, id, not_before, false, out);
+                return self.enter_accepted(now, id, not_before, false, found, out);
+            }
+            // What ended here runs again for no copy of the journal that is behind.
+            Verdict::Open { .. } if self.has_ended(id) => {
+                let reason =
+                    format!("the journal does not show yet that activation {id} has ended; try again");
+                (unavailable(&reason), CancelAnswer::Ended)
             }
             Verdict::Open { run, not_before } => {
                 self.tell_accepted(id, out);
                 if let Some(entry) = self.ledger.find_mut(id) {
                     entry.run = run.max(1);
                 }
-                self.enter_line(now, id, not_before, true, out);
+                return self.enter_accepted(now, id, not_before, true, found, out);
             }
             Verdict::Ended(outcome) => {
                 self.tell_accepted(id, out);
-                self.tell_ended(now, id, (outcome, 1), CancelAnswer::Ended, out);
+                out.extend(found.map(|found| acknowledge(&found)));
+                return self.tell_ended(now, id, (outcome, 1), CancelAnswer::Ended, out);
             }
             Verdict::Expired => {
+                self.ledger.note_recorded(now, id, &self.settings);
                 let reason = format!("activation {id} has ended and its record has expired");
-                self.reject_all(id, &Rejection::Invalid { reason }, CancelAnswer::Ended, out);
+                (Rejection::Invalid { reason }, CancelAnswer::Ended)
             }
-            Verdict::Conflict => self.reject_all(id, &Rejection::Conflict, CancelAnswer::Unknown, out),
-            Verdict::Refused(rejection) => self.reject_all(id, &rejection, CancelAnswer::Unknown, out),
+            Verdict::Conflict => (Rejection::Conflict, CancelAnswer::Unknown),
+            Verdict::Refused(rejection) => (rejection, CancelAnswer::Unknown),
             Verdict::Unknown => {
                 let rejection = unavailable(
                     "the journal did not answer: the activation may have been taken; submit it again under the same id",
                 );
-                self.reject_all(id, &rejection, CancelAnswer::Unavailable, out);
+                (rejection, CancelAnswer::Unavailable)
+            }
+        };
+        self.reject_all(now, id, &rejection, answer, found, out);
+    }
+
+    fn has_ended(&self, id: ActivationId) -> bool {
+        self.ledger.is_recorded(id) || self.ledger.is_settled(id)
+    }
+
+    /// What the journal has goes on: with the record of its run, where an invoker says that it is, or in its line.
+    fn enter_accepted(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        not_before: Option<Instant>,
+        may_have_begun: bool,
+        found: Option<Box<Found<R>>>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        let Some(entry) = self.ledger.find(id) else {
+            return;
+        };
+        let may_have_begun = may_have_begun || found.is_some() || !entry.noted.is_empty();
+        match found.map(|found| *found) {
+            Some(Found { invoker, kept }) if kept.run >= entry.run => {
+                self.ledger.change(id, Stage::Held);
+                self.on_record(now, invoker, kept, out);
+            }
+            older => {
+                out.extend(older.map(|found| acknowledge(&found)));
+                self.enter_line(now, id, not_before, may_have_begun, out);
             }
         }
     }
@@ -86,12 +126,14 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         out.extend(waiters.map(|controller| Output::Accept { controller, id }));
     }
 
-    /// Nobody gets it: it was not accepted.
+    /// Nobody gets it: it was not accepted. What invokers have said of it stays known.
     fn reject_all(
         &mut self,
+        now: Instant,
         id: ActivationId,
         rejection: &Rejection,
         answer: CancelAnswer,
+        found: Option<Box<Found<R>>>,
         out: &mut Vec<Output<P, R>>,
     ) {
         let Some(entry) = self.ledger.remove(id) else {
@@ -104,6 +146,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }));
         let answers = entry.asks.into_iter();
         out.extend(answers.map(|ask| Output::CancelAnswered { ask, answer }));
+        let noted = entry.noted.iter().copied();
+        let there = noted.filter(|at| self.containers.find(*at).is_some());
+        for container in there.collect::<Vec<_>>() {
+            self.adopt(now, container, id, out);
+        }
+        // What runs is later than what has a record, which is offered again.
+        if let Some(found) = found.filter(|_| self.ledger.find(id).is_none()) {
+            self.on_record(now, found.invoker, found.kept, out);
+        }
     }
 
     /// An activation that the journal has goes where it waits for its run.
@@ -115,6 +166,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         may_have_begun: bool,
         out: &mut Vec<Output<P, R>>,
     ) {
+        if may_have_begun && self.enter_elsewhere(now, id, out) {
+            return;
+        }
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
         };
@@ -139,6 +193,19 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         if waits {
             self.on_waiting(now, id, may_have_begun, out);
+        }
+    }
+
+    /// One that a container has, or had, waits in no line.
+    fn enter_elsewhere(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) -> bool {
+        match self.pass_on(now, id, out) {
+            Elsewhere::Nowhere => false,
+            Elsewhere::There => true,
+            Elsewhere::Gone(container) => {
+                self.ledger.change(id, Stage::Held);
+                self.lose(now, vec![id], &container_text(container), out);
+                true
+            }
         }
     }
 
@@ -179,23 +246,23 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             (_, Verdict::Ended(outcome)) => {
                 self.tell_ended(now, id, (outcome, run), CancelAnswer::Ended, out);
             }
-            (Next::Retry { run, not_before }, verdict) => {
-                let (run, not_before) = match verdict {
-                    // The row has moved on: what it says is what follows.
-                    Verdict::Open {
-                        run: known,
-                        not_before,
-                    } if known > run => (known, not_before),
-                    _ => (run, Some(not_before)),
-                };
-                if let Some(entry) = self.ledger.find_mut(id) {
-                    (entry.run, entry.refusals) = (run, 0);
-                }
-                self.enter_line(now, id, not_before, false, out);
+            // The row has moved on: what it says is what follows.
+            (
+                next,
+                Verdict::Open {
+                    run: known,
+                    not_before,
+                },
+            ) if known > next.run(run) => {
+                self.begin_run(now, id, (known, not_before), true, out);
+            }
+            (Next::Retry { run, not_before }, _) => {
+                self.begin_run(now, id, (run, Some(not_before)), false, out);
             }
             (Next::End { .. }, verdict) => {
                 let answer = match done.kind {
-                    EndKind::Cancelled => in_line(run),
+                    EndKind::Cancelled if done.invoker.is_none() => in_line(run),
+                    EndKind::Cancelled => CancelAnswer::Stopping,
                     _ => CancelAnswer::Ended,
                 };
                 let outcome = match verdict {
@@ -205,6 +272,25 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 self.tell_ended(now, id, (outcome, run), answer, out);
             }
         }
+    }
+
+    /// The journal has another run of it.
+    fn begin_run(
+        &mut self,
+        now: Instant,
+        id: ActivationId,
+        (run, not_before): (u32, Option<Instant>),
+        may_have_begun: bool,
+        out: &mut Vec<Output<P, R>>,
+    ) {
+        if let Some(entry) = self.ledger.find_mut(id) {
+            (entry.run, entry.refusals) = (run, 0);
+            if !may_have_begun {
+                // What others have is an older one.
+                entry.noted.clear();
+            }
+        }
+        self.enter_line(now, id, not_before, may_have_begun, out);
     }
 
     /// The journal has the end of a durable activation: everybody who waits hears it, and it leaves.
@@ -219,12 +305,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let Some(entry) = self.ledger.remove(id) else {
             return;
         };
-        if let Stage::Journaling {
-            found: Some(invoker), ..
-        } = entry.stage
-        {
-            out.push(Output::AcknowledgeInvoker { invoker, id });
-        }
         out.extend(entry.waiters.iter().map(|controller| Output::Complete {
             controller,
             id,
@@ -235,5 +315,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         out.extend(answers.map(|ask| Output::CancelAnswered { ask, answer }));
         tracing::trace!(activation = %id, queue = %self.key, "ended");
         self.ledger.note_recorded(now, id, &self.settings);
+    }
+}
+
+/// Its invoker may forget it.
+const fn acknowledge<P, R>(found: &Found<R>) -> Output<P, R> {
+    Output::AcknowledgeInvoker {
+        invoker: found.invoker,
+        id: found.kept.id,
     }
 }

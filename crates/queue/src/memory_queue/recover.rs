@@ -66,7 +66,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             {
                 out.push(Output::AcknowledgeInvoker { invoker, id });
             }
-            entry.waiters = known.waiters;
+            (entry.waiters, entry.noted) = (known.waiters, known.noted);
         }
         self.recover_new(now, entry, not_before, out);
     }

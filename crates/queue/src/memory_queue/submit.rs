@@ -65,7 +65,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.is_fenced {
             return Err(unavailable("its session may have ended"));
         }
-        if let Some(entry) = self.ledger.find(id) {
+        let known = self.ledger.find(id);
+        // What the journal has it has not said yet, and an invoker says no run: nothing can be said of a durable one.
+        let is_unread = self.is_recovering && known.is_none_or(|entry| entry.payload.is_none());
+        if submission.terms.durable && is_unread {
+            return Err(unavailable(
+                "its durable activations are being read from the journal; try again",
+            ));
+        }
+        if let Some(entry) = known {
             return admit_known(entry, submission);
         }
         if self.ledger.is_settled(id) {

@@ -10,6 +10,7 @@ use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
 use super::ending::{End, lost_text, mislaid_text};
+use super::noted::note;
 use crate::containers::Asker;
 use crate::ledger::Stage;
 use crate::{KnownContainer, Output, RegisteredContainer, Unacknowledged};
@@ -129,42 +130,43 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// An invoker has the activation delivered or started.
-    fn adopt(&mut self, now: Instant, container: ContainerId, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        container: ContainerId,
+        id: ActivationId,
+        out: &mut Vec<Output<P, R>>,
+    ) {
         if self.ledger.is_settled(id) || self.ledger.is_recorded(id) {
             return;
         }
-        let is_cancelled = self.ledger.find(id).is_some_and(|entry| entry.is_cancelled);
-        match self.ledger.find(id).map(|entry| &entry.stage) {
-            None => self.adopt_unknown(now, id, 1, Stage::Adopted(container)),
-            Some(Stage::Held | Stage::Waiting | Stage::Delayed(_)) => {
-                self.move_to(id, Stage::Adopted(container), out);
-                if let Some(entry) = self.ledger.find_mut(id) {
-                    entry.send(now, Stage::Adopted(container));
-                    entry.is_adopted = true;
+        let is_recovering = self.is_recovering;
+        let Some(entry) = self.ledger.find_mut(id) else {
+            self.adopt_unknown(now, id, 1, Stage::Adopted(container));
+            self.containers.adopt(container);
+            return self.watch_sent(now);
+        };
+        match entry.stage {
+            Stage::Held | Stage::Waiting | Stage::Delayed(_) => self.settle_in(now, id, container, out),
+            Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at) if at != container => {
+                if entry.is_adopted || entry.is_imported {
+                    note(entry, container);
                 }
             }
-            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
-                let at = *at;
-                if let Some(entry) = self.ledger.find_mut(id)
-                    && std::mem::take(&mut entry.is_imported)
-                    && matches!(entry.stage, Stage::Delivered(_))
-                {
+            Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at) => {
+                if std::mem::take(&mut entry.is_imported) && matches!(entry.stage, Stage::Delivered(_)) {
                     // That it starts may have been told to the former leader after its export.
                     entry.stage = Stage::Adopted(at);
                 }
                 // The stream on which it was told is gone.
-                if is_cancelled {
+                if entry.is_cancelled {
                     self.stop(now, id, at, out);
                 }
-                return;
             }
-            // What it does in the journal's absence is settled by the journal.
-            Some(Stage::Journaling { .. } | Stage::Ending(_) | Stage::Done(_)) => return,
-        }
-        self.containers.adopt(container);
-        self.watch_sent(now);
-        if is_cancelled {
-            self.stop(now, id, container, out);
+            // The journal says whether what it has is the run under way.
+            Stage::Journaling { .. } | Stage::Ending(_) => note(entry, container),
+            Stage::Done(_) if is_recovering && entry.payload.is_none() => note(entry, container),
+            Stage::Done(_) => {}
         }
     }
 

@@ -74,6 +74,10 @@ impl World {
                 run: row.run,
                 not_before: row.not_before,
             },
+            JournalEntry::End { run, .. } if run < row.run => Verdict::Open {
+                run: row.run,
+                not_before: row.not_before,
+            },
             JournalEntry::Retry { run, not_before } => {
                 (row.run, row.not_before) = (run, Some(not_before));
                 self.ghosts.retain(|(ghost, _), _| *ghost != id);

@@ -216,12 +216,9 @@ impl World {
         self.submit(id);
     }
 
-    /// The shell holds durable submissions until it has read the journal.
+    /// A shell would hold durable submissions until it has read the journal; this one does not.
     pub(crate) fn submit(&mut self, id: ActivationId) {
         let call = self.calls.get_mut(&id).unwrap();
-        if call.terms.durable && self.recovering {
-            return;
-        }
         let grace = self.settings.result_grace;
         let is_late = |lost_at| self.now.saturating_since(lost_at) >= grace;
         if !call.terms.durable && call.lost_at.is_some_and(is_late) {

@@ -283,3 +283,20 @@ fn records_of_others_are_given_out_to_be_kept() {
          gone i1                -> failed a3 to k1 whisk: The activation may have started on invoker 1\\, which was lost., archive failed a3 whisk: The activation may have started on invoker 1\\, which was lost.",
     );
 }
+
+#[test]
+fn what_has_ended_runs_again_for_no_journal_that_is_behind() {
+    check(
+        "have c1
+         credit c1 x9           -> nothing
+         submit a1 durable      -> journal a1
+         journal a1 written     -> accepted a1, deliver a1 to c1
+         completed a1 c1        -> journal end done a1
+         journal a1 written     -> ack a1 to i1, done a1 to k1
+         submit a1 durable attempt 2 -> journal a1
+         journal a1 open 1      -> rejected a1 unavailable
+         holds 0
+         submit a1 durable attempt 3 -> journal a1
+         journal a1 ended       -> accepted a1, done a1 to k1",
+    );
+}

@@ -159,3 +159,19 @@ fn end_that_a_fenced_leader_has_only_noted_is_an_end() {
          handoff                -> cancelled a1 to k1",
     );
 }
+
+#[test]
+fn failed_run_whose_end_was_under_way_is_followed_by_another_under_the_new_leader() {
+    check(
+        "have c1
+         action r1 runs 2
+         credit c1 x2           -> nothing
+         submit a1 durable      -> journal a1
+         journal a1 written     -> accepted a1, deliver a1 to c1
+         completed a1 c1 failed -> journal retry a1 run 2 at 1038ms
+         drain
+         handoff i1 with c1     -> journal end done a1
+         journal a1 open 2      -> ack a1 to i1
+         find a1 waiting",
+    );
+}

@@ -244,3 +244,195 @@ fn held_back_durable_ones_outlast_the_retention_of_calls() {
          wait 1s                    -> journal end failed a1 whisk: The activation may have started before its queue moved; no invoker could tell in time.",
     );
 }
+
+#[test]
+fn durable_submission_waits_until_the_journal_was_read() {
+    check(
+        "takeover recovering i1 with c1
+         submit a1 durable attempt 2 -> rejected a1 unavailable
+         register i1 c1 has a1 asks 0 -> nothing
+         submit a1 durable attempt 3 -> rejected a1 unavailable
+         submit a9                  -> accepted a9
+         recovered a1               -> nothing
+         submit a1 durable attempt 4 -> accepted a1
+         submit a2 durable          -> journal a2
+         completed a1 c1            -> journal end done a1",
+    );
+}
+
+#[test]
+fn one_in_flight_whose_acceptance_is_asked_for_is_not_run_a_second_time() {
+    check(
+        "takeover recovering i1 with c1 c2
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has a1 asks 0, c2 has asks 1 -> nothing
+         journal a1 open 2          -> accepted a1
+         find a1 started
+         completed a1 c1 run 2      -> journal end done a1 run 2
+         journal a1 written         -> ack a1 to i1, done a1 to k1 run 2",
+    );
+    // It is lost before the journal answers.
+    check(
+        "takeover recovering i1 with c1
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has a1 asks 0 -> nothing
+         gone i1                    -> nothing
+         journal a1 open 1          -> accepted a1, journal end failed a1 whisk: The activation may have started in container c1-1\\, which was removed.",
+    );
+    // Its caller has cancelled it meanwhile.
+    check(
+        "takeover recovering i1 with c1
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         cancel a1                  -> nothing
+         register i1 c1 has a1 asks 0 -> nothing
+         journal a1 open 1          -> accepted a1, answer 1 stopping, stop a1 in c1",
+    );
+}
+
+#[test]
+fn record_of_one_whose_acceptance_is_asked_for_is_its_end() {
+    check(
+        "takeover recovering i1 with c1
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has asks 1 unacked a1 -> nothing
+         journal a1 open 1          -> accepted a1, journal end done a1
+         journal a1 written         -> ack a1 to i1, done a1 to k1",
+    );
+    // Of an older run it is only acknowledged.
+    check(
+        "takeover recovering i1 with c1
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has asks 1 unacked a1:1:failed -> nothing
+         journal a1 open 2          -> accepted a1, ack a1 to i1, deliver a1 to c1 run 2",
+    );
+    // The invoker has it before the journal answers.
+    check(
+        "takeover recovering i1 with c1 c2
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has a1 asks 0, c2 has asks 1 -> nothing
+         completed a1 c1            -> nothing
+         journal a1 written         -> accepted a1, journal end done a1",
+    );
+}
+
+#[test]
+fn what_invokers_said_stays_known_when_the_journal_takes_nothing() {
+    check(
+        "takeover recovering i1 with c1 c2
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         submit a2 durable attempt 2 -> journal a2
+         register i1 c1 has a1 asks 0, c2 has asks 2 unacked a2 -> nothing
+         journal a1 unknown         -> rejected a1 unavailable
+         journal a2 unknown         -> rejected a2 unavailable
+         submit a1 durable attempt 3 -> accepted a1
+         submit a2 durable attempt 3 -> accepted a2, journal end done a2
+         completed a1 c1            -> journal end done a1",
+    );
+    check(
+        "takeover recovering i1 with c1
+         recovered                  -> nothing
+         submit a1 durable attempt 2 -> journal a1
+         register i1 c1 has asks 0 unacked a1 -> nothing
+         journal a1 expired         -> rejected a1 invalid, ack a1 to i1",
+    );
+}
+
+#[test]
+fn one_in_flight_twice_does_not_begin_anew_while_the_other_may_run() {
+    // The older run turns up first.
+    check(
+        "takeover recovering i1 i2 with c1 c21
+         recovered a1:2             -> nothing
+         register i1 c1 has a1 asks 1 -> nothing
+         register i2 c21 has a1 asks 1 -> nothing
+         completed a1 c1 failed     -> ack a1 to i1
+         find a1 started
+         completed a1 c21 run 2     -> journal end done a1 run 2",
+    );
+    check(
+        "takeover recovering i1 i2 with c1 c21
+         recovered a1:2             -> nothing
+         register i1 c1 has a1 asks 1 -> nothing
+         register i2 c21 has a1 asks 0 -> nothing
+         refused a1 c1              -> nothing
+         refused a1 c21             -> deliver a1 to c1 run 2",
+    );
+    check(
+        "takeover recovering i1 i2 with c1 c21
+         recovered a1:2             -> nothing
+         register i1 c1 has a1 asks 1 -> nothing
+         register i2 c21 has a1 asks 0 -> nothing
+         refused a1 c21             -> nothing
+         refused a1 c1              -> deliver a1 to c1 run 2",
+    );
+}
+
+#[test]
+fn one_in_flight_twice_is_lost_with_the_last_that_had_it() {
+    check(
+        "takeover recovering i1 i2 with c1 c21
+         action r1 on-loss
+         recovered a1:2             -> nothing
+         register i1 c1 has a1 asks 0 -> nothing
+         register i2 c21 has a1 asks 1 -> nothing
+         gone i1                    -> nothing
+         find a1 started
+         completed a1 c21 run 2     -> journal end done a1 run 2",
+    );
+    // The one that went may have had the run under way.
+    for (first, second) in [
+        ("gone i1", "refused a1 c21"),
+        ("gone i2", "refused a1 c1"),
+        ("gone i1", "completed a1 c21 failed"),
+    ] {
+        check(&format!(
+            "takeover recovering i1 i2 with c1 c21
+             recovered a1:2             -> nothing
+             register i1 c1 has a1 asks 1 -> nothing
+             register i2 c21 has a1 asks 1 -> nothing
+             {first}                    -> nothing
+             {second}
+             find a1 ending"
+        ));
+    }
+}
+
+#[test]
+fn what_came_before_the_journal_was_read_may_be_of_an_older_run() {
+    let rest = "recovered a1:2             -> ack a1 to i1
+         find a1 started
+         submit a2 attempt 2        -> accepted a2, deliver a2 to c1
+         completed a1 c21 run 2     -> journal end done a1 run 2";
+    for before in [
+        "register i1 c1 has asks 1 unacked a1:1:failed
+         register i2 c21 has a1 asks 0",
+        "register i2 c21 has a1 asks 0
+         register i1 c1 has asks 1 unacked a1:1:failed",
+        "register i1 c1 has a1 asks 0
+         register i2 c21 has a1 asks 0
+         completed a1 c1 failed +1",
+        "register i1 c1 has a1 asks 0
+         register i2 c21 has a1 asks 0
+         completed a1 c1 failed +1
+         submit a1 durable attempt 2 -> rejected a1 unavailable",
+    ] {
+        check(&format!(
+            "takeover recovering i1 i2 with c1 c21\n{before}\n{rest}"
+        ));
+    }
+    // The later run ends before the journal was read, too.
+    check(
+        "takeover recovering i1 i2 with c1 c21
+         register i1 c1 has asks 1 unacked a1:1:failed -> nothing
+         register i2 c21 has asks 1 unacked a1:2 -> ack a1 to i1
+         recovered a1:2             -> journal end done a1 run 2
+         journal a1 written         -> ack a1 to i2",
+    );
+}

@@ -116,6 +116,24 @@ fn journal_that_knows_a_later_run_decides_which_follows() {
 }
 
 #[test]
+fn end_of_a_run_that_the_journal_has_left_behind_is_told_to_nobody() {
+    check(
+        "have c1
+         credit c1 x9               -> nothing
+         submit a1 durable          -> journal a1
+         journal a1 written         -> accepted a1, deliver a1 to c1
+         completed a1 c1 failed     -> journal end done a1
+         journal a1 open 2 9s       -> ack a1 to i1
+         find a1 delayed
+         wait 9s                    -> deliver a1 to c1 run 2
+         completed a1 c1 run 2      -> journal end done a1 run 2
+         journal a1 open 3          -> ack a1 to i1, deliver a1 to c1 run 3
+         completed a1 c1 run 3      -> journal end done a1 run 3
+         journal a1 written         -> ack a1 to i1, done a1 to k1 run 3",
+    );
+}
+
+#[test]
 fn lost_run_ends_with_an_error_however_many_runs_are_left() {
     check(&format!(
         "have c1

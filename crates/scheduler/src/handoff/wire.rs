@@ -107,12 +107,13 @@ fn to_wire(moved: MovedActivation) -> v1::MovedActivation {
         }
         MovedPlace::Ended {
             outcome,
-            end: _,
+            end,
             lost,
             invoker,
             age,
         } => {
             message.end = Some(v1::MovedEnd {
+                end: run_end_to_wire(end).into(),
                 age_us: micros(age),
                 invoker: invoker.map_or(0, |invoker| invoker.0),
                 lost,
@@ -123,6 +124,15 @@ fn to_wire(moved: MovedActivation) -> v1::MovedActivation {
     };
     message.place = place.into();
     message
+}
+
+const fn run_end_to_wire(end: Option<RunEnd>) -> v1::MovedRunEnd {
+    match end {
+        None => v1::MovedRunEnd::Unspecified,
+        Some(RunEnd::Success) => v1::MovedRunEnd::Success,
+        Some(RunEnd::Failed) => v1::MovedRunEnd::Failed,
+        Some(RunEnd::Cancelled) => v1::MovedRunEnd::Cancelled,
+    }
 }
 
 fn outcome_to_wire(outcome: Outcome<Record>) -> v1::moved_end::Outcome {
@@ -198,6 +208,7 @@ fn in_flight(
 fn ended(end: v1::MovedEnd) -> Result<MovedPlace<Record>, InvalidMessage> {
     use v1::moved_end::Outcome as End;
 
+    let said = end.end();
     let outcome = match required(end.outcome, "activation.end.outcome")? {
         End::Record(record) => Outcome::Record(Arc::new(ActivationRecord::try_from(record)?)),
         End::Failure(failure) => Outcome::Failure {
@@ -206,10 +217,17 @@ fn ended(end: v1::MovedEnd) -> Result<MovedPlace<Record>, InvalidMessage> {
         },
         End::NotRun(_) => Outcome::Cancelled,
     };
-    let run_end = match &outcome {
-        Outcome::Record(record) => Some(RunEnd::of(record.status, record.cancelled)),
-        Outcome::Cancelled => Some(RunEnd::Cancelled),
-        Outcome::Failure { .. } => None,
+    let run_end = match (said, &outcome) {
+        (v1::MovedRunEnd::Success, _) => Some(RunEnd::Success),
+        (v1::MovedRunEnd::Failed, _) => Some(RunEnd::Failed),
+        (v1::MovedRunEnd::Cancelled, _) | (v1::MovedRunEnd::Unspecified, Outcome::Cancelled) => {
+            Some(RunEnd::Cancelled)
+        }
+        // A scheduler of an earlier release does not say it.
+        (v1::MovedRunEnd::Unspecified, Outcome::Record(record)) => {
+            Some(RunEnd::of(record.status, record.cancelled))
+        }
+        (v1::MovedRunEnd::Unspecified, Outcome::Failure { .. }) => None,
     };
     Ok(MovedPlace::Ended {
         end: run_end,
@@ -293,7 +311,8 @@ mod tests {
             MovedPlace::Delayed(Duration::from_micros(5)),
             in_flight(false),
             in_flight(true),
-            ended(failure, None, Some(InvokerId(3))),
+            ended(failure.clone(), None, Some(InvokerId(3))),
+            ended(failure, Some(RunEnd::Failed), None),
             ended(Outcome::Cancelled, Some(RunEnd::Cancelled), None),
         ];
         let numbered = places.into_iter().zip(1..);
