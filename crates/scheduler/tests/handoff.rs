@@ -523,6 +523,8 @@ async fn a_new_leader_that_dies_right_after_the_change_is_followed_as_any_other(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduler_that_is_asked_to_gives_as_many_queues_as_it_is_asked_for() {
     let cluster = Cluster::start().await;
+    // Without one their containers could not be created, and something would be wrong with them.
+    let _invoker = Invoker::start(7, &cluster.addresses()).await;
     let names: Vec<String> = (0..12).map(|n| format!("guest/a{n}")).collect();
     for name in &names {
         cluster.put_action(name, ActionLimits::default()).await;
