@@ -4,7 +4,7 @@
 //! Needs a binary with the feature `failpoints`, which `scripts/cluster-tests.sh` builds beside the release one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use whiskraft_cluster_tests::{

@@ -39,7 +39,11 @@ async fn queue(client: &Client) -> QueueKey {
 }
 
 fn fails(n: u64) -> u32 {
-    if n.is_multiple_of(POISON_EVERY) { u32::MAX } else { RUNS - 1 }
+    if n.is_multiple_of(POISON_EVERY) {
+        u32::MAX
+    } else {
+        RUNS - 1
+    }
 }
 
 async fn submit(client: &Client, key: &QueueKey, arguments: Value) -> ActivationId {
