@@ -55,7 +55,7 @@ async fn crash_at(cluster: &mut Cluster, failing: &Path, point: &'static str, nt
     let victim = u64::try_from(nth % 3 + 1).unwrap_or(1);
     cluster.stop_scheduler(victim).await;
     let member = cluster.schedulers.get_mut(&victim).expect("a scheduler");
-    member.set_binary(Some(failing.clone()));
+    member.set_binary(Some(failing.to_path_buf()));
     member.set_env(vec![(
         "FAILPOINTS".to_owned(),
         format!("{point}={PASSED}*off->panic"),
