@@ -14,7 +14,8 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::cancel_activation_response::Outcome;
 use whiskraft_proto::v1::controller_client::ControllerClient;
 use whiskraft_proto::v1::find_activation_response::State;
-use whiskraft_types::ActionLimits;
+use whiskraft_state::{Command, Response};
+use whiskraft_types::{ActionLimits, Epoch};
 
 const ACTION: &str = "guest/hello";
 
@@ -354,4 +355,66 @@ async fn an_open_activation_of_a_deleted_action_ends_in_the_journal() {
     })
     .await
     .unwrap();
+}
+
+/// Takes a queue out of the tables as if it had been idle.
+async fn remove_queue(cluster: &Cluster, leadership: &v1::QueueLeadership) {
+    let node = &cluster.members[&cluster.any()].node;
+    let command = Command::RemoveQueue {
+        key: key("guest", ACTION).try_into().unwrap(),
+        epoch: Epoch(leadership.epoch),
+    };
+    let (_, response) = soon("removal of a queue", node.propose(command)).await.unwrap();
+    assert_eq!(response, Response::Done);
+    cluster
+        .until("the queue is gone", |state| state.queues().next().is_none())
+        .await;
+}
+
+/// Ends the scheduler that leads the log; the next one looks through the journal at once.
+async fn crash_log_leader(cluster: &mut Cluster) {
+    let leader = cluster.members[&cluster.any()].node.status().leader;
+    cluster.crash(leader.unwrap().0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_only_the_journal_knows_is_led_again() {
+    let (mut cluster, old, mut controller) = cluster(&[]).await;
+    controller.submit_durable(&old, 1, "{}").await;
+    controller.accepted(1).await;
+    drop(controller);
+    remove_queue(&cluster, &old).await;
+    crash_log_leader(&mut cluster).await;
+    cluster
+        .until("the queue is back", |state| {
+            state.queues().any(|(_, queue)| queue.epoch.0 > old.epoch)
+        })
+        .await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    assert_eq!(deliver.id.as_ref(), id(1));
+    invoker
+        .complete(scheduler, &key("guest", ACTION), &deliver, 1)
+        .await;
+    until(&cluster, cluster.any(), 1, State::Done).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_the_journal_knows_of_an_action_that_is_gone_ends() {
+    let (mut cluster, old, mut controller) = cluster(&[]).await;
+    controller.submit_durable(&old, 1, "{}").await;
+    controller.accepted(1).await;
+    drop(controller);
+    remove_queue(&cluster, &old).await;
+    cluster.delete_action(old.leader, ACTION).await;
+    crash_log_leader(&mut cluster).await;
+    let at = cluster.any();
+    let record = until(&cluster, at, 1, State::Done).await.record.unwrap();
+    let text = String::from_utf8(record.result.to_vec()).unwrap();
+    assert!(text.contains("The action was deleted"), "{text}");
+    assert!(
+        cluster.read(|state| state.queues().next().is_none()),
+        "for that no queue came back"
+    );
 }
