@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use whiskraft_client::{ActionSpec, Client, Expect, Status};
-use whiskraft_types::{ActionLimits, ByteSize, NamespaceLimits, NamespaceName, SchedulerId};
+use whiskraft_client::{Client, Status};
+use whiskraft_types::{NamespaceLimits, NamespaceName, SchedulerId};
 
 use crate::disk::{Disk, test_dir};
 use crate::figures::Usage;
@@ -385,23 +385,6 @@ impl Cluster {
             Some(queue.queue.leader?.0)
         };
         until("the queue has a leader", SERVE_LIMIT, leader).await.0
-    }
-
-    /// Stores the recording action as `guest/record`.
-    pub async fn put_recorder(&self, client: &Client) {
-        let mut spec = ActionSpec::new(
-            "guest/record".parse().expect("a valid name"),
-            "python:3",
-            self.recorder.action(),
-        );
-        spec.limits = ActionLimits {
-            memory: ByteSize::mib(128),
-            ..ActionLimits::default()
-        };
-        client
-            .put_action(&spec, Expect::Anything)
-            .await
-            .expect("the action is stored");
     }
 
     /// All logs, for the message of a failed test.

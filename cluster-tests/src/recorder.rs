@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use whiskraft_client::{ActionSpec, Client, Expect};
+use whiskraft_types::{ActionLimits, ByteSize};
+
+use crate::cluster::Cluster;
+
 /// One run of the test action, as the action itself recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -68,6 +73,35 @@ impl Recorder {
             *count.entry(run.id).or_insert(0) += 1;
         }
         count
+    }
+}
+
+impl Cluster {
+    /// Stores the recording action as `guest/record`, with one container that runs one activation at a time.
+    pub async fn put_recorder_alone(&self, client: &Client) {
+        self.put_recorder_with(client, Some(1)).await;
+    }
+
+    /// Stores the recording action as `guest/record`.
+    pub async fn put_recorder(&self, client: &Client) {
+        self.put_recorder_with(client, None).await;
+    }
+
+    async fn put_recorder_with(&self, client: &Client, instances: Option<u32>) {
+        let mut spec = ActionSpec::new(
+            "guest/record".parse().expect("a valid name"),
+            "python:3",
+            self.recorder.action(),
+        );
+        spec.limits = ActionLimits {
+            memory: ByteSize::mib(128),
+            instances,
+            ..ActionLimits::default()
+        };
+        client
+            .put_action(&spec, Expect::Anything)
+            .await
+            .expect("the action is stored");
     }
 }
 

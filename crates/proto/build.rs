@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "documents",
         "watch",
         "operator",
+        "handoff",
         "peer",
         "journal",
         "neighbour",

@@ -75,32 +75,30 @@ pub struct FoundActivation {
 }
 
 impl FoundActivation {
-    /// A record beats everything, then the knowledge that there was one. Of the others what the newest leadership says
-    /// counts, and the further it is the more is known of it.
-    fn rank(&self) -> (u8, Epoch, u8) {
-        let (ended, far) = match self.progress {
-            Progress::Done(_) => (2, 0),
-            Progress::Gone => (1, 0),
-            Progress::Delayed | Progress::Waiting => (0, 0),
-            Progress::Delivered => (0, 1),
-            Progress::Started => (0, 2),
+    /// Of those that have not ended: what the newest leadership says counts, and the further it is the more is known of
+    /// it.
+    const fn rank(&self) -> (Epoch, u8) {
+        let far = match self.progress {
+            Progress::Delayed | Progress::Waiting => 0,
+            Progress::Delivered => 1,
+            Progress::Started => 2,
+            Progress::Done(_) | Progress::Gone => 3,
         };
-        (ended, self.epoch, far)
+        (self.epoch, far)
     }
 
-    /// Whether no scheduler can know more: the journal has the end of it.
+    /// Whether no scheduler can know more.
     const fn is_final(&self) -> bool {
         match self.progress {
-            Progress::Done(_) => self.durable,
-            Progress::Gone => true,
+            Progress::Done(_) | Progress::Gone => true,
             Progress::Delayed | Progress::Waiting | Progress::Delivered | Progress::Started => false,
         }
     }
 }
 
 impl Client {
-    /// Looks an activation up at all schedulers; the first that has its end from the journal is enough. `None`: every
-    /// scheduler answered, and none knows it (any more).
+    /// Looks an activation up at all schedulers; the first that knows its end is enough. `None`: every scheduler answered,
+    /// and none knows it (any more).
     ///
     /// # Errors
     /// [`CallError`] if nobody knew it and somebody who might could not be asked.

@@ -93,7 +93,8 @@ pub use self::idempotency::{IDEMPOTENCY_KEY_LEN_MAX, idempotent_id};
 pub use self::invocation::Invocation;
 pub use self::letters::{DeadLetter, DeadLetterPage, PageCursor, Redriven};
 pub use self::operator::{
-    Explained, Explanation, MemberChangeError, Operator, QueueFilter, QueuesSnapshot, QueuesWatch,
+    BackupPieces, Explained, Explanation, MemberChangeError, MovedQueue, Operator, QueueFilter,
+    QueuesSnapshot, QueuesWatch,
 };
 pub use self::options::{DEADLINE_DEFAULT, InvokeOptions};
 pub use self::payload::{Payload, PayloadError};
@@ -102,7 +103,7 @@ pub use self::schedule::{
 };
 pub use self::settings::{GivingUp, Settings};
 pub use self::stats::Stats;
-pub use self::status::{NodeStatus, QueueStatus, RaftStatus, Status};
+pub use self::status::{LaneStatus, NodeStatus, QueueStatus, RaftStatus, Status};
 pub use self::throttle::{Throttle, ThrottleChange, Throttles};
 
 /// The record of a finished activation; [`result`](whiskraft_types::ActivationRecord::result) is JSON text.

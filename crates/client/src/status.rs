@@ -63,6 +63,21 @@ pub struct RaftStatus {
     pub snapshot: u64,
     /// Log deleted up to here.
     pub purged: u64,
+    /// The lanes of the journal, as this scheduler sees them.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// A lane of the journal: a Raft group beside the main one, for durable activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Its number, from 1.
+    pub lane: u32,
+    /// Who leads it, if known.
+    pub leader: Option<SchedulerId>,
+    /// Last entry in the log.
+    pub last_log: u64,
+    /// Last applied entry.
+    pub applied: u64,
 }
 
 /// One scheduler as seen by the answering one.
@@ -163,6 +178,18 @@ impl From<v1::RaftStatus> for RaftStatus {
             applied: raft.applied,
             snapshot: raft.snapshot,
             purged: raft.purged,
+            lanes: raft.lanes.into_iter().map(LaneStatus::from).collect(),
+        }
+    }
+}
+
+impl From<v1::LaneStatus> for LaneStatus {
+    fn from(lane: v1::LaneStatus) -> Self {
+        Self {
+            lane: lane.lane,
+            leader: (lane.leader != 0).then_some(SchedulerId(lane.leader)),
+            last_log: lane.last_log,
+            applied: lane.applied,
         }
     }
 }

@@ -211,7 +211,7 @@ async fn an_unknown_outcome_is_asked_for_until_the_deadline() {
 }
 
 #[tokio::test]
-async fn the_first_record_from_the_journal_is_enough() {
+async fn the_first_who_knows_the_end_is_enough() {
     let (_world, fakes, client) = led(3).await;
     fakes[0].die().await;
     fakes[1].with(|state| state.find = known(State::Delivered));

@@ -225,6 +225,11 @@ impl Actor {
                     self.on_expired(now);
                 }
             }
+            LinkEvent::OtherCluster { session, reason } => {
+                if self.session() == Some(session) {
+                    self.on_other_cluster(now, scheduler, &reason);
+                }
+            }
             // From here on frames of a connection that was cut mean nothing.
             _ if link.serial != serial || link.up.is_none() => {}
             LinkEvent::Control(frame) => self.on_control(now, scheduler, frame),

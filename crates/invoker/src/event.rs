@@ -48,6 +48,13 @@ pub(crate) enum LinkEvent {
     Pull(v1::PullDown),
     /// The scheduler says that this session has ended.
     Expired(SessionId),
+    /// At the scheduler's address another cluster answers, which does not know this session.
+    OtherCluster {
+        /// The session announced.
+        session: SessionId,
+        /// Both clusters, in words.
+        reason: String,
+    },
     /// The connection has ended.
     Down,
 }

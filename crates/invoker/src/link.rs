@@ -4,7 +4,7 @@
 //! of its own, so that large results do not hold up keepalives.
 
 use tokio::sync::{mpsc, watch};
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_types::{InvokerId, SchedulerId, SessionId};
@@ -90,6 +90,13 @@ impl LinkTask {
                 Err(LinkError::Expired) => {
                     let session = announced.session;
                     if self.tell(LinkEvent::Expired(session)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(LinkError::Call(status)) if status.code() == Code::FailedPrecondition => {
+                    let (session, reason) = (announced.session, status.message().to_owned());
+                    let event = LinkEvent::OtherCluster { session, reason };
+                    if self.tell(event).await.is_err() {
                         return;
                     }
                 }

@@ -185,6 +185,30 @@ impl Actor {
         self.step(now, Input::SessionExpired);
     }
 
+    /// Another cluster answers where a scheduler was. While this one's own cluster keeps its session alive that is a
+    /// wrong address, and nothing else. Once it is fenced its cluster may have been restored from a backup: it joins the
+    /// new one, unless it still has something that only the old one can be told.
+    pub(crate) fn on_other_cluster(&mut self, now: Instant, scheduler: SchedulerId, reason: &str) {
+        let owes = self.pool.unacknowledged_len() > 0
+            || self
+                .pool
+                .containers()
+                .any(|container| !container.running.is_empty());
+        if !self.pool.is_fenced(now) {
+            tracing::warn!(%scheduler, reason, "another cluster answers at the address of a scheduler");
+        } else if owes {
+            tracing::error!(
+                %scheduler,
+                reason,
+                "another cluster answers at the address of a scheduler; this invoker still has activations or results of \
+                 its own, and waits for that: start it again if it is gone for good"
+            );
+        } else {
+            tracing::warn!(%scheduler, reason, "the cluster is gone and another is in its place; joins it");
+            self.on_expired(now);
+        }
+    }
+
     /// Asks for the end of the session, so that another process can have this id, and others the slots, at once.
     fn leave(&mut self, now: Instant) {
         let to = self.talking_to();

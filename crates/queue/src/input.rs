@@ -125,7 +125,8 @@ pub enum Input<P, R> {
     Import(Vec<Moved<P, R>>),
     /// Durable activations of this queue that the journal has and that have not ended, accepted under former leaders:
     /// all of them, in any order. Comes once after `Takeover`, empty if there are none, and before any durable
-    /// submission. Several in one turn count as one.
+    /// submission. Several in one turn count as one; later ones may tell of acceptances that the journal has taken after it
+    /// had left them [`Unknown`](Verdict::Unknown).
     Recovered(Vec<Recovered<P>>),
     /// The answer to one [`Journal`](crate::Output::Journal): exactly one for each, in any order. One for an activation
     /// with nothing under way changes nothing.

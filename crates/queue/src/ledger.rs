@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
+use crate::waiting::Ticket;
 use crate::{ControllerId, QueueSettings};
 
 pub use entry::ActivationState;
@@ -116,14 +117,14 @@ impl<P, R> Ledger<P, R> {
         self.entries.insert(entry.ticket.id, entry);
     }
 
-    /// Puts an activation into another stage; the one before.
-    pub(crate) fn change(&mut self, id: ActivationId, stage: Stage<R>) -> Option<Stage<R>> {
+    /// Puts an activation into another stage; the one before, and its place.
+    pub(crate) fn change(&mut self, id: ActivationId, stage: Stage<R>) -> Option<(Stage<R>, Ticket)> {
         let entry = self.entries.get_mut(&id)?;
-        let to = Line::of(&stage);
+        let (to, ticket) = (Line::of(&stage), entry.ticket);
         let before = std::mem::replace(&mut entry.stage, stage);
         self.leave(id, Line::of(&before));
         self.enter(id, to);
-        Some(before)
+        Some((before, ticket))
     }
 
     /// Takes an activation out of the ledger.
@@ -164,10 +165,10 @@ impl<P, R> Ledger<P, R> {
     }
 
     /// An activation ends: nobody waits for it inside the cluster any more.
-    pub(crate) fn end_call(&mut self, id: ActivationId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            self.called -= usize::from(entry.caller.take().is_some());
-        }
+    pub(crate) fn end_call(&mut self, id: ActivationId) -> Option<&Entry<P, R>> {
+        let entry = self.entries.get_mut(&id)?;
+        self.called -= usize::from(entry.caller.take().is_some());
+        Some(entry)
     }
 
     /// The journal has the end of this one: it leaves, and its id stays for a while.

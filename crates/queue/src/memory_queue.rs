@@ -7,6 +7,7 @@
 //! Invariant: activations and credits never wait at the same time, unless fenced or full of unconfirmed outcomes.
 //! Invariant: while an activation waits, a decision is due.
 
+mod acting;
 mod calls;
 mod cancel;
 mod deliver;
@@ -347,10 +348,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.waiting.len() + self.held.len()
     }
 
-    fn may_hand_out(&self) -> bool {
-        !self.is_fenced && !self.is_draining && !self.ledger.is_full(&self.settings)
-    }
-
     /// The invoker on which a resubmitted activation may have started, if one was lost lately.
     fn lost(&self, now: Instant) -> Option<InvokerId> {
         let (invoker, until) = self.lost?;
@@ -407,40 +404,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             && !self.ledger.is_owing()
             && self.containers.is_empty()
             && self.reserving == 0
-            && self.expected.is_empty();
+            && self.expected.is_empty()
+            && !self.is_recovering;
         self.quiet_since = is_quiet.then(|| self.quiet_since.unwrap_or(now));
         debug_assert!(
             !self.may_hand_out() || self.waiting.is_empty() || !self.containers.has_ready(),
             "activations and credits wait at the same time"
         );
         debug_assert!(self.waiting.is_empty() || self.decide_at.is_some());
-    }
-
-    fn on_fence(&mut self, now: Instant, is_fenced: bool, out: &mut Vec<Output<P, R>>) {
-        self.is_fenced = is_fenced;
-        if is_fenced {
-            return;
-        }
-        for (id, end) in std::mem::take(&mut self.deferred) {
-            self.finish(now, id, end, out);
-        }
-        for (id, verdict) in std::mem::take(&mut self.verdicts) {
-            self.on_journaled(now, id, verdict, out);
-        }
-        self.resume(now, out);
-    }
-
-    fn on_draining(&mut self, now: Instant, is_draining: bool, out: &mut Vec<Output<P, R>>) {
-        self.is_draining = is_draining;
-        if !is_draining {
-            self.resume(now, out);
-        }
-    }
-
-    /// It may act again: what became possible meanwhile is done.
-    fn resume(&mut self, now: Instant, out: &mut Vec<Output<P, R>>) {
-        self.try_release(now, out);
-        self.pump(now, out);
-        self.decide_soon(now);
     }
 }

@@ -57,9 +57,9 @@ pub enum MovedPlace<R> {
     Ended {
         /// How.
         outcome: Outcome<R>,
-        /// How its run ended; `None` if there is no record.
+        /// How its run ended; `None` if it did not begin, or nobody can say.
         end: Option<RunEnd>,
-        /// Without a record: whether it may have started.
+        /// Whether nobody can say.
         lost: bool,
         /// Who keeps the record.
         invoker: Option<InvokerId>,

@@ -84,3 +84,5 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 
 #[cfg(test)]
 mod codec_test;
+#[cfg(test)]
+mod journal_test;

@@ -46,6 +46,8 @@ pub(crate) struct Identity {
     pub(crate) asks_vote: bool,
     /// Lanes of the journal, counted when the cluster formed.
     pub(crate) lanes: u32,
+    /// Of what backup, and with which token, the cluster was restored; `None` if it formed empty.
+    pub(crate) origin: Option<[u8; 32]>,
 }
 
 impl Identity {
@@ -63,6 +65,7 @@ impl Identity {
             members: BTreeMap::new(),
             asks_vote: false,
             lanes,
+            origin: None,
         })
     }
 
@@ -79,6 +82,19 @@ impl Identity {
 
 /// Identity of the cluster that these members form.
 pub(crate) fn cluster_id(name: &str, members: &BTreeMap<SchedulerId, String>) -> String {
+    hash_of(name, members, None)
+}
+
+/// Identity of the cluster that these members restore: never that of one that formed empty, or of another backup.
+pub(crate) fn restored_cluster_id(
+    name: &str,
+    members: &BTreeMap<SchedulerId, String>,
+    origin: &[u8; 32],
+) -> String {
+    hash_of(name, members, Some(origin))
+}
+
+fn hash_of(name: &str, members: &BTreeMap<SchedulerId, String>, origin: Option<&[u8; 32]>) -> String {
     let mut hash = Sha256::new();
     let mut part = |text: &str| {
         hash.update((text.len() as u64).to_be_bytes());
@@ -89,6 +105,7 @@ pub(crate) fn cluster_id(name: &str, members: &BTreeMap<SchedulerId, String>) ->
         part(&id.to_string());
         part(address);
     }
+    hash.update(origin.map(<[u8; 32]>::as_slice).unwrap_or_default());
     let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     digits[..CLUSTER_ID_LEN].to_owned()
 }

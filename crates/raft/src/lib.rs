@@ -1,4 +1,5 @@
-//! The replicated log of group 0: openraft on RocksDB, the peer network, sessions and the watch ring.
+//! The replicated log of group 0, and the journal beside it: openraft on RocksDB, the peer network, sessions and the
+//! watch ring.
 //!
 //! Start at [`Node`]: it proposes commands, reads the tables from memory, follows their changes and keeps sessions
 //! alive. The shells use nothing else of this crate.
@@ -6,6 +7,7 @@
 //! Invariant: no type of openraft or RocksDB is part of the public API.
 //! Invariant: nothing is acknowledged to anybody before it is synced to the disk it was promised on.
 
+mod backup;
 mod bootstrap;
 mod clock;
 mod codec;
@@ -13,6 +15,7 @@ mod config;
 mod core;
 mod disk;
 mod error;
+mod export;
 mod fatal;
 mod history;
 mod identity;
@@ -34,8 +37,10 @@ mod watch;
 mod watchman;
 mod wire;
 
+pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};
 pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
+pub use export::Exported;
 pub use history::{Content, History, HistoryError, Replayed, Step};
 pub use journal::{JOURNAL_BATCH_BYTES_MAX, Journal, Journaled, LaneId, Lookup};
 pub use membership::NewMember;

@@ -1,16 +1,21 @@
 //! One member of the Raft cluster, as the shells see it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use openraft::ServerState;
+use tokio::runtime::Handle;
+use whiskraft_state::journal::UnixMillis;
 use whiskraft_state::{BlobHash, Command, DocumentKey, Response, State};
 use whiskraft_types::{LogRevision, MemberOrder, MembershipError, Revision, SchedulerId, SessionId};
 
+use crate::backup;
 use crate::bootstrap::Newcomer;
 use crate::clock;
 use crate::config::Settings;
 use crate::core::Core;
+use crate::export;
 use crate::journal::{Journal, OpenJournal};
 use crate::membership::{self, Change};
 use crate::propose::Proposer;
@@ -20,8 +25,8 @@ use crate::start;
 use crate::store::{Bodies, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    EventStream, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError, RaftStatus, Role,
-    StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+    BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError,
+    RaftStatus, Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
 /// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.
@@ -47,7 +52,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) bodies: Bodies,
-    pub(crate) journal: OpenJournal,
+    pub(crate) _journal: OpenJournal,
     pub(crate) lane_runtime: Runtime,
     pub(crate) runtime: Runtime,
     pub(crate) _sync: SyncThread,
@@ -200,6 +205,18 @@ impl Node {
         })
     }
 
+    /// Writes all that this node holds into a directory that is there, one file for each group: see [`Exported`].
+    ///
+    /// # Errors
+    /// If a snapshot cannot be taken or a file not be written.
+    pub async fn export(&self, dir: &Path) -> Result<Vec<Exported>, StoreError> {
+        let exported = export::export(&self.inner.core.group, &self.inner.journal, dir).await;
+        exported.map_err(|error| StoreError {
+            what: format!("everything, to be copied to {},", dir.display()),
+            reason: error.to_string(),
+        })
+    }
+
     /// Tells the Raft leader that the holder of a session is alive; many at once share one call.
     ///
     /// # Errors
@@ -285,6 +302,28 @@ impl Node {
     pub async fn change_members(&self, order: MemberOrder) -> Result<SchedulerId, MembershipError> {
         let changed = membership::change(&self.inner.core, Change::Order(order)).await;
         changed.map(SchedulerId)
+    }
+
+    /// Begins a backup of everything that was acknowledged before this call, as of now; `taken` is the wall clock. It is
+    /// written as fast as it is read; several at a time each hold a view of the store, which then forgets nothing.
+    ///
+    /// # Errors
+    /// If a leader does not confirm in time how far this scheduler is.
+    pub async fn backup(&self, taken: UnixMillis) -> Result<BackupStream, Unavailable> {
+        backup::take(self, taken).await
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.inner.core
+    }
+
+    /// The store, and the runtime that is waited for before it is closed.
+    pub(crate) fn parts_for_backup(&self) -> Result<(Bodies, Handle), Unavailable> {
+        let owned = self.inner.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let parts = owned
+            .as_ref()
+            .map(|owned| (owned.bodies.clone(), owned.runtime.handle()));
+        parts.ok_or_else(|| Unavailable(crate::Stopped.to_string()))
     }
 
     /// Waits until the node has stopped and says why.

@@ -179,7 +179,7 @@ impl From<VoteRecord> for Vote {
 }
 
 /// Voters (two sets while a change is under way) and the addresses of all members.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct MembershipRecord {
     pub(crate) log: Option<LogIdRecord>,
     pub(crate) voters: Vec<BTreeSet<u64>>,

@@ -14,6 +14,8 @@ use crate::bootstrap::{self, Newcomer, Reporter};
 use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::identity::Identity;
+use crate::journal::Journal;
+use crate::lanes;
 use crate::membership;
 use crate::propose::Proposer;
 use crate::types::Proposal;
@@ -28,7 +30,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
 /// Asks all members who they are, again and again.
-pub(crate) async fn ask_around(core: Core, identity: Identity) {
+pub(crate) async fn ask_around(core: Core, journal: Journal, identity: Identity) {
     let mut reached = BTreeSet::new();
     loop {
         let members: Vec<(u64, String)> = core.metrics(|metrics| {
@@ -39,7 +41,7 @@ pub(crate) async fn ask_around(core: Core, identity: Identity) {
                 .collect()
         });
         let others = members.iter().filter(|(id, _)| *id != identity.id);
-        let rounds = others.map(|(id, address)| ask(&core, &identity, *id, address));
+        let rounds = others.map(|(id, address)| ask(&core, &journal, &identity, *id, address));
         futures::future::join_all(rounds).await;
         let others = members.iter().filter(|(id, _)| *id != identity.id);
         others.for_each(|(id, address)| tell_change(&core, &mut reached, *id, address));
@@ -58,7 +60,7 @@ fn tell_change(core: &Core, reached: &mut BTreeSet<u64>, id: u64, address: &str)
     }
 }
 
-async fn ask(core: &Core, identity: &Identity, id: u64, address: &str) {
+async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, address: &str) {
     let Ok(answer) = bootstrap::identify(&core.peers, address, id).await else {
         return;
     };
@@ -81,7 +83,10 @@ async fn ask(core: &Core, identity: &Identity, id: u64, address: &str) {
                 address,
             )));
         }
-        None if answer.leads => core.fatal.stop(StopReason::Removed(SchedulerId(identity.id))),
+        None if answer.leads => {
+            lanes::leave(journal).await;
+            core.fatal.stop(StopReason::Removed(SchedulerId(identity.id)));
+        }
         Some(_) | None => {}
     }
 }

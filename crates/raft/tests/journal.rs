@@ -1,5 +1,7 @@
 //! The journal on real nodes: appends from anywhere, what every node then knows, fences, lanes and their leaders.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -15,6 +17,8 @@ use whiskraft_types::{ActivationId, Epoch, LogRevision, QueueKey};
 use support::{Cluster, eventually};
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
+/// Records of these tests never expire.
+const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
 fn id(number: u8) -> ActivationId {
     ActivationId::from_bytes([number; 16])
@@ -46,7 +50,7 @@ fn end(number: u8, action: &str, epoch: u64) -> JournalCommand {
         epoch: Epoch(epoch),
         run: 1,
         at: NOW,
-        expires: UnixMillis(NOW.0 + 1_000_000),
+        expires: NEVER,
         kind: EndKind::Record,
         record: vec![number; 10],
     })
@@ -230,5 +234,181 @@ async fn new_acceptances_stop_while_the_disk_is_almost_full_and_ends_go_on() {
     );
     append(cluster.node(1), LaneId(1), vec![end(1, "hello", 5)]).await;
     assert!(!found(cluster.node(1), 1).unwrap().row.is_open());
-    let _ = Duration::ZERO;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_scheduler_leads_one_lane_and_gets_it_back_after_it_was_away() {
+    let settings = Settings {
+        lane_calm: Duration::from_millis(500),
+        ..Settings::default()
+    };
+    let mut cluster = Cluster::running(3, settings).await;
+    let leaders = |cluster: &Cluster| [1, 2, 3].map(|lane| lane_leader(cluster, lane));
+    let spread = [Some(1), Some(2), Some(3)];
+    eventually("lanes are spread", async || {
+        (leaders(&cluster) == spread).then_some(())
+    })
+    .await;
+    for node in 1..=3 {
+        let home = cluster.node(node).journal().home();
+        assert_eq!(u64::from(home.0), node, "each appends to its own lane");
+    }
+    cluster.stop(2).await;
+    let others = [Some(1), Some(3)];
+    eventually("another leads the lane", async || {
+        others.contains(&lane_leader(&cluster, 2)).then_some(())
+    })
+    .await;
+    append(cluster.node(1), LaneId(2), vec![accept(1, "hello", 5)]).await;
+    cluster.start(2).await;
+    eventually("the lane has moved back", async || {
+        (leaders(&cluster) == spread).then_some(())
+    })
+    .await;
+    let journal = cluster.node(2).journal();
+    eventually("the journal catches up", async || journal.catch_up().await.ok()).await;
+    assert!(found(cluster.node(2), 1).unwrap().row.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_too_long_is_sent_all_rows() {
+    let settings = Settings {
+        lane_snapshot_bytes: 64 << 10,
+        lane_log_bytes: 1,
+        ..Settings::default()
+    };
+    let mut cluster = Cluster::running(3, settings).await;
+    append(cluster.node(1), LaneId(1), vec![accept(1, "hello", 5)]).await;
+    cluster.stop(3).await;
+    // More than the marks in a log are apart, so that some of it goes.
+    let filler = |number: u8| {
+        let JournalCommand::Accept(accept) = accept(number, "filler", 5) else {
+            unreachable!()
+        };
+        JournalCommand::Accept(Accept {
+            payload: vec![number; 1 << 20],
+            ..accept
+        })
+    };
+    for number in 2..=20 {
+        append(cluster.node(1), LaneId(1), vec![filler(number)]).await;
+    }
+    let purged = |node: &Node| node.status().lanes[0].purged;
+    eventually("the log was purged", async || {
+        let all = cluster.nodes.values().all(|node| purged(node) > LogRevision(5));
+        all.then_some(())
+    })
+    .await;
+    cluster.start(3).await;
+    let journal = cluster.node(3).journal();
+    eventually("the journal catches up", async || journal.catch_up().await.ok()).await;
+    for number in 1..=20 {
+        let journaled = found(cluster.node(3), number).unwrap();
+        assert!(journaled.row.is_open());
+        assert!(journal.payload(LaneId(1), id(number)).unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_joins_gets_the_lanes_of_the_cluster_and_one_that_goes_leaves_them() {
+    let formed = Settings {
+        lanes: 2,
+        ..Settings::default()
+    };
+    let mut cluster = Cluster::running(1, formed).await;
+    append(cluster.node(1), LaneId(2), vec![accept(1, "hello", 5)]).await;
+    // What the setting says now is of no interest any more.
+    cluster.settings.lanes = 7;
+    let joined = Node::start(cluster.joining(1, "joined")).await.unwrap();
+    assert_eq!(joined.journal().lanes(), [LaneId(1), LaneId(2)]);
+    eventually("the journal catches up", async || {
+        joined.journal().catch_up().await.ok()
+    })
+    .await;
+    assert!(found(&joined, 1).unwrap().row.is_open());
+    eventually("lanes are led by both", async || {
+        let home = joined.journal().home();
+        let status = joined.status();
+        let led = status
+            .lanes
+            .iter()
+            .find(|lane| lane.leader == Some(joined.id()))?;
+        (led.lane == home).then_some(())
+    })
+    .await;
+    append(&joined, joined.journal().home(), vec![accept(2, "hello", 5)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedulers_that_count_lanes_differently_do_not_form_a_cluster() {
+    let mut cluster = Cluster::new(2, Settings::default());
+    let first = cluster.config(1);
+    cluster.settings.lanes = 5;
+    let second = cluster.config(2);
+    let starts = [first, second].map(|config| tokio::spawn(Node::start(config)));
+    let mut refusals = Vec::new();
+    for start in starts {
+        let started = tokio::time::timeout(Duration::from_secs(20), start).await;
+        if let Ok(Ok(Err(error))) = started {
+            refusals.push(error.to_string());
+            break;
+        }
+    }
+    assert!(
+        refusals[0].contains("the setting lanes must be the same"),
+        "{refusals:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_but_one_leaves_the_lanes_before_it_stops() {
+    let mut cluster = Cluster::running(2, Settings::default()).await;
+    append(cluster.node(1), LaneId(1), vec![accept(1, "hello", 5)]).await;
+    append(cluster.node(1), LaneId(2), vec![accept(2, "hello", 5)]).await;
+    let gone = cluster.leader().await;
+    let stays = 3 - gone;
+    eventually("it is removed", async || {
+        let order = whiskraft_types::MemberOrder::Remove {
+            id: whiskraft_types::SchedulerId(gone),
+            force: true,
+        };
+        let removed = cluster.node(stays).change_members(order);
+        removed.await.ok()
+    })
+    .await;
+    let reason = tokio::time::timeout(Duration::from_secs(20), cluster.node(gone).stopped()).await;
+    assert!(
+        matches!(reason, Ok(whiskraft_raft::StopReason::Removed(_))),
+        "{reason:?}"
+    );
+    cluster.stop(gone).await;
+    // Alone it is a quorum of every lane.
+    for lane in 1..=3 {
+        append(
+            cluster.node(stays),
+            LaneId(lane),
+            vec![accept(10 + lane as u8, "hello", 5)],
+        )
+        .await;
+    }
+    assert!(found(cluster.node(stays), 1).unwrap().row.is_open());
+    assert!(found(cluster.node(stays), 2).unwrap().row.is_open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_has_a_file_of_every_group() {
+    let cluster = Cluster::running(1, Settings::default()).await;
+    let (revision, _) = append(cluster.node(1), LaneId(2), vec![accept(1, "hello", 5)]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let files = cluster.node(1).export(dir.path()).await.unwrap();
+    let lanes: Vec<_> = files.iter().map(|file| file.lane).collect();
+    assert_eq!(lanes, [None, Some(LaneId(1)), Some(LaneId(2)), Some(LaneId(3))]);
+    assert_eq!(files[2].revision, revision);
+    for file in &files {
+        let bytes = std::fs::read(&file.path).unwrap();
+        assert!(bytes.starts_with(b"WKRSNAP1"), "{file:?}");
+    }
+    let payload = [1_u8; 100];
+    let bytes = std::fs::read(&files[2].path).unwrap();
+    assert!(bytes.windows(payload.len()).any(|window| window == payload));
 }

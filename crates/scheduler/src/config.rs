@@ -1,6 +1,9 @@
 //! Settings of the scheduler role (`[scheduler]`). Relations between them are checked once, by
 //! [`SchedulerConfig::check`], when the process starts.
 
+mod journal;
+mod moving;
+
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -8,6 +11,9 @@ use humantime_serde::re::humantime::format_duration;
 use serde::{Deserialize, Deserializer};
 use whiskraft_queue::{JudgeSettings, PlacementPolicy, QueueSettings};
 use whiskraft_types::ByteSize;
+
+pub use self::moving::{BalanceConfig, HandOffConfig};
+pub use journal::JournalConfig;
 
 /// Settings of the scheduler role (`[scheduler]`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -25,57 +31,12 @@ pub struct SchedulerConfig {
     pub creation: CreationConfig,
     /// What may be stored.
     pub documents: DocumentsConfig,
+    /// Queues that go to another scheduler.
+    pub handoff: HandOffConfig,
+    /// Queues that move so that each scheduler leads its part.
+    pub balance: BalanceConfig,
     /// Durable activations, and the records of all.
     pub journal: JournalConfig,
-}
-
-/// Durable activations, and the records of all (`[scheduler.journal]`).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct JournalConfig {
-    /// Time for which the record of an activation can be read by its id, from its end; its id and idempotency key are
-    /// remembered as long. Default 24h.
-    #[serde(with = "humantime_serde")]
-    pub retention: Duration,
-    /// Whether records of activations that were accepted into memory only are kept too; off the way of their callers, and
-    /// as far as there is room. Default true.
-    pub archive: bool,
-    /// Durable activations that wait for the disks at a time; more are refused for now. Default 16384.
-    pub accepting_max: NonZeroUsize,
-    /// Bytes of their payloads. Default 67108864 (64 MiB).
-    pub accepting_bytes_max: ByteSize,
-    /// Records of other activations that wait to be kept; more are dropped. Default 16384.
-    pub archiving_max: NonZeroUsize,
-    /// Bytes of those records. Default 33554432 (32 MiB).
-    pub archiving_bytes_max: ByteSize,
-}
-
-impl Default for JournalConfig {
-    fn default() -> Self {
-        let count = NonZeroUsize::new(16_384).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            retention: Duration::from_secs(24 * 60 * 60),
-            archive: true,
-            accepting_max: count,
-            accepting_bytes_max: ByteSize::mib(64),
-            archiving_max: count,
-            archiving_bytes_max: ByteSize::mib(32),
-        }
-    }
-}
-
-impl JournalConfig {
-    fn check(&self) -> Result<(), ConfigError> {
-        let range = Duration::from_secs(60)..=Duration::from_secs(366 * 24 * 60 * 60);
-        if range.contains(&self.retention) {
-            return Ok(());
-        }
-        let [value, min, max] = [self.retention, *range.start(), *range.end()].map(format_duration);
-        Err(ConfigError {
-            setting: "journal.retention",
-            reason: format!("{value} is outside the allowed {min} to {max}"),
-        })
-    }
 }
 
 /// The lease of schedulers and invokers (`[scheduler.session]`).
@@ -405,11 +366,14 @@ impl SchedulerConfig {
             ("queue.throttling-fraction", self.queue.throttling_fraction),
             ("creation.managed-fraction", self.creation.managed_fraction),
             ("creation.blackbox-fraction", self.creation.blackbox_fraction),
+            ("balance.difference", self.balance.difference),
+            ("balance.rate", self.balance.rate),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return fail(setting, format!("{value} must be between 0 and 1"));
             }
         }
+        self.handoff.check()?;
         if self.documents.memory_min > self.documents.memory_max {
             return fail(
                 "documents.memory-min",

@@ -30,7 +30,9 @@ pub(crate) fn fenced() -> Rejection {
 pub(crate) enum Phase {
     /// Serves.
     Serving,
-    /// Takes no new activations; its queues are about to move.
+    /// Serves, and hands its queues over because it is about to go.
+    Leaving,
+    /// Takes no new activations; what it still leads moves with the end of its session.
     Draining,
     /// Streams and tasks end.
     Stopping,
@@ -128,6 +130,11 @@ impl Context {
             Ok(Ok(_)) => Ok(()),
             _ => Err(fenced()),
         }
+    }
+
+    /// Whether the process is about to go: it takes no queues.
+    pub(crate) fn is_leaving(&self) -> bool {
+        *self.phase.borrow() >= Phase::Leaving
     }
 
     /// Waits until the process is about to go.

@@ -1,38 +1,35 @@
-//! Gives the queues of this scheduler away while its member record says that it is draining.
+//! Gives the queues of this scheduler away: while its member record says that it is draining, and before the process ends.
 //!
-//! The follower says whether it is. Queues go in batches, those without open work first: their shards step them into
-//! draining, one command moves them, and the shards of the new leaders treat them as after a failover. What certainly
-//! did not move goes on here and is tried again later.
+//! The follower says whether the record does. Queues go in batches, those without open work first, each handed over to one of
+//! the others with what is in it. What certainly did not move goes on here and is tried again later.
 //! Invariant: a queue is moved only after it has stopped accepting and delivering.
 
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use whiskraft_raft::ProposeError;
-use whiskraft_state::{Command, Response};
-use whiskraft_types::{Epoch, QueueKey, SessionId};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use whiskraft_types::SchedulerId;
 
 use crate::context::Context;
-use crate::creation::CreationHandle;
-use crate::message::Request;
-use crate::shard::ShardsHandle;
+use crate::handoff::{Bare, HandOver, Settled, Targets};
+use crate::shard::Pick;
 
-/// Queues in one command: some 20 KiB, and a short pause for each of them.
+/// Queues in one batch: some 20 KiB of the log, and a short pause for each of them.
 const BATCH_MAX: usize = 256;
+/// Activations in one batch, the last queue left out of account: its queues stand still until all of them are sent.
+const ACTIVATIONS_MAX: usize = 4096;
 /// Time between two batches: keepalives and reservations get their turn in the log.
 const PACE: Duration = Duration::from_millis(50);
-/// Pause before a proposal whose outcome is unknown is repeated.
-const REPEAT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause after nobody took the queues; it doubles up to the longest.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Batches in a row that nobody took, after which queues are moved without what is in them: controllers submit it again.
+const FAILURES_MAX: u32 = 3;
 
 /// The actor.
 pub(crate) struct DrainActor {
     context: Context,
-    shards: ShardsHandle,
-    creation: CreationHandle,
+    hand_over: HandOver,
     /// Whether the member record says so.
     ordered: watch::Receiver<bool>,
 }
@@ -43,21 +40,17 @@ enum Moved {
     Yes,
     /// Nothing is left.
     Nothing,
+    /// Nobody else takes queues.
+    NoSuccessor,
     /// It stays here for now.
     No(String),
 }
 
 impl DrainActor {
-    pub(crate) const fn new(
-        context: Context,
-        shards: ShardsHandle,
-        creation: CreationHandle,
-        ordered: watch::Receiver<bool>,
-    ) -> Self {
+    pub(crate) const fn new(context: Context, hand_over: HandOver, ordered: watch::Receiver<bool>) -> Self {
         Self {
             context,
-            shards,
-            creation,
+            hand_over,
             ordered,
         }
     }
@@ -83,14 +76,18 @@ impl DrainActor {
 
     /// Moves batch after batch until the order is taken back; a batch under way is always settled first.
     async fn drain(&mut self) {
-        let mut pace = interval(PACE);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut pause, mut is_empty) = (RETRY_PAUSE, false);
+        let mut pace = pace();
+        let (mut pause, mut failures, mut is_empty) = (RETRY_PAUSE, 0, false);
         loop {
             pace.tick().await;
-            let wait = match self.move_batch().await {
+            let bare = if failures < FAILURES_MAX {
+                Bare::TooLarge
+            } else {
+                Bare::Always
+            };
+            let wait = match move_batch(&self.context, &self.hand_over, bare).await {
                 Moved::Yes => {
-                    (pause, is_empty) = (RETRY_PAUSE, false);
+                    (pause, failures, is_empty) = (RETRY_PAUSE, 0, false);
                     Duration::ZERO
                 }
                 Moved::Nothing => {
@@ -99,10 +96,14 @@ impl DrainActor {
                     }
                     RETRY_PAUSE
                 }
+                Moved::NoSuccessor => {
+                    tracing::warn!("no other scheduler takes queues, tries again");
+                    longer(&mut pause)
+                }
                 Moved::No(reason) => {
+                    failures += 1;
                     tracing::warn!(reason, "queues not moved, tries again");
-                    let longer = (pause * 2).min(RETRY_PAUSE_MAX);
-                    std::mem::replace(&mut pause, longer)
+                    longer(&mut pause)
                 }
             };
             if tokio::time::timeout(wait, self.ordered.wait_for(|ordered| !*ordered))
@@ -113,97 +114,88 @@ impl DrainActor {
             }
         }
     }
+}
 
-    async fn move_batch(&self) -> Moved {
-        let Some(session) = self.context.fence.session() else {
-            return Moved::Nothing;
-        };
-        let (led, has_successor) = self.context.node.read(|state| {
-            let others = state
-                .members()
-                .filter(|(id, member)| *id != self.context.node.id() && !member.draining);
-            let has_successor = others
-                .into_iter()
-                .any(|(id, _)| state.scheduler_session(id).is_some());
-            (state.queues_led(session), has_successor)
-        });
-        if led == 0 {
-            return Moved::Nothing;
-        }
-        if !has_successor {
-            // Nothing is interrupted for a move that cannot be.
-            return Moved::No("no other scheduler takes queues".to_owned());
-        }
-        let queues = self.release(session).await;
-        if queues.is_empty() {
-            return Moved::Yes; // The shards are about to be told.
-        }
-        match self.propose(session, queues.clone()).await {
-            Ok(()) => {
-                let keys = queues.into_iter().map(|(key, _)| key).collect();
-                self.creation.released(keys).await;
-                Moved::Yes
-            }
-            Err(reason) => {
-                self.keep(queues).await;
-                Moved::No(reason)
+/// Gives all queues away because the process ends; returns when none is left, or nobody takes them.
+pub(crate) async fn leave(context: &Context, hand_over: &HandOver) {
+    let mut pace = pace();
+    let mut failures = 0;
+    loop {
+        pace.tick().await;
+        match move_batch(context, hand_over, Bare::TooLarge).await {
+            Moved::Yes => failures = 0,
+            Moved::Nothing | Moved::NoSuccessor => return,
+            Moved::No(reason) => {
+                failures += 1;
+                tracing::warn!(reason, "queues not handed over");
+                if failures >= FAILURES_MAX {
+                    return; // They move with the end of the session.
+                }
             }
         }
     }
+}
 
-    /// Stops a batch of queues and says which.
-    async fn release(&self, session: SessionId) -> Vec<(QueueKey, Epoch)> {
-        let mut queues = Vec::new();
-        for shard in 0..self.shards.len() {
-            let (answer, released) = oneshot::channel();
-            let count = BATCH_MAX - queues.len();
-            let request = Request::Release {
-                session,
-                count,
-                answer,
-            };
-            self.shards.send(shard, request).await;
-            queues.extend(released.await.unwrap_or_default());
-        }
-        queues
+fn pace() -> tokio::time::Interval {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
+}
+
+fn longer(pause: &mut Duration) -> Duration {
+    let next = (*pause * 2).min(RETRY_PAUSE_MAX);
+    std::mem::replace(pause, next)
+}
+
+async fn move_batch(context: &Context, hand_over: &HandOver, bare: Bare) -> Moved {
+    let Some(session) = context.fence.session() else {
+        return Moved::Nothing;
+    };
+    let led = context.node.read(|state| state.queues_led(session));
+    if led == 0 {
+        return Moved::Nothing;
     }
-
-    /// Lets queues go on here.
-    async fn keep(&self, queues: Vec<(QueueKey, Epoch)>) {
-        for (key, epoch) in queues {
-            self.shards
-                .send_to(&key.clone(), Request::Keep { key, epoch })
-                .await;
+    let successors = successors(context);
+    if successors.is_empty() {
+        // Nothing is interrupted for a move that cannot be.
+        return Moved::NoSuccessor;
+    }
+    let pick = Pick::Any {
+        count: BATCH_MAX,
+        activations: ACTIVATIONS_MAX,
+    };
+    let moving = hand_over.run(session, pick, Targets::Fewest(successors), bare);
+    for (key, settled) in moving.await {
+        if let Settled::Stayed(rejection) = settled {
+            return Moved::No(format!("{key}: {rejection}"));
         }
     }
+    // Without a batch the shards are about to be told, or somebody else moves what is left.
+    Moved::Yes
+}
 
-    /// Moves queues; an outcome that is not known is asked for again, since the command names the epochs.
-    ///
-    /// # Errors
-    /// Why they certainly stay.
-    async fn propose(&self, session: SessionId, queues: Vec<(QueueKey, Epoch)>) -> Result<(), String> {
-        let command = Command::MoveQueues { session, queues };
-        let mut is_certain = true;
-        loop {
-            match self.context.propose(command.clone()).await {
-                Ok((_, Response::Refused(refusal))) => return Err(refusal.to_string()),
-                Ok((revision, _)) => {
-                    let _ = self.context.node.wait_applied(revision).await;
-                    return Ok(());
-                }
-                Err(ProposeError::Unknown(reason)) => {
-                    is_certain = false;
-                    tracing::debug!(reason, "outcome of a move unknown, asks again");
-                }
-                Err(ProposeError::Unavailable(reason) | ProposeError::Full(reason)) if is_certain => {
-                    return Err(reason);
-                }
-                Err(ProposeError::Unavailable(_) | ProposeError::Full(_)) => {}
-            }
-            if self.context.fence.session() != Some(session) {
-                return Err("the session has ended".to_owned());
-            }
-            sleep(REPEAT_PAUSE).await;
-        }
+/// The others that take queues, each with how many it leads.
+pub(crate) fn successors(context: &Context) -> Vec<(u32, SchedulerId)> {
+    let node = &context.node;
+    node.read(|state| {
+        let others = state.members();
+        let willing = others.filter(|(id, member)| *id != node.id() && !member.draining);
+        willing
+            .filter_map(|(id, _)| Some((state.queues_led(state.scheduler_session(id)?), id)))
+            .filter(|(_, id)| node.reachable(*id))
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest() {
+        let mut pause = RETRY_PAUSE;
+        let pauses: Vec<Duration> = (0..7).map(|_| longer(&mut pause)).collect();
+        assert_eq!(pauses[..2], [RETRY_PAUSE, RETRY_PAUSE * 2]);
+        assert_eq!(pauses[6], RETRY_PAUSE_MAX);
     }
 }

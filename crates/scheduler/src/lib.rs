@@ -9,6 +9,7 @@
 //! Invariant: no shard ever waits for a stream, a disk or the log.
 
 mod annotations;
+mod balance;
 mod clock;
 mod cluster;
 mod config;
@@ -21,6 +22,7 @@ mod ensure;
 mod failpoint;
 mod fence;
 mod follower;
+mod handoff;
 mod http;
 mod intern;
 mod internal;
@@ -47,7 +49,7 @@ mod window;
 mod wire;
 
 pub use config::{
-    ConfigError, CreationConfig, DocumentsConfig, JournalConfig, QueueConfig, SchedulerConfig, SessionConfig,
-    SubmitConfig,
+    BalanceConfig, ConfigError, CreationConfig, DocumentsConfig, HandOffConfig, JournalConfig, QueueConfig,
+    SchedulerConfig, SessionConfig, SubmitConfig,
 };
 pub use scheduler::{Scheduler, StartError};

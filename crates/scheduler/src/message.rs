@@ -16,7 +16,7 @@ use whiskraft_types::{
 use crate::context::StreamId;
 use crate::control::hello::Peer;
 use crate::journal::Answer;
-use crate::shard::{UnaryRequest, Walk};
+use crate::shard::{Exported, Import, Pick, UnaryRequest, Walk};
 
 /// What a caller submitted; shared, so that neither a delivery nor a repetition copies it.
 pub(crate) type Payload = Arc<Content>;
@@ -238,16 +238,28 @@ pub(crate) enum Request {
         epoch: Epoch,
         is_knotted: bool,
     },
-    /// Stop up to `count` queues of a session, they are about to move; answered with those that are stopped.
-    Release {
+    /// Stop queues of a session, they are about to move; answered with those that are stopped.
+    Freeze {
         session: SessionId,
-        count: usize,
-        answer: oneshot::Sender<Vec<(QueueKey, Epoch)>>,
+        pick: Pick,
+        answer: oneshot::Sender<Vec<Exported>>,
     },
     /// The queue did not move: it goes on.
-    Keep {
+    Unfreeze {
         key: QueueKey,
         epoch: Epoch,
+    },
+    /// What another scheduler has sent of a queue that it is about to hand over; answered once it is kept.
+    Import {
+        key: QueueKey,
+        import: Import,
+        answer: oneshot::Sender<()>,
+    },
+    /// The sender goes on with the queue.
+    ForgetImport {
+        session: SessionId,
+        attempt: u64,
+        key: QueueKey,
     },
     /// From the unary pull service.
     Unary(UnaryRequest),

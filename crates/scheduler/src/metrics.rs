@@ -130,6 +130,12 @@ metrics! {
         "Last entry of this node's log.";
     RAFT_APPLIED = Gauge "whiskraft_raft_applied_index" [] in "entries":
         "Last entry that this node has applied.";
+    LANE_LEADS = Gauge "whiskraft_lane_leads" ["lane"] in "1":
+        "1 for a lane of the journal that this node leads, else 0.";
+    LANE_LAST_LOG = Gauge "whiskraft_lane_last_log_index" ["lane"] in "entries":
+        "Last entry of this node's log of a lane.";
+    LANE_APPLIED = Gauge "whiskraft_lane_applied_index" ["lane"] in "entries":
+        "Last entry of a lane that this node has applied.";
     LOG_REVISION = Gauge "whiskraft_log_revision" [] in "revisions":
         "Log revision of this node's tables: what watchers have seen at most.";
     PROPOSALS = Counter "whiskraft_proposals_total" ["outcome"] in "proposals":

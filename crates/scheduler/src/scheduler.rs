@@ -12,14 +12,16 @@ use tonic::transport::server::TcpIncoming;
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
+use crate::balance::BalanceActor;
 use crate::cluster::{Cluster, Peers};
 use crate::config::{ConfigError, SchedulerConfig};
 use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
-use crate::drain::DrainActor;
+use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
+use crate::handoff::HandOver;
 use crate::http::with_plain_routes;
 use crate::internal::InternalController;
 use crate::journal::{JournalActor, JournalHandle};
@@ -35,7 +37,7 @@ use crate::rate::{RateActor, RateHandle};
 use crate::reports::ReportsActor;
 use crate::schedules::ScheduleActor;
 use crate::services::{
-    ActivationService, ControllerService, DocumentsService, InvokerService, NeighbourService,
+    ActivationService, ControllerService, DocumentsService, HandOffService, InvokerService, NeighbourService,
     OperatorService, WatchService,
 };
 use crate::session::SessionTask;
@@ -68,6 +70,7 @@ pub struct Scheduler {
     context: Context,
     phase: watch::Sender<Phase>,
     shards: ShardsHandle,
+    hand_over: HandOver,
     session: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
@@ -83,10 +86,7 @@ impl Scheduler {
         client_listener: TcpListener,
     ) -> Result<Self, StartError> {
         config.check()?;
-        client_listener
-            .set_nonblocking(true)
-            .map_err(StartError::Listener)?;
-        let listener = tokio::net::TcpListener::from_std(client_listener).map_err(StartError::Listener)?;
+        let listener = listener(client_listener).map_err(StartError::Listener)?;
         let (phase, watched) = watch::channel(Phase::Serving);
         let context = Context::new(config, node, watched);
         let incarnation: [u8; 16] = rand::random();
@@ -118,9 +118,8 @@ impl Scheduler {
             seed: rand::random(),
         };
         tasks.spawn(CreationActor::new(creation_parts).run());
-        let (draining, ordered) = watch::channel(false);
-        let drain = DrainActor::new(context.clone(), shards.clone(), creation.clone(), ordered);
-        tasks.spawn(drain.run());
+        let hand_over = HandOver::new(context.clone(), shards.clone(), creation.clone());
+        let draining = start_moves(&mut tasks, &context, &hand_over);
         let follower = Follower::new(
             context.clone(),
             incarnation,
@@ -157,12 +156,14 @@ impl Scheduler {
             control,
             calls,
             rates,
+            hand_over.clone(),
             listener,
         ));
         Ok(Self {
             context,
             phase,
             shards,
+            hand_over,
             session,
             tasks,
         })
@@ -180,11 +181,17 @@ impl Scheduler {
         }
     }
 
-    /// Ends the role: takes no new activation, closes the session so that its queues move at once, tells controllers
-    /// where to go, ends all streams.
+    /// Ends the role: hands its queues over, takes no new activation, closes the session so that what is left moves at once,
+    /// tells controllers where to go, ends all streams.
     pub async fn shutdown(mut self) {
+        self.phase.send_replace(Phase::Leaving);
+        tracing::info!("scheduler leaves, its queues go to others");
+        let leaving = drain::leave(&self.context, &self.hand_over);
+        let wait_max = self.context.config.handoff.leave_wait_max;
+        if tokio::time::timeout(wait_max, leaving).await.is_err() {
+            tracing::warn!("not all queues were handed over in time");
+        }
         self.phase.send_replace(Phase::Draining);
-        tracing::info!("scheduler draining");
         let drained = async {
             // One that has failed was awaited already.
             if !self.session.is_finished() {
@@ -214,6 +221,19 @@ impl Drop for Scheduler {
         self.session.abort();
         self.phase.send_replace(Phase::Stopping);
     }
+}
+
+fn listener(bound: TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    bound.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(bound)
+}
+
+/// Starts what moves queues by itself; the sender says whether this member drains.
+fn start_moves(tasks: &mut JoinSet<()>, context: &Context, hand_over: &HandOver) -> watch::Sender<bool> {
+    let (draining, ordered) = watch::channel(false);
+    tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
+    tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
+    draining
 }
 
 fn start_shards(
@@ -280,12 +300,14 @@ async fn serve(
     control: ControlParts,
     calls: Calls,
     rates: RateHandle,
+    hand_over: HandOver,
     listener: tokio::net::TcpListener,
 ) {
     use whiskraft_proto::activation::activation_service_server::ActivationServiceServer;
 
     use v1::controller_server::ControllerServer;
     use v1::documents_server::DocumentsServer;
+    use v1::hand_off_server::HandOffServer;
     use v1::invoker_server::InvokerServer;
     use v1::neighbour_server::NeighbourServer;
     use v1::operator_server::OperatorServer;
@@ -311,18 +333,25 @@ async fn serve(
     let invoker = InvokerServer::new(InvokerService::new(control, shards.clone()));
     let documents = DocumentsServer::new(DocumentsService::new(context.clone()));
     let activation = ActivationServiceServer::new(ActivationService::new(context.clone(), shards.clone()));
+    let handoff = HandOffServer::new(HandOffService::new(
+        context.clone(),
+        shards.clone(),
+        hand_over.clone(),
+    ));
     let stopping = context.clone();
     let services = Routes::new(controller.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(invoker.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(activation.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(neighbour.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
+        .add_service(handoff.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(WatchServer::new(WatchService::new(context.clone())))
         .add_service(OperatorServer::new(OperatorService::new(
             context.clone(),
             shards,
             rates,
             creation,
+            hand_over,
         )));
     let served = Server::builder()
         // Each connection says first which of the two it speaks; its calls are not asked again.

@@ -123,7 +123,7 @@ pub(crate) const fn table(event: &Event) -> v1::Table {
     match event {
         Event::Member(..) => v1::Table::Members,
         Event::Session(..) => v1::Table::Sessions,
-        Event::Queue(..) => v1::Table::Queues,
+        Event::Queue(..) | Event::HandedOver { .. } => v1::Table::Queues,
         Event::Container { .. } => v1::Table::Containers,
         Event::Invoker(..) => v1::Table::Invokers,
         Event::NamespaceThrottle(..) | Event::ActionThrottle(..) => v1::Table::Throttles,
@@ -156,6 +156,8 @@ pub(crate) fn event(event: &Event) -> v1::WatchEvent {
         }),
         Event::Namespace(name, record) => E::Namespace(namespace(name, record.as_ref())),
         Event::Document(key, record) => E::Document(document(key, record.as_ref())),
+        // Watchers see the change of leader that follows.
+        Event::HandedOver { .. } => return v1::WatchEvent { event: None },
     };
     v1::WatchEvent { event: Some(event) }
 }

@@ -128,7 +128,8 @@ impl Audit {
                 Event::Member(..)
                 | Event::Invoker(..)
                 | Event::NamespaceThrottle(..)
-                | Event::ActionThrottle(..) => {}
+                | Event::ActionThrottle(..)
+                | Event::HandedOver { .. } => {}
             }
         }
         // In the same apply, but in whatever order it likes.

@@ -124,6 +124,14 @@ pub enum Command {
         /// Its queues, each with the epoch it is led in; those that have moved on are left out.
         queues: Vec<(QueueKey, Epoch)>,
     },
+    /// Gives queues to leaders that hold what is in them already, at the wish of the present one.
+    HandOver {
+        /// Session of the leader.
+        session: SessionId,
+        /// Its queues, each with the epoch it is led in and who leads it next. One that has moved on stays as it is, and
+        /// so does one whose next leader has no session or takes no queues.
+        queues: Vec<(QueueKey, Epoch, SchedulerId)>,
+    },
 }
 
 /// Who holds a session.

@@ -42,6 +42,11 @@ impl Election {
         Self { candidates }
     }
 
+    /// The candidate of this id.
+    pub(crate) fn find(&self, id: SchedulerId) -> Option<(SchedulerId, SessionId)> {
+        self.candidates.iter().find(|(other, _)| *other == id).copied()
+    }
+
     /// Whether nobody can lead.
     pub(crate) fn is_empty(&self) -> bool {
         self.candidates.is_empty()

@@ -39,6 +39,8 @@ pub enum Response {
     Missing(Vec<u32>),
     /// Nothing changed, and why.
     Refused(Refusal),
+    /// The queues of `HandOver` that moved, in order, each with its new epoch.
+    HandedOver(Vec<(QueueKey, Epoch)>),
 }
 
 /// Who leads a queue.
@@ -157,6 +159,14 @@ pub enum Event {
     Namespace(NamespaceName, Option<NamespaceRecord>),
     /// Documents table.
     Document(DocumentKey, Option<DocumentRecord>),
+    /// The change of leader that follows it in the same entry is a hand-over: the former leader has stopped for good, and what
+    /// it passed on is all there was. Part of no table.
+    HandedOver {
+        /// The queue.
+        key: QueueKey,
+        /// Epoch of the former leader.
+        from: Epoch,
+    },
 }
 
 /// A write of bytes that do not live in memory. Effects of one log index are written in one batch with it.

@@ -10,8 +10,6 @@
 //! batch carried: never on the clock of the node that applies it.
 
 mod command;
-#[cfg(test)]
-mod golden_test;
 mod lane;
 #[cfg(test)]
 mod lane_test;

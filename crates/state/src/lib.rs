@@ -22,6 +22,7 @@ mod members;
 mod namespaces;
 mod queues;
 mod record;
+mod restored;
 mod rows;
 mod sessions;
 mod slots;

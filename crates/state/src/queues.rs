@@ -3,7 +3,7 @@
 //! An epoch is the log revision that gave the queue its leader. So it grows with every change of leader, also
 //! across a removal of the queue, of which nothing needs to be remembered.
 
-use whiskraft_types::{ActionName, Epoch, LogRevision, QueueKey, Revision, SessionId};
+use whiskraft_types::{ActionName, Epoch, LogRevision, QueueKey, Revision, SchedulerId, SessionId};
 
 use crate::command::{DocumentKey, EnsureQueue};
 use crate::election::Election;
@@ -69,9 +69,7 @@ impl State {
             return Err(Refusal::NoScheduler);
         }
         for (key, epoch) in queues {
-            let moving = self.queue(key).filter(|queue| {
-                queue.epoch == *epoch && queue.leader.is_some_and(|(_, session)| session == from)
-            });
+            let moving = self.queue(key).filter(|queue| is_led(queue, from, *epoch));
             let Some(queue) = moving else { continue };
             let queue = QueueRecord {
                 leader: election.leader(self, key, turn.revision),
@@ -82,6 +80,37 @@ impl State {
             self.put_queue(key, queue, turn);
         }
         Ok(Response::Done)
+    }
+
+    /// Each queue by itself, as [`Self::apply_move_queues`] does.
+    pub(crate) fn apply_hand_over(
+        &mut self,
+        from: SessionId,
+        queues: &[(QueueKey, Epoch, SchedulerId)],
+        turn: &mut Turn,
+    ) -> Response {
+        let election = Election::without(self, from);
+        let mut moved = Vec::new();
+        for (key, from_epoch, to) in queues {
+            let moving = self.queue(key).filter(|queue| is_led(queue, from, *from_epoch));
+            let (Some(queue), Some(leader)) = (moving, election.find(*to)) else {
+                continue;
+            };
+            let epoch = epoch_of(turn.revision);
+            let queue = QueueRecord {
+                leader: Some(leader),
+                epoch,
+                revision: queue.revision,
+                throttled: false,
+            };
+            turn.event(Event::HandedOver {
+                key: key.clone(),
+                from: *from_epoch,
+            });
+            self.put_queue(key, queue, turn);
+            moved.push((key.clone(), epoch));
+        }
+        Response::HandedOver(moved)
     }
 
     pub(crate) fn apply_set_action_throttle(
@@ -183,6 +212,11 @@ impl State {
 /// The epoch of a leadership that starts at a log revision.
 const fn epoch_of(revision: LogRevision) -> Epoch {
     Epoch(revision.0)
+}
+
+/// Whether a session leads the queue in an epoch.
+fn is_led(queue: &QueueRecord, by: SessionId, epoch: Epoch) -> bool {
+    queue.epoch == epoch && queue.leader.is_some_and(|(_, session)| session == by)
 }
 
 fn leadership(queue: &QueueRecord) -> Option<Leadership> {

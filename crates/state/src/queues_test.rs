@@ -6,6 +6,7 @@ use whiskraft_types::SchedulerId;
 
 use super::*;
 use crate::command::Command;
+use crate::event::Applied;
 use crate::world::{World, document, epoch, put, queue};
 
 #[test]
@@ -315,6 +316,106 @@ fn one_queue_that_has_moved_on_does_not_keep_the_others() {
     queues[0].1 = Epoch(queues[0].1.0 - 1);
     world.apply(Command::MoveQueues { session, queues });
     assert_eq!(world.state.queues_led(session), 1);
+}
+
+fn hand_over(world: &World, key: &QueueKey, to: u64) -> Command {
+    Command::HandOver {
+        session: world.leader_session(key),
+        queues: vec![(
+            key.clone(),
+            world.state.queue(key).unwrap().epoch,
+            SchedulerId(to),
+        )],
+    }
+}
+
+#[test]
+fn a_queue_is_handed_to_the_one_that_is_named_and_told_so_before_it_changes_hands() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    let old = world.ensure(&key);
+    let to = 1 + old.leader.0 % 3;
+    world.apply(Command::SetActionThrottle {
+        key: key.clone(),
+        epoch: old.epoch,
+        throttled: true,
+    });
+    let new = epoch(world.next());
+    let applied = world.apply(hand_over(&world, &key, to));
+    assert_eq!(applied.response, Response::HandedOver(vec![(key.clone(), new)]));
+    let record = QueueRecord {
+        leader: Some((
+            SchedulerId(to),
+            world.state.scheduler_session(SchedulerId(to)).unwrap(),
+        )),
+        epoch: new,
+        revision: old.revision,
+        throttled: false,
+    };
+    let from = old.epoch;
+    assert_eq!(
+        applied.events,
+        [
+            Event::HandedOver {
+                key: key.clone(),
+                from
+            },
+            Event::Queue(key.clone(), Some(record)),
+            Event::ActionThrottle(key, false),
+        ]
+    );
+}
+
+#[test]
+fn a_hand_over_that_comes_late_or_twice_or_from_another_leader_changes_nothing() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    let old = world.ensure(&key);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old.leader.0).collect();
+    let command = hand_over(&world, &key, others[0]);
+    let stranger = Command::HandOver {
+        session: world.state.scheduler_session(SchedulerId(others[1])).unwrap(),
+        queues: vec![(key.clone(), old.epoch, SchedulerId(others[0]))],
+    };
+    let nothing =
+        |applied: Applied| (applied.response, applied.events) == (Response::HandedOver(vec![]), vec![]);
+    assert!(nothing(world.apply(stranger)));
+    assert!(!nothing(world.apply(command.clone())));
+    assert!(nothing(world.apply(command)));
+    let itself = hand_over(&world, &key, others[0]);
+    assert!(nothing(world.apply(itself)), "to the one that leads it");
+}
+
+#[test]
+fn a_queue_stays_if_its_next_leader_takes_none_and_the_others_move() {
+    let mut world = World::new();
+    let keys: Vec<QueueKey> = (0..30).map(|n| queue(&format!("n{n}"), "hello")).collect();
+    world.ensure_all(&keys);
+    let session = world.state.scheduler_session(SchedulerId(1)).unwrap();
+    let led = world.state.queues_of(session);
+    let mut queues: Vec<_> = led
+        .map(|(key, row)| (key.clone(), row.epoch, SchedulerId(3)))
+        .collect();
+    assert!(queues.len() > 3);
+    let gone = world.state.scheduler_session(SchedulerId(2)).unwrap();
+    (queues[0].2, queues[1].2) = (SchedulerId(2), SchedulerId(9));
+    world.apply(Command::CloseSession { session: gone });
+    let command = Command::HandOver {
+        session,
+        queues: queues.clone(),
+    };
+    let new = epoch(world.next());
+    let moved: Vec<_> = queues[2..].iter().map(|(key, ..)| (key.clone(), new)).collect();
+    assert_eq!(world.respond(command), Response::HandedOver(moved));
+    for (key, at, _) in &queues[..2] {
+        assert_eq!(world.state.queue(key).unwrap().epoch, *at);
+    }
+    world.apply(Command::SetDraining {
+        id: SchedulerId(3),
+        draining: true,
+    });
+    let command = hand_over(&world, &queues[0].0, 3);
+    assert_eq!(world.respond(command), Response::HandedOver(vec![]), "it drains");
 }
 
 #[test]

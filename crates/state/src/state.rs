@@ -50,6 +50,7 @@ impl State {
             Command::EnsureQueue(ensure) => self.apply_ensure_queue(ensure, turn),
             Command::RemoveQueue { key, epoch } => self.apply_remove_queue(key, *epoch, turn),
             Command::MoveQueues { session, queues } => self.apply_move_queues(*session, queues, turn),
+            Command::HandOver { session, queues } => Ok(self.apply_hand_over(*session, queues, turn)),
             Command::SetActionThrottle {
                 key,
                 epoch,

@@ -44,7 +44,7 @@ impl Event {
         match self {
             Self::Member(..) => TableKind::Members,
             Self::Session(..) => TableKind::Sessions,
-            Self::Queue(..) => TableKind::Queues,
+            Self::Queue(..) | Self::HandedOver { .. } => TableKind::Queues,
             Self::Container { .. } => TableKind::Containers,
             Self::Invoker(..) => TableKind::Invokers,
             Self::NamespaceThrottle(..) | Self::ActionThrottle(..) => TableKind::Throttles,

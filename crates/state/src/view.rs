@@ -231,6 +231,11 @@ impl State {
         })
     }
 
+    /// All documents, by kind, namespace and name.
+    pub fn all_documents(&self) -> impl Iterator<Item = (&DocumentKey, &DocumentRecord)> {
+        self.tables.documents.iter()
+    }
+
     /// Documents of a kind in all namespaces, by namespace and name.
     pub fn documents_of<'a>(
         &'a self,

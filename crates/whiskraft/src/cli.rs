@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
-    status,
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
+    schedule, status,
 };
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
@@ -148,6 +148,9 @@ pub(crate) enum Command {
     /// Show queues, longest waiting first, and why they wait
     #[command(after_help = queues::EXAMPLES)]
     Queues(queues::QueuesArgs),
+    /// Move a queue to another scheduler, with everything in it
+    #[command(after_help = queue::EXAMPLES, subcommand_required = true)]
+    Queue(queue::QueueArgs),
     /// Say where an activation is, why it waits and what would help
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
@@ -187,6 +190,7 @@ impl Command {
             Self::Schedule(args) => args.client.overrides(),
             Self::Status(args) => args.client.overrides(),
             Self::Queues(args) => args.client.overrides(),
+            Self::Queue(args) => args.client.overrides(),
             Self::Explain(args) => args.client.overrides(),
             Self::Drain(args) => args.client.overrides(),
             Self::Cluster(args) => args.overrides(),

@@ -12,6 +12,7 @@ pub(crate) mod log;
 mod look;
 pub(crate) mod namespace;
 mod notice;
+pub(crate) mod queue;
 pub(crate) mod queues;
 pub(crate) mod runtime;
 pub(crate) mod schedule;

@@ -23,8 +23,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::command::{
-    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queues, runtime, schedule,
-    status,
+    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
+    schedule, status,
 };
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
@@ -37,7 +37,7 @@ const SERVER_LOG: &str = "info,openraft=error";
 const COMMAND_LOG: &str = "warn";
 
 fn main() -> ExitCode {
-    // Reads where to die from the environment (`FAILPOINTS`); in force until it is dropped.
+    // Reads FAILPOINTS; for the life of the process.
     #[cfg(feature = "failpoints")]
     let _failpoints = fail::FailScenario::setup();
     let cli = Cli::parse();
@@ -87,6 +87,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Invoke(args) => invoke::run(args, &config).await,
         Command::Status(args) => status::run(args, &config).await,
         Command::Queues(args) => queues::run(args, &config).await,
+        Command::Queue(args) => queue::run(args, &config).await,
         Command::Explain(args) => explain::run(args, &config).await,
         Command::Drain(args) => drain::run(args, &config).await,
         Command::Cluster(args) => cluster::run(args, &config).await,

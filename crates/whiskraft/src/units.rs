@@ -1,9 +1,12 @@
 //! Human forms of durations on the command line and in reports.
 
 use std::fmt::Write;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime_serde::re::humantime;
+
+/// First moment that has no text form, the year 10000, counted from the Unix epoch.
+const CALENDAR_END: Duration = Duration::from_secs(253_402_300_800);
 
 /// Reads `500ms`, `2s`, `1m 30s`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -24,7 +27,11 @@ pub(crate) fn parse_moment(text: &str, now: SystemTime) -> Result<SystemTime, St
         let after = parse_duration(after)?;
         return now
             .checked_add(after)
-            .ok_or_else(|| format!("{text:?} is beyond all time"));
+            .filter(|at| {
+                at.duration_since(UNIX_EPOCH)
+                    .is_ok_and(|since| since < CALENDAR_END)
+            })
+            .ok_or_else(|| format!("{text:?} is after the year 9999"));
     }
     humantime::parse_rfc3339_weak(text).map_err(|_| {
         format!("{text:?} is no time; write for example 2026-12-24T18:00:00Z, in UTC, or +30m for half an hour from now")
@@ -56,8 +63,6 @@ pub(crate) fn show_ms(ms: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
 
     #[test]

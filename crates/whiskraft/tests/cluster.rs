@@ -1,4 +1,4 @@
-//! Orders about the membership as a user gives them, against scripted schedulers: text, JSON, exit codes.
+//! Orders about the membership, backups and restores as a user meets them: text, JSON, exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,6 +12,8 @@ use support::{run, says};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::change_members_response::Outcome;
 use whiskraft_proto::v1::member_order::Kind;
+use whiskraft_raft::{Node, NodeConfig, Settings};
+use whiskraft_state::journal::UnixMillis;
 use whiskraft_types::{MembershipError, SchedulerId};
 
 const ID: SchedulerId = SchedulerId(2);
@@ -162,4 +164,123 @@ async fn the_membership_is_a_table_and_json() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["quorum"], &json["leader"]), (&true.into(), &1.into()));
     assert_eq!(json["members"][1]["voter"], false);
+}
+
+/// A cluster that runs in this process, and one piece after the other of a backup of it.
+async fn backup_pieces() -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let peer_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = peer_listener.local_addr().unwrap().to_string();
+    let node = Node::start(NodeConfig {
+        id: Some(SchedulerId(1)),
+        initial_cluster: [(SchedulerId(1), address)].into(),
+        join: None,
+        learner: false,
+        cluster_name: "old".to_owned(),
+        data_dir: dir.path().to_owned(),
+        peer_listener,
+        advertise_peer: None,
+        advertise_client: "client:7401".to_owned(),
+        zone: String::new(),
+        version: "test".to_owned(),
+        settings: Settings::default(),
+    });
+    let node = node.await.unwrap();
+    let mut stream = loop {
+        // The lanes elect their leaders after the tables have theirs.
+        match node.backup(UnixMillis(1_700_000_000_000)).await {
+            Ok(stream) => break stream,
+            Err(error) => eprintln!("not yet: {error}"),
+        }
+    };
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.next().await {
+        bytes.extend(piece.unwrap());
+    }
+    node.shutdown().await;
+    bytes.chunks(100).map(<[u8]>::to_vec).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_received_checked_and_restored() {
+    let (_, fakes) = cluster(1).await;
+    let pieces = backup_pieces().await;
+    fakes[0].with(|state| state.operations.backup = pieces.clone());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.backup");
+    let path = file.to_str().unwrap();
+    let (text, _) = run(&fakes, &["cluster", "backup", path], 0).await;
+    let parts = [
+        "whole",
+        "(\"old\") at revision",
+        "taken 2023-11-14T22:13:20Z",
+        "0 actions",
+        "0 activations not ended",
+        "cluster verify",
+    ];
+    says(&text, &parts);
+    assert_eq!(std::fs::read(&file).unwrap(), pieces.concat());
+    // It never replaces a file.
+    let (_, error) = run(&fakes, &["cluster", "backup", path], 2).await;
+    says(&error, &["is there already"]);
+    let (json, _) = run(&[], &["cluster", "verify", path, "--json"], 0).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&json["cluster_name"], &json["actions"]),
+        (&"old".into(), &0.into())
+    );
+
+    let data_dir = dir.path().join("new");
+    let restore = [
+        "cluster",
+        "restore",
+        path,
+        "--id",
+        "1",
+        "--initial-cluster",
+        "1=127.0.0.1:7400",
+        "--cluster-name",
+        "new",
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+    ];
+    let (text, _) = run(&[], &restore, 0).await;
+    let parts = [
+        "for scheduler 1 of cluster",
+        "whiskraft scheduler --id 1 --initial-cluster 1=127.0.0.1:7400 --cluster-name new",
+    ];
+    says(&text, &parts);
+    let (_, error) = run(&[], &restore, 3).await;
+    says(&error, &["nothing restored", "is in use by a scheduler already"]);
+    let (_, error) = run(&[], &restore[..3], 2).await;
+    says(&error, &["--id and --initial-cluster"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_breaks_off_or_is_altered_leaves_no_file() {
+    let (_, fakes) = cluster(1).await;
+    let mut pieces = backup_pieces().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.backup");
+    let path = file.to_str().unwrap();
+    let is_empty = || std::fs::read_dir(dir.path()).unwrap().next().is_none();
+
+    fakes[0].with(|state| state.operations.backup = pieces[..pieces.len() - 1].to_vec());
+    let (_, error) = run(&fakes, &["cluster", "backup", path], 1).await;
+    says(&error, &["no usable backup", "damaged at byte", "cut off"]);
+    assert!(is_empty());
+    pieces[3][7] ^= 1;
+    fakes[0].with(|state| state.operations.backup = pieces.clone());
+    let (_, error) = run(&fakes, &["cluster", "backup", path], 1).await;
+    says(&error, &["damaged at byte"]);
+    assert!(is_empty());
+
+    std::fs::write(&file, pieces.concat()).unwrap();
+    let (_, error) = run(&[], &["cluster", "verify", path], 1).await;
+    says(
+        &error,
+        &["damaged at byte", "the checksum of a chunk does not match"],
+    );
+    let (_, error) = run(&[], &["cluster", "verify", "/does/not/exist"], 2).await;
+    says(&error, &["/does/not/exist"]);
 }

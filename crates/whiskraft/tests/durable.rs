@@ -1,14 +1,15 @@
-//! The commands for durable activations as a user meets them, against scripted schedulers: text, JSON, exit codes.
+//! The commands for durable activations and schedules as a user meets them, against scripted schedulers: text, JSON, exit
+//! codes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
-
-use std::process::Command;
+mod support;
 
 use fake::{Fake, Mode, Seen, World, cluster, key, queue_event, record};
 use serde_json::{Value, json};
+use support::{run, says};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::cancel_activation_response::Outcome;
 use whiskraft_proto::v1::find_activation_response::State;
@@ -16,41 +17,6 @@ use whiskraft_proto::v1::rejection::Kind;
 
 const ID: &str = "03030303030303030303030303030303";
 const BYTES: [u8; 16] = [3; 16];
-
-/// Runs the binary, checks its exit code, and returns both outputs with single spaces.
-async fn run(fakes: &[Fake], args: &[&str], code: i32) -> (String, String) {
-    let endpoints: Vec<_> = fakes.iter().map(|fake| fake.address.as_str()).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_whiskraft"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WHISKRAFT_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(["--config", "/dev/null"])
-        .args(args)
-        .args(["-e", &endpoints.join(",")]);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
-    let text = |bytes: &[u8]| {
-        let lines = String::from_utf8_lossy(bytes).into_owned();
-        let lines = lines.lines();
-        let lines: Vec<_> = lines
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect();
-        lines.join("\n")
-    };
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {out}\n{err}");
-    (out, err)
-}
-
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "no {part:?} in {text}");
-    }
-}
 
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -198,6 +164,17 @@ async fn an_activation_is_shown_in_every_state_and_gone_has_its_own_code() {
 }
 
 #[tokio::test]
+async fn one_that_a_silent_scheduler_may_know_is_not_called_unknown() {
+    let (_world, fakes) = cluster(2).await;
+    fakes[1].die().await;
+    let (_, error) = run(&fakes, &["activation", "get", ID], 4).await;
+    says(
+        &error,
+        &["no scheduler that answered knows activation", "scheduler 2"],
+    );
+}
+
+#[tokio::test]
 async fn cancelling_says_how_far_it_was() {
     let (_world, fakes) = one().await;
     let answers = |outcome: Outcome| {
@@ -288,7 +265,7 @@ async fn a_dead_letter_is_shown_with_its_record() {
 }
 
 #[tokio::test]
-async fn all_letters_are_run_again_or_purged_page_by_page() {
+async fn all_letters_of_every_page_are_run_again_or_purged() {
     let (_world, fakes) = one().await;
     letters(&fakes[0]);
     let redriven = |n: u8, new_id: &'static [u8], error: &str| v1::Redriven {
@@ -301,10 +278,11 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         rejection: None,
     };
     fakes[0].with(|state| {
-        state.asked.redrive = vec![
-            answer(vec![redriven(1, &[8; 16], ""), redriven(2, &[9; 16], "")]),
-            answer(vec![redriven(3, b"", "its arguments are gone")]),
-        ];
+        state.asked.redrive = vec![answer(vec![
+            redriven(1, &[8; 16], ""),
+            redriven(2, &[9; 16], ""),
+            redriven(3, b"", "its arguments are gone"),
+        ])];
     });
     let (text, error) = run(&fakes, &["dead-letters", "redrive", "--all"], 1).await;
     says(
@@ -322,7 +300,7 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         purged,
         rejection: None,
     };
-    fakes[0].with(|state| state.asked.purge = vec![purged(2), purged(1)]);
+    fakes[0].with(|state| state.asked.purge = vec![purged(3)]);
     let (text, _) = run(&fakes, &["dead-letters", "purge", "--all"], 0).await;
     assert_eq!(text, "3 taken off the list");
     fakes[0].with(|state| state.asked.purge = vec![purged(1)]);
@@ -336,7 +314,7 @@ async fn all_letters_are_run_again_or_purged_page_by_page() {
         };
         state.seen.iter().filter_map(ids).collect()
     });
-    assert_eq!(ids, [2, 1, 2, 1, 1]);
+    assert_eq!(ids, [3, 3, 1]);
     let (_, error) = run(&fakes, &["dead-letters", "purge"], 2).await;
     says(&error, &["<IDS>"]);
     run(&fakes, &["dead-letters", "purge", ID, "--all"], 2).await;
@@ -355,4 +333,79 @@ async fn a_refusal_of_the_cluster_is_told() {
     });
     let (_, error) = run(&fakes, &["dead-letters", "purge", ID], 1).await;
     says(&error, &["the namespace does not exist"]);
+}
+
+#[tokio::test]
+async fn a_schedule_is_stored_shown_paused_and_deleted() {
+    let (_world, fakes) = one().await;
+    let put = [
+        "schedule",
+        "put",
+        "report",
+        "--action",
+        "report",
+        "--cron",
+        "0 6 * * 1-5",
+        "-p",
+        "lang=en",
+        "--missed",
+        "run-once",
+    ];
+    let (text, _) = run(&fakes, &put, 0).await;
+    says(
+        &text,
+        &[
+            "report runs guest/report at 0 6 * * 1-5",
+            "next at 20",
+            "T06:00:00.000Z",
+        ],
+    );
+    let state = v1::ScheduleState {
+        slot_ms: 120_000,
+        fired: 3,
+        last_id: BYTES.to_vec().into(),
+        ..Default::default()
+    };
+    let body = (1, whiskraft_proto::Message::encode_to_vec(&state));
+    fakes[0].with(|script| {
+        script
+            .store
+            .documents
+            .insert("schedule-state:guest/report".to_owned(), body)
+    });
+    let (text, _) = run(&fakes, &["schedule", "get", "report"], 0).await;
+    let json = parsed(&text);
+    assert_eq!(
+        (&json["arguments"], &json["missed"], &json["fired"]),
+        (&json!({"lang": "en"}), &json!("run-once"), &json!(3))
+    );
+    assert_eq!(
+        (&json["last_activation"], &json["from"]),
+        (&json!(ID), &json!("1970-01-01T00:01:17.000Z"))
+    );
+    assert_eq!(json["next"].as_array().unwrap().len(), 3);
+    let (text, _) = run(&fakes, &["schedule", "pause", "report"], 0).await;
+    says(&text, &["report is paused"]);
+    let (text, _) = run(&fakes, &["schedule", "list"], 0).await;
+    says(&text, &["report guest/report 0 6 * * 1-5 run-once paused 3 0 -"]);
+    let (text, _) = run(&fakes, &["schedule", "resume", "report"], 0).await;
+    says(&text, &["report goes on"]);
+    run(&fakes, &["schedule", "delete", "report"], 0).await;
+    let (_, error) = run(&fakes, &["schedule", "get", "report"], 1).await;
+    says(&error, &["does not exist", "whiskraft schedule list"]);
+    let (text, _) = run(&fakes, &["schedule", "list", "--json"], 0).await;
+    assert_eq!(parsed(&text), json!([]));
+}
+
+#[tokio::test]
+async fn a_schedule_that_cannot_be_is_refused_before_the_cluster_is_asked() {
+    for (cron, part) in [("often", "*/5 * * * *"), ("0 0 31 4 *", "no time")] {
+        let (_, error) = run(&[], &["schedule", "put", "x", "--action", "a", "--cron", cron], 2).await;
+        says(&error, &[part]);
+    }
+    let (_world, fakes) = one().await;
+    fakes[0].with(|state| state.store.refusal = Some("the action must be of this namespace".to_owned()));
+    let put = ["schedule", "put", "x", "--action", "a", "--cron", "@hourly"];
+    let (_, error) = run(&fakes, &put, 2).await;
+    says(&error, &["the action must be of this namespace"]);
 }

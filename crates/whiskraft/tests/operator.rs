@@ -9,7 +9,7 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use fake::{Fake, World, cluster, key, namespace_event, queue_event};
+use fake::{Fake, Seen, World, cluster, key, namespace_event, queue_event};
 use serde_json::Value;
 use support::{command, run, says};
 use whiskraft_proto::v1;
@@ -174,6 +174,57 @@ async fn a_drain_goes_on_until_no_queue_is_left() {
     fakes[0].with(|state| state.operations.drain = vec![refused]);
     let (_, error) = run(&fakes, &["drain", "1"], 1).await;
     says(&error, &["no other live scheduler could take the queues"]);
+}
+
+#[tokio::test]
+async fn a_moved_queue_says_where_it_is_and_what_went_with_it() {
+    use v1::move_queue_response::Outcome;
+
+    let (_, fakes) = cluster(1).await;
+    let moved = v1::MovedTo {
+        epoch: 812,
+        activations: 10_000,
+        took_us: 43_400,
+    };
+    fakes[0].with(|state| state.operations.move_queue = Some(Outcome::Moved(moved)));
+    let (text, _) = run(
+        &fakes,
+        &["queue", "move", "guest/hello", "-n", "anna", "--to", "2"],
+        0,
+    )
+    .await;
+    says(
+        &text,
+        &[
+            "scheduler 2 leads queue",
+            "epoch 812",
+            "10000 activations",
+            "43 ms",
+        ],
+    );
+    let asked = fakes[0].with(|state| {
+        state.seen.iter().find_map(|seen| match seen {
+            Seen::MoveQueue(request) => Some(request.clone()),
+            _ => None,
+        })
+    });
+    let key = v1::QueueKey {
+        namespace: "anna".to_owned(),
+        action: "guest/hello".to_owned(),
+    };
+    assert_eq!(asked.unwrap().key, Some(key));
+    let (text, _) = run(&fakes, &["queue", "move", "hello", "--to", "2", "--json"], 0).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&text).unwrap()["activations"],
+        10_000
+    );
+    let refused = v1::rejection::Kind::Invalid(v1::Invalid {
+        reason: "scheduler 2 drains".to_owned(),
+    });
+    let refused = Outcome::Rejection(v1::Rejection { kind: Some(refused) });
+    fakes[0].with(|state| state.operations.move_queue = Some(refused));
+    let (_, error) = run(&fakes, &["queue", "move", "hello", "--to", "2"], 1).await;
+    says(&error, &["scheduler 2 drains"]);
 }
 
 #[tokio::test]

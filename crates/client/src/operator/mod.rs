@@ -3,6 +3,7 @@
 //! A queue is known in full to its leader only, so most questions go to every scheduler at once and the answers are put
 //! together. Nobody is left out silently: an answer names the schedulers that gave none.
 
+mod backup;
 mod explain;
 mod members;
 mod queues;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use whiskraft_proto::v1::operator_client::OperatorClient;
 use whiskraft_proto::{InvalidMessage, MESSAGE_LEN_MAX, required, v1};
-use whiskraft_types::{Rejection, SchedulerId};
+use whiskraft_types::{Epoch, QueueKey, Rejection, SchedulerId};
 
+pub use self::backup::BackupPieces;
 pub use self::explain::{Explained, Explanation};
 pub use self::members::MemberChangeError;
 pub use self::queues::{QueueFilter, QueuesSnapshot, QueuesWatch};
@@ -52,6 +54,25 @@ impl Operator {
         self.set_draining(scheduler, true).await.map(|_| ())
     }
 
+    /// Gives a queue, with everything in it, to a scheduler.
+    ///
+    /// # Errors
+    /// [`CallError::Rejected`]: there is no such queue, or that scheduler leads it already, drains, is not live, or did not take
+    /// it in time; the queue goes on where it is.
+    pub async fn move_queue(&self, key: &QueueKey, to: SchedulerId) -> Result<MovedQueue, CallError> {
+        let shared = self.client.shared();
+        let call = Call::bulk(shared, "move queue");
+        let ask = |channel| {
+            let request = v1::MoveQueueRequest {
+                key: Some(key.into()),
+                to: to.0,
+                passed_on: false,
+            };
+            move_queue(channel, request)
+        };
+        Ok(call.ask(shared, ask).await?.value)
+    }
+
     async fn set_draining(&self, scheduler: SchedulerId, undo: bool) -> Result<u64, CallError> {
         let request = v1::DrainRequest {
             scheduler: scheduler.0,
@@ -62,6 +83,33 @@ impl Operator {
         let call = Call::bulk(shared, if undo { "undrain" } else { "drain" });
         Ok(call.ask(shared, |channel| drain(channel, request)).await?.value)
     }
+}
+
+/// A queue that was given to another scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MovedQueue {
+    /// Epoch of its new leadership.
+    pub epoch: Epoch,
+    /// Activations that went with it.
+    pub activations: u64,
+    /// Time from the order until the change was known.
+    pub took: Duration,
+}
+
+async fn move_queue(channel: Channel, request: v1::MoveQueueRequest) -> Tried<MovedQueue> {
+    use v1::move_queue_response::Outcome;
+
+    let response = operator(channel).move_queue(request).await?.into_inner();
+    Ok(
+        match required(response.outcome, "move_queue.outcome").map_err(unreadable)? {
+            Outcome::Moved(moved) => Ok(MovedQueue {
+                epoch: Epoch(moved.epoch),
+                activations: moved.activations,
+                took: Duration::from_micros(moved.took_us.into()),
+            }),
+            Outcome::Rejection(rejection) => Err(Rejection::try_from(rejection).map_err(unreadable)?),
+        },
+    )
 }
 
 async fn drain(channel: Channel, request: v1::DrainRequest) -> Tried<u64> {

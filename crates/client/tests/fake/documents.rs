@@ -10,10 +10,7 @@ use whiskraft_proto::v1::documents_server::Documents;
 use whiskraft_proto::v1::put_document_response::Outcome;
 
 use super::services::Frames;
-use super::{Fake, Seen};
-
-/// The clock of a fake scheduler that stores a schedule, in milliseconds since the Unix epoch.
-pub const STORED_AT_MS: u64 = 77_000;
+use super::{Fake, STORED_AT_MS, Seen};
 
 /// Documents by `namespace/name`, or `kind:namespace/name` if they are no actions; blobs by hash.
 #[derive(Default)]

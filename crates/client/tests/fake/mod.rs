@@ -30,11 +30,13 @@ use whiskraft_proto::v1::documents_server::DocumentsServer;
 use whiskraft_proto::v1::operator_server::OperatorServer;
 use whiskraft_proto::v1::watch_server::WatchServer;
 
-pub use self::documents::{STORED_AT_MS, Store};
+pub use self::documents::Store;
 pub use self::letters::Asked;
 pub use self::operator::Operations;
 
 pub const CLUSTER: &str = "fake-cluster";
+/// The clock of a fake scheduler that stores a schedule, in milliseconds since the Unix epoch.
+pub const STORED_AT_MS: u64 = 77_000;
 /// Longest wait for a condition; a test that reaches it has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -52,6 +54,7 @@ pub enum Seen {
     Queues(v1::QueuesRequest),
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
+    MoveQueue(v1::MoveQueueRequest),
     Find(v1::FindActivationRequest),
     Cancel(v1::CancelActivationRequest),
     List(v1::ListDeadLettersRequest),

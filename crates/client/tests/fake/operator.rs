@@ -18,8 +18,11 @@ pub struct Operations {
     pub explain: v1::ExplainResponse,
     /// One answer after the other; the last one stays.
     pub drain: Vec<v1::drain_response::Outcome>,
+    pub move_queue: Option<v1::move_queue_response::Outcome>,
     /// One answer after the other; the last one stays.
     pub members: Vec<v1::change_members_response::Outcome>,
+    /// The bytes of a backup, a piece each.
+    pub backup: Vec<Vec<u8>>,
 }
 
 #[tonic::async_trait]
@@ -80,6 +83,16 @@ impl Operator for Fake {
         Ok(Response::new(v1::DrainResponse { outcome }))
     }
 
+    async fn move_queue(
+        &self,
+        request: Request<v1::MoveQueueRequest>,
+    ) -> Result<Response<v1::MoveQueueResponse>, Status> {
+        self.check_up()?;
+        self.see(Seen::MoveQueue(request.into_inner()));
+        let outcome = self.with(|state| state.operations.move_queue.clone());
+        Ok(Response::new(v1::MoveQueueResponse { outcome }))
+    }
+
     async fn change_members(
         &self,
         request: Request<v1::MemberOrder>,
@@ -94,6 +107,25 @@ impl Operator for Fake {
             }
         });
         Ok(Response::new(v1::ChangeMembersResponse { outcome }))
+    }
+
+    type BackupStream = Frames<v1::BackupPiece>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.check_up()?;
+        let mut offset = 0;
+        let pieces = self.with(|state| state.operations.backup.clone()).into_iter();
+        let pieces: Vec<_> = pieces
+            .map(|data| {
+                let piece = v1::BackupPiece {
+                    offset,
+                    data: data.into(),
+                };
+                offset += piece.data.len() as u64;
+                Ok(piece)
+            })
+            .collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
     }
 
     async fn join(&self, _: Request<v1::JoinRequest>) -> Result<Response<v1::JoinResponse>, Status> {

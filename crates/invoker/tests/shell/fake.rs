@@ -44,6 +44,7 @@ pub(crate) enum Said {
 }
 
 struct State {
+    cluster: &'static str,
     session: u64,
     incarnation: Bytes,
     refuse: Option<v1::rejection::Kind>,
@@ -53,6 +54,7 @@ struct State {
     blobs: BTreeMap<Vec<u8>, Bytes>,
     blob_reads: u32,
     sessions_refused: u32,
+    hellos_refused: u32,
     /// The newest session with an acknowledged keepalive.
     acked: u64,
 }
@@ -99,6 +101,7 @@ impl Cluster {
 
     pub(crate) async fn with_ttl(count: u64, ttl: Duration) -> Self {
         let state = State {
+            cluster: "test",
             session: 100,
             incarnation: Bytes::new(),
             refuse: None,
@@ -108,6 +111,7 @@ impl Cluster {
             blobs: BTreeMap::new(),
             blob_reads: 0,
             sessions_refused: 0,
+            hellos_refused: 0,
             acked: 0,
         };
         let state = Arc::new(Mutex::new(state));
@@ -152,6 +156,17 @@ impl Cluster {
         }
     }
 
+    /// From now on another cluster answers at the same addresses.
+    pub(crate) fn become_another(&self) {
+        {
+            let mut state = lock(&self.state);
+            state.cluster = "another";
+            state.incarnation = Bytes::new();
+            state.session += 1000;
+        }
+        self.schedulers.iter().for_each(FakeScheduler::hang_up);
+    }
+
     pub(crate) fn forget_member(&self, id: u64) -> v1::SchedulerAddress {
         let mut state = lock(&self.state);
         let at = state
@@ -172,6 +187,12 @@ impl Cluster {
 
     pub(crate) async fn sessions_refused(&self, count: u32) {
         while lock(&self.state).sessions_refused < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn hellos_refused(&self, count: u32) {
+        while lock(&self.state).hellos_refused < count {
             tokio::task::yield_now().await;
         }
     }

@@ -263,6 +263,37 @@ async fn expiry_that_happened_while_disconnected_is_learned_from_the_hello() {
     assert!(backend.live().is_empty());
 }
 
+#[tokio::test]
+async fn an_idle_invoker_joins_the_cluster_that_was_put_in_the_place_of_its_own() {
+    let mut cluster = Cluster::with_ttl(1, Duration::from_millis(500)).await;
+    let backend = backend(Behaviour::default());
+    let _invoker = cluster.invoker(&backend, |_| {}).await.unwrap();
+    let first = cluster.session();
+    cluster.schedulers[0].connected(first).await;
+    cluster.schedulers[0].create(1).await;
+    cluster.become_another();
+    cluster.schedulers[0].connected(first + 1001).await;
+    assert!(backend.live().is_empty(), "nothing of the old cluster is left");
+}
+
+#[tokio::test]
+async fn one_with_results_of_its_own_cluster_does_not() {
+    let mut cluster = Cluster::with_ttl(2, Duration::from_millis(500)).await;
+    let backend = backend(Behaviour::default());
+    let _invoker = cluster.invoker(&backend, |_| {}).await.unwrap();
+    let first = cluster.session();
+    cluster.schedulers[0].connected(first).await;
+    cluster.schedulers[0].create(1).await;
+    cluster.schedulers[0].deliver(1, 1, 1);
+    // Nobody confirms it.
+    cluster.schedulers[0].completed(1).await;
+    cluster.become_another();
+    // Refused by both, several times each, and long past its lease.
+    cluster.hellos_refused(12).await;
+    assert_eq!(cluster.session(), first + 1000, "it opened no session");
+    assert_eq!(backend.live().len(), 1);
+}
+
 /// Forwards connections to `to` until it is frozen; then nothing passes, and nobody is told.
 async fn freezable_proxy(to: String, frozen: tokio::sync::watch::Receiver<bool>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,7 @@
 //! A caller wants its activation to end: in every stage, once or several times.
 //!
 //! What was answered is kept: an activation of which `BeforeStart` was said never starts (the journal has its end before
-//! the answer, if it is durable), and one of which `Stopping` was said ends as cancelled, even if its record, on its way
+//! any answer about a durable one that no container has), and one of which `Stopping` was said ends as cancelled, even if its record, on its way
 //! at that moment, tells of a run that went well: its caller was told so, and nobody else waits for what it has given up.
 //! The mark is memory of this leadership. A leader that follows does not know it; the caller asks again, and a record that
 //! says itself that it was stopped ends the activation there too.
@@ -20,14 +20,23 @@ const ASKS_MAX: usize = 16;
 enum Found {
     /// Nothing to end.
     Over(CancelAnswer),
-    /// In a line: it can end here and now, and may have begun in an earlier run.
-    InLine { is_durable: bool, may_have_begun: bool },
+    /// In a line, before this run: it can end here and now.
+    InLine { is_durable: bool, run: u32 },
     /// It ends when its stage does.
     Marked(CancelAnswer),
     /// The same, answered then.
     Later,
     /// In a container.
     At(ContainerId),
+}
+
+/// The answer about one that ended in a line before this run of it: it may have begun in an earlier one.
+pub(super) const fn in_line(run: u32) -> CancelAnswer {
+    if run > 1 {
+        CancelAnswer::Stopping
+    } else {
+        CancelAnswer::BeforeStart
+    }
 }
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
@@ -51,22 +60,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 self.stop(now, id, container, out);
                 CancelAnswer::Stopping
             }
-            Found::InLine {
-                is_durable: true,
-                may_have_begun: false,
-            } => {
+            Found::InLine { is_durable: true, .. } => {
                 // In this order: the answer follows the entry of the journal.
                 self.answer_later(ask, id, out);
                 return self.finish(now, id, End::cancelled(None), out);
             }
-            Found::InLine { may_have_begun, .. } => {
+            Found::InLine { run, .. } => {
                 self.mark_cancelled(id);
                 self.finish(now, id, End::cancelled(None), out);
-                if may_have_begun {
-                    CancelAnswer::Stopping
-                } else {
-                    CancelAnswer::BeforeStart
-                }
+                in_line(run)
             }
         };
         out.push(Output::CancelAnswered { ask, answer });
@@ -94,7 +96,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Stage::Journaling { .. } => Found::Later,
             Stage::Waiting | Stage::Delayed(_) => Found::InLine {
                 is_durable: entry.is_durable(),
-                may_have_begun: entry.run > 1,
+                run: entry.run,
             },
             Stage::Delivered(container) | Stage::Adopted(container) | Stage::Started(container) => {
                 Found::At(*container)

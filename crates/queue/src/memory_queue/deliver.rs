@@ -81,7 +81,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 self.on_old_record(now, invoker, id, out);
                 Some(true)
             }
-            Some(_) => None,
+            Some((_, current)) => {
+                // What an invoker said it has, it said without a run.
+                if run > current
+                    && let Some(entry) = self.ledger.find_mut(id)
+                {
+                    entry.run = run;
+                }
+                None
+            }
             None if self.ledger.is_settled(id) || self.ledger.is_recorded(id) => Some(false),
             // It ran under a former leader; its controller will ask.
             None => {

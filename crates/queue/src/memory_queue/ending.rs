@@ -9,7 +9,7 @@ use std::time::Duration;
 use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
-use super::retry::Follow;
+use super::retry::{Follow, follow};
 use crate::ledger::{Done, EndKind, Ending, Next, Stage};
 use crate::{JournalEntry, Outcome, Output, RunEnd};
 
@@ -47,6 +47,15 @@ impl<R> End<R> {
         }
     }
 
+    /// What becomes of it if the activation is cancelled: that, and the record of a stopped run says so itself.
+    pub(super) fn of(self, is_cancelled: bool) -> Self {
+        if is_cancelled && self.kind != EndKind::Cancelled {
+            Self::cancelled(self.invoker)
+        } else {
+            self
+        }
+    }
+
     /// Its caller cancelled it.
     pub(super) const fn cancelled(invoker: Option<InvokerId>) -> Self {
         Self {
@@ -63,7 +72,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         &mut self,
         now: Instant,
         id: ActivationId,
-        mut end: End<R>,
+        end: End<R>,
         out: &mut Vec<Output<P, R>>,
     ) {
         let Some(entry) = self.ledger.find_mut(id) else {
@@ -78,11 +87,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if entry.stage.container().is_none() && end.invoker.is_none() {
             entry.sent_at = now;
         }
-        if entry.is_cancelled && end.kind != EndKind::Cancelled {
-            end = End::cancelled(end.invoker);
-        }
+        let end = end.of(entry.is_cancelled);
         let (is_durable, run) = (entry.is_durable(), entry.run);
-        let follow = self.follow(now, id, end.kind);
+        let follow = follow(now, &self.action, entry, end.kind);
         let done = Done {
             outcome: end.outcome,
             kind: end.kind,
@@ -98,10 +105,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     /// Takes an activation out of its line or its container, into another stage.
     pub(super) fn move_to(&mut self, id: ActivationId, stage: Stage<R>, out: &mut Vec<Output<P, R>>) {
-        let Some(before) = self.ledger.change(id, stage) else {
-            return;
-        };
-        let Some(ticket) = self.ledger.find(id).map(|entry| entry.ticket) else {
+        let Some((before, ticket)) = self.ledger.change(id, stage) else {
             return;
         };
         match before {
@@ -137,8 +141,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     fn complete(&mut self, id: ActivationId, run: u32, done: Done<R>, out: &mut Vec<Output<P, R>>) {
         let outcome = done.outcome.clone();
         self.move_to(id, Stage::Done(done), out);
-        self.ledger.end_call(id);
-        let Some(entry) = self.ledger.find(id) else { return };
+        let Some(entry) = self.ledger.end_call(id) else {
+            return;
+        };
         for controller in entry.waiters.iter() {
             out.push(Output::Complete {
                 controller,

@@ -4,7 +4,9 @@
 //! be delivered by the new leader at once. What is in flight counts as such at its container until its invoker registers.
 //! Acceptances on their way to the journal stay behind: their controllers ask again, and the journal answers.
 
-use whiskraft_types::{ContainerId, Instant};
+use std::collections::BTreeMap;
+
+use whiskraft_types::{ActivationId, ContainerId, Instant};
 
 use super::MemoryQueue;
 use crate::ledger::{Done, EndKind, Ending, Entry, Stage, Waiters};
@@ -15,12 +17,26 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// true as long as nothing is told to this queue.
     #[must_use]
     pub fn export(&self, now: Instant) -> Vec<Moved<P, R>> {
+        // What a fenced queue has only noted has ended all the same: it must not begin anew.
+        let mut noted = BTreeMap::new();
+        for (id, end) in &self.deferred {
+            noted.entry(*id).or_insert(end);
+        }
         let mut entries: Vec<_> = self.ledger.to_move().collect();
         entries.sort_by_key(|entry| entry.ticket.place());
-        entries
-            .into_iter()
-            .filter_map(|entry| moved(now, entry))
-            .collect()
+        let moved = entries.into_iter().filter_map(|entry| {
+            let noted = noted.get(&entry.ticket.id).map(|end| {
+                let end = (*end).clone().of(entry.is_cancelled);
+                Done {
+                    outcome: end.outcome,
+                    kind: end.kind,
+                    invoker: end.invoker,
+                    at: now,
+                }
+            });
+            moved(now, entry, noted.as_ref())
+        });
+        moved.collect()
     }
 
     /// What a former leader has handed over, after `Takeover`.
@@ -78,19 +94,27 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 if moved.durable {
                     self.end_again(now, id, out);
                 } else {
-                    self.ledger.end_call(id);
+                    self.tell_again(id, moved.run, out);
                 }
             }
         }
     }
 
-    fn import_in_flight(
-        &mut self,
-        now: Instant,
-        container: ContainerId,
-        stage: Stage<R>,
-        id: whiskraft_types::ActivationId,
-    ) {
+    /// The old leader may not have told everybody.
+    fn tell_again(&mut self, id: ActivationId, run: u32, out: &mut Vec<Output<P, R>>) {
+        let Some(entry) = self.ledger.end_call(id) else {
+            return;
+        };
+        let Stage::Done(done) = &entry.stage else { return };
+        out.extend(entry.waiters.iter().map(|controller| Output::Complete {
+            controller,
+            id,
+            outcome: done.outcome.clone(),
+            run,
+        }));
+    }
+
+    fn import_in_flight(&mut self, now: Instant, container: ContainerId, stage: Stage<R>, id: ActivationId) {
         let is_known = self.containers.find(container).is_some();
         if !is_known {
             // The table has lost it since: its invoker may still tell.
@@ -110,31 +134,25 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 }
 
-fn moved<P: Clone, R: Clone>(now: Instant, entry: &Entry<P, R>) -> Option<Moved<P, R>> {
-    let place = match &entry.stage {
-        Stage::Journaling { .. } => return None,
-        Stage::Held => MovedPlace::Held,
-        Stage::Waiting => MovedPlace::Waiting,
-        Stage::Delayed(until) => MovedPlace::Delayed(until.saturating_since(now)),
-        Stage::Delivered(container) => MovedPlace::InFlight {
+/// An entry as the new leader is told of it; `noted` is an end that nobody has heard of.
+fn moved<P: Clone, R: Clone>(
+    now: Instant,
+    entry: &Entry<P, R>,
+    noted: Option<&Done<R>>,
+) -> Option<Moved<P, R>> {
+    let place = match (&entry.stage, noted) {
+        (Stage::Journaling { .. }, _) => return None,
+        (Stage::Ending(Ending { done, .. }) | Stage::Done(done), _) | (_, Some(done)) => ended(now, done),
+        (Stage::Held, None) => MovedPlace::Held,
+        (Stage::Waiting, None) => MovedPlace::Waiting,
+        (Stage::Delayed(until), None) => MovedPlace::Delayed(until.saturating_since(now)),
+        (Stage::Delivered(container), None) => MovedPlace::InFlight {
             container: *container,
             started: false,
         },
-        Stage::Adopted(container) | Stage::Started(container) => MovedPlace::InFlight {
+        (Stage::Adopted(container) | Stage::Started(container), None) => MovedPlace::InFlight {
             container: *container,
             started: true,
-        },
-        Stage::Ending(Ending { done, .. }) | Stage::Done(done) => MovedPlace::Ended {
-            outcome: done.outcome.clone(),
-            end: match done.kind {
-                EndKind::Success => Some(RunEnd::Success),
-                EndKind::Cancelled => Some(RunEnd::Cancelled),
-                EndKind::Failed => Some(RunEnd::Failed),
-                EndKind::Final | EndKind::Lost => None,
-            },
-            lost: done.kind == EndKind::Lost,
-            invoker: done.invoker,
-            age: now.saturating_since(done.at),
         },
     };
     Some(Moved {
@@ -151,6 +169,21 @@ fn moved<P: Clone, R: Clone>(now: Instant, entry: &Entry<P, R>) -> Option<Moved<
         controllers: entry.waiters.iter().collect(),
         payload: entry.payload.clone(),
     })
+}
+
+fn ended<R: Clone>(now: Instant, done: &Done<R>) -> MovedPlace<R> {
+    MovedPlace::Ended {
+        outcome: done.outcome.clone(),
+        end: match done.kind {
+            EndKind::Success => Some(RunEnd::Success),
+            EndKind::Cancelled => Some(RunEnd::Cancelled),
+            EndKind::Failed => Some(RunEnd::Failed),
+            EndKind::Final | EndKind::Lost => None,
+        },
+        lost: done.kind == EndKind::Lost,
+        invoker: done.invoker,
+        age: now.saturating_since(done.at),
+    }
 }
 
 const fn kind_of(end: Option<RunEnd>, is_lost: bool) -> EndKind {

@@ -6,6 +6,7 @@
 use whiskraft_types::{ActivationId, Instant, Rejection};
 
 use super::MemoryQueue;
+use super::cancel::in_line;
 use super::ending::End;
 use super::submit::unavailable;
 use crate::ledger::{EndKind, Ending, Next, Stage};
@@ -194,7 +195,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
             (Next::End { .. }, verdict) => {
                 let answer = match done.kind {
-                    EndKind::Cancelled => CancelAnswer::BeforeStart,
+                    EndKind::Cancelled => in_line(run),
                     _ => CancelAnswer::Ended,
                 };
                 let outcome = match verdict {

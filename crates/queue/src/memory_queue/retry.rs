@@ -10,7 +10,7 @@ use whiskraft_types::{ActivationId, Instant};
 
 use super::MemoryQueue;
 use crate::ledger::{EndKind, Entry, Next, Stage};
-use crate::{Output, RetryPolicy};
+use crate::{ActionProfile, Output, RetryPolicy};
 
 /// Runs beyond those of the policy that one activation gets because runs were lost. An activation that takes its invoker
 /// down with it must not take down many; three losses in a row by chance are rare.
@@ -26,37 +26,6 @@ pub(super) enum Follow {
 }
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
-    /// What follows the end of the run under way.
-    pub(super) fn follow(&self, now: Instant, id: ActivationId, kind: EndKind) -> Follow {
-        let policy = &self.action.retry;
-        let end = Follow::Next(Next::End {
-            dead_letter: policy.runs_max > 1
-                && matches!(kind, EndKind::Final | EndKind::Failed | EndKind::Lost),
-        });
-        let Some(entry) = self.ledger.find(id) else {
-            return end;
-        };
-        if self.action.deleted {
-            return end;
-        }
-        match kind {
-            EndKind::Success | EndKind::Cancelled | EndKind::Final => end,
-            EndKind::Failed if entry.is_durable() && entry.run < policy.runs_max => {
-                next_run(entry, now + pause(policy, id, entry.run), policy).unwrap_or(end)
-            }
-            EndKind::Failed => end,
-            EndKind::Lost if !policy.on_loss => end,
-            EndKind::Lost if entry.is_durable() => {
-                let is_left = entry.run < policy.runs_max.saturating_add(LOSS_RUNS_MAX);
-                let next = is_left.then(|| next_run(entry, now, policy)).flatten();
-                next.unwrap_or(end)
-            }
-            // What nobody has submitted here cannot be run.
-            EndKind::Lost if entry.run <= LOSS_RUNS_MAX && entry.payload.is_some() => Follow::Again,
-            EndKind::Lost => end,
-        }
-    }
-
     /// One that no journal has gets its place back for another run.
     pub(super) fn run_again(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
         self.move_to(id, Stage::Waiting, out);
@@ -70,6 +39,35 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.decide_for(now, &ticket);
         self.pump(now, out);
     }
+}
+
+/// What follows the end of the run under way.
+pub(super) fn follow<P, R>(
+    now: Instant,
+    action: &ActionProfile,
+    entry: &Entry<P, R>,
+    kind: EndKind,
+) -> Follow {
+    let (policy, is_durable) = (&action.retry, entry.is_durable());
+    let end = |dead_letter| Follow::Next(Next::End { dead_letter });
+    let next = match kind {
+        EndKind::Success | EndKind::Cancelled => return end(false),
+        EndKind::Final => None,
+        _ if action.deleted => None,
+        EndKind::Failed if is_durable && entry.run < policy.runs_max => {
+            next_run(entry, now + pause(policy, entry.ticket.id, entry.run), policy)
+        }
+        EndKind::Failed => None,
+        EndKind::Lost if !policy.on_loss => None,
+        EndKind::Lost if is_durable => {
+            let is_left = entry.run < policy.runs_max.saturating_add(LOSS_RUNS_MAX);
+            is_left.then(|| next_run(entry, now, policy)).flatten()
+        }
+        // What nobody has submitted here cannot be run.
+        EndKind::Lost if entry.run <= LOSS_RUNS_MAX && entry.payload.is_some() => Some(Follow::Again),
+        EndKind::Lost => None,
+    };
+    next.unwrap_or_else(|| end(policy.runs_max > 1))
 }
 
 /// The run after the one under way, unless the activation is too old by then.

@@ -111,9 +111,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.waiting_calls()
         } else {
             // Nobody waits for the answer to a durable one, unless another activation called it.
+            let has_called = self.ledger.has_called();
             self.waiting
-                .ids_where(|ticket| !ticket.is_durable || self.is_called(ticket.id))
+                .ids_where(|ticket| !ticket.is_durable || (has_called && self.is_called(ticket.id)))
         };
+        if ids.is_empty() {
+            return;
+        }
         tracing::debug!(queue = %self.key, activations = ids.len(), is_knotted, "namespace is full; activations fail");
         let why = (EndKind::Failed, ActivationStatus::DeveloperError, TOO_MANY);
         self.fail_all(now, ids, why, out);

@@ -145,8 +145,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
             Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
                 let at = *at;
-                if let Some(entry) = self.ledger.find_mut(id) {
-                    entry.is_imported = false;
+                if let Some(entry) = self.ledger.find_mut(id)
+                    && std::mem::take(&mut entry.is_imported)
+                    && matches!(entry.stage, Stage::Delivered(_))
+                {
+                    // That it starts may have been told to the former leader after its export.
+                    entry.stage = Stage::Adopted(at);
                 }
                 // The stream on which it was told is gone.
                 if is_cancelled {
@@ -204,6 +208,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     pub(super) fn on_invoker_gone(&mut self, now: Instant, invoker: InvokerId, out: &mut Vec<Output<P, R>>) {
         self.disconnected.remove(&invoker);
+        // What is lost may run again, and not there.
+        self.containers.withdraw_all(invoker);
         if self.expected.remove(&invoker) {
             // It did not say what it had, and never will.
             self.lost = Some((invoker, now + self.settings.lost_keep));

@@ -129,6 +129,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if let Some(invoker) = invoker.filter(|_| !is_told) {
             out.push(Output::Silent { invoker, container });
         }
+        // If it runs again, then not there.
+        self.containers.withdraw(container);
         self.lose(now, vec![id], &unanswered_text(invoker, bound), out);
         // It would hold its slot for ever: nothing tells whether it will ask again.
         if self.containers.end(container) {

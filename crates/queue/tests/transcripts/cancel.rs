@@ -217,8 +217,8 @@ fn one_between_two_runs_may_have_begun() {
          journal a1 written     -> accepted a1, deliver a1 to c1
          completed a1 c1 failed
          journal a1 written     -> ack a1 to i1
-         cancel a1              -> journal end cancelled a1 run 2, answer 1 stopping
-         journal a1 written     -> cancelled a1 to k1 run 2
+         cancel a1              -> journal end cancelled a1 run 2
+         journal a1 written     -> cancelled a1 to k1 run 2, answer 1 stopping
          wait 20s               -> nothing",
     );
 }

@@ -36,6 +36,20 @@ fn in_flight_ones_are_settled_by_what_their_invoker_says() {
 }
 
 #[test]
+fn one_that_its_invoker_has_may_have_started_whatever_the_former_leader_knew() {
+    check(
+        "have c1
+         submit a1              -> accepted a1
+         credit c1              -> deliver a1 to c1
+         drain
+         handoff i1 with c1     -> nothing
+         register i1 c1 has a1 asks 0 -> nothing
+         disconnected i1
+         register i1 c1 has asks 0 -> failed a1 to k1 whisk: The activation may have started on invoker 1\\, which has lost it.",
+    );
+}
+
+#[test]
 fn in_flight_in_a_container_that_is_gone_is_waited_for_and_ends() {
     check(
         "have c1
@@ -94,7 +108,7 @@ fn outcomes_that_are_owed_or_on_their_way_to_the_journal_move_along() {
          journal a2 written     -> accepted a2, deliver a2 to c1
          completed a2 c1        -> journal end done a2
          drain
-         handoff i1 with c1     -> journal end done a2
+         handoff i1 with c1     -> done a1 to k1, journal end done a2
          submit a1 attempt 2    -> accepted a1, done a1 to k1
          received a1            -> ack a1 to i1
          journal a2 ended       -> ack a2 to i1, done a2 to k1",
@@ -112,5 +126,36 @@ fn call_keeps_its_age() {
          wait 19999ms           -> reserve 1
          find a1 waiting
          wait 1ms               -> failed a1 to k1 whisk: Activation processing is not initiated for 60000 ms",
+    );
+}
+
+#[test]
+fn end_that_a_fenced_leader_has_only_noted_is_an_end() {
+    check(
+        "takeover recovering lost i1
+         fence
+         recovered a1           -> nothing
+         submit a2              -> rejected a2 unavailable
+         drain
+         handoff                -> journal end failed a1 whisk: The activation may have started on invoker 1\\, which was lost.",
+    );
+    check(
+        "have c1
+         credit c1              -> nothing
+         submit a1              -> accepted a1, deliver a1 to c1
+         fence
+         gone i1                -> nothing
+         drain
+         handoff                -> failed a1 to k1 whisk: The activation may have started on invoker 1\\, which was lost.",
+    );
+    check(
+        "have c1
+         credit c1              -> nothing
+         submit a1              -> accepted a1, deliver a1 to c1
+         cancel a1              -> stop a1 in c1, answer 1 stopping
+         fence
+         gone i1                -> nothing
+         drain
+         handoff                -> cancelled a1 to k1",
     );
 }

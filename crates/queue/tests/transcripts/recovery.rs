@@ -128,6 +128,17 @@ fn invoker_that_turns_out_to_have_an_older_run_gives_way_to_the_next() {
 }
 
 #[test]
+fn run_that_ended_before_the_journal_was_read_is_the_one_of_its_record() {
+    check(
+        "takeover recovering i1 with c1
+         register i1 c1 has a1 asks 1 -> nothing
+         completed a1 c1 run 2 failed -> nothing
+         recovered a1:2             -> journal end done a1 run 2
+         journal a1 written         -> ack a1 to i1",
+    );
+}
+
+#[test]
 fn possibly_started_with_a_lost_invoker_ends_or_runs_again_if_wished() {
     check(&format!(
         "takeover recovering i1 with c1

@@ -178,6 +178,19 @@ fn lost_run_of_a_blocking_call_is_repeated_from_memory_at_its_old_place() {
 }
 
 #[test]
+fn lost_run_is_not_repeated_where_it_was_lost() {
+    check(
+        "have c1
+         action r1 on-loss concurrency 4
+         credit c1 x4               -> nothing
+         submit a1                  -> accepted a1, deliver a1 to c1
+         gone i1                    -> nothing
+         have c21
+         credit c21                 -> deliver a1 to c21 run 2",
+    );
+}
+
+#[test]
 fn other_ways_to_lose_a_run_count_the_same() {
     check(
         "started-up

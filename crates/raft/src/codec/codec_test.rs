@@ -107,6 +107,7 @@ const fn place(command: &Command) -> usize {
         Command::SweepBlobs { .. } => 17,
         Command::SetDraining { .. } => 18,
         Command::MoveQueues { .. } => 19,
+        Command::HandOver { .. } => 20,
     }
 }
 
@@ -212,6 +213,10 @@ fn commands() -> Vec<Command> {
             session: SessionId(5),
             queues: vec![(key(), Epoch(4))],
         },
+        Command::HandOver {
+            session: SessionId(5),
+            queues: vec![(key(), Epoch(4), SchedulerId(2))],
+        },
     ]
 }
 
@@ -262,6 +267,7 @@ fn responses() -> Vec<Response> {
         refused(Refusal::Invalid {
             reason: "no".to_owned(),
         }),
+        Response::HandedOver(vec![(key(), Epoch(4))]),
     ]
 }
 
@@ -281,7 +287,7 @@ fn bytes_of_commands_do_not_change() {
     places.dedup();
     assert_eq!(
         places,
-        (0..=19).collect::<Vec<_>>(),
+        (0..=20).collect::<Vec<_>>(),
         "every variant, in the order of the format"
     );
     for (command, text) in commands.iter().zip(&golden) {

@@ -3,16 +3,22 @@
 //! Who comes is added before who goes is removed, and nothing is done while a change of either is under way.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use openraft::{BasicNode, ChangeMembers, RaftMetrics};
 
-use super::{ROUND_PAUSE, STEP_TIMEOUT};
+use super::ROUND_PAUSE;
+use crate::clock;
 use crate::core::{Core, Group};
+use crate::journal::Journal;
 use crate::membership;
 use crate::types::Types;
 
 /// Log entries that a learner may lack when it becomes a voter: few enough to be there in a moment.
 const LAG_MAX: u64 = 500;
+
+/// How long a scheduler that was removed waits for the lanes at most.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// Members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +42,8 @@ enum Step {
     Remove(u64),
     /// Another must lead before it can go.
     HandOver,
+    /// Completes the change that stands.
+    Settle,
 }
 
 /// The step that brings a lane nearer to its aim.
@@ -95,15 +103,15 @@ pub(super) async fn follow(core: Core, group: Group) {
         if group.lease().is_none() {
             continue;
         }
-        let (Some(aim), Some(lane)) = (core.metrics(settled), group.metrics(settled)) else {
-            continue;
+        let step = match group.metrics(settled) {
+            Some(lane) => core
+                .metrics(settled)
+                .filter(|aim| !aim.voters.is_empty())
+                .and_then(|aim| next_step(&lane, &aim, group.id(), |id| has_caught_up(&group, id))),
+            // A leader before this one left a change between its two entries.
+            None => Some(Step::Settle),
         };
-        if aim.voters.is_empty() {
-            continue;
-        }
-        let Some(step) = next_step(&lane, &aim, group.id(), |id| has_caught_up(&group, id)) else {
-            continue;
-        };
+        let Some(step) = step else { continue };
         tracing::info!(lane = group.group, ?step, "members of the lane change");
         if let Err(error) = take(&group, step).await {
             tracing::warn!(lane = group.group, %error, "members of the lane have not changed; tried again");
@@ -133,17 +141,41 @@ async fn take(group: &Group, step: Step) -> Result<(), String> {
         ),
         Step::Voter(id) => (ChangeMembers::AddVoterIds(BTreeSet::from([id])), true),
         Step::Unvoter(id) => (ChangeMembers::RemoveVoters(BTreeSet::from([id])), true),
+        Step::Settle => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
         Step::Remove(id) => (ChangeMembers::RemoveNodes(BTreeSet::from([id])), false),
         Step::HandOver => {
             membership::hand_over(group).await;
             return Ok(());
         }
     };
-    let changed = tokio::time::timeout(STEP_TIMEOUT, group.raft.change_membership(change, keeps)).await;
-    match changed {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no quorum confirmed the change within {STEP_TIMEOUT:?}")),
+    // Without a deadline: cut off between its two entries, it would leave the lane with two sets of voters. It ends when
+    // a quorum confirms it or this node leads no longer.
+    let changed = group.raft.change_membership(change, keeps).await;
+    changed.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Stays until the lanes have let go of a scheduler that group 0 has removed: while they count its vote, they may need it.
+pub(crate) async fn leave(journal: &Journal) {
+    let deadline = clock::now() + LEAVE_MAX;
+    loop {
+        let mut counting = Vec::new();
+        for group in journal.groups() {
+            let me = group.id();
+            if group.metrics(|metrics| metrics.membership_config.voter_ids().any(|voter| voter == me)) {
+                counting.push(group.group);
+                if group.lease().is_some() {
+                    membership::hand_over(group).await;
+                }
+            }
+        }
+        if counting.is_empty() {
+            return;
+        }
+        if clock::now() >= deadline {
+            tracing::warn!(lanes = ?counting, "lanes have not let go of this scheduler; it stops all the same");
+            return;
+        }
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 
@@ -171,7 +203,7 @@ mod tests {
                 Step::Voter(id) => drop(lane.voters.insert(*id)),
                 Step::Unvoter(id) => drop(lane.voters.remove(id)),
                 Step::Remove(id) => drop(lane.addresses.remove(id)),
-                Step::HandOver => {
+                Step::HandOver | Step::Settle => {
                     steps.push(step);
                     return steps;
                 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use crate::journal::Journal;
 use crate::runtime::Runtime;
 
+pub(crate) use members::leave;
 pub(crate) use placement::preferred;
 
 /// Pause between two looks at a lane.
 const ROUND_PAUSE: Duration = Duration::from_millis(250);
-/// Longest wait for one step of a change.
+/// Longest wait for the time to be written.
 const STEP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Starts the tasks; they end with the runtime.

@@ -93,11 +93,15 @@ pub(super) fn own_identity(
         return Ok(made);
     };
     let joins = config.join.is_some();
-    if found.cluster_name != config.cluster_name || (!joins && found.cluster_id != wanted.cluster_id) {
+    let wanted_cluster = match &found.origin {
+        Some(origin) => identity::restored_cluster_id(&config.cluster_name, &config.initial_cluster, origin),
+        None => wanted.cluster_id.clone(),
+    };
+    if found.cluster_name != config.cluster_name || (!joins && found.cluster_id != wanted_cluster) {
         return Err(StartError::Identity(format!(
             "data directory {dir} belongs to cluster {} ({:?}), not to cluster {} ({:?}) that is configured; use the \
              directory of this cluster, or the name and initial cluster that the directory was made with",
-            found.cluster_id, found.cluster_name, wanted.cluster_id, config.cluster_name
+            found.cluster_id, found.cluster_name, wanted_cluster, config.cluster_name
         )));
     }
     if wanted.id != 0 && found.id != wanted.id {

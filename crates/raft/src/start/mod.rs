@@ -16,7 +16,7 @@ use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
 use self::open::Opened;
-pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR};
+pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
 use crate::core::{Core, Group};
@@ -179,7 +179,11 @@ fn assemble(
         runtime.spawn(watchman::watch_core(group.clone()));
     }
     runtime.spawn(watchman::settle_membership(core.clone()));
-    runtime.spawn(watchman::ask_around(core.clone(), identity.clone()));
+    runtime.spawn(watchman::ask_around(
+        core.clone(),
+        journal.clone(),
+        identity.clone(),
+    ));
     if identity.asks_vote {
         let voting = watchman::become_voter(core.clone(), newcomer, identity, config.data_dir.clone());
         runtime.spawn(voting);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ const PURGE_BATCH: u64 = 1000;
 pub(crate) const STORE_DIR: &str = "store";
 /// Directory of snapshots.
 pub(crate) const SNAPSHOTS_DIR: &str = "snapshots";
+
+/// Directory of the snapshots of a lane.
+pub(crate) fn lane_snapshots(snapshots: &Path, lane: u32) -> PathBuf {
+    snapshots.join(format!("lane-{lane}"))
+}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -214,7 +220,7 @@ pub(super) async fn open(
     let journal = Journal::new(core.clone(), open_lanes);
     let owned = Owned {
         bodies,
-        journal: OpenJournal(journal.clone()),
+        _journal: OpenJournal(journal.clone()),
         lane_runtime,
         runtime,
         _sync: sync,
@@ -251,7 +257,7 @@ async fn open_store(
         let machine = Machine::open(bodies.clone(), &snapshots_dir, META_GROUP, ring)?;
         let open_lane = |group| {
             let rows = LaneRows::new(Arc::clone(&engine), group, retention.clone());
-            let dir = snapshots_dir.join(format!("lane-{group}"));
+            let dir = lane_snapshots(&snapshots_dir, group);
             LaneMachine::open(rows, &dir, group).map(|lane| (group, lane))
         };
         let lanes = (1..=lanes).map(open_lane).collect::<io::Result<Vec<_>>>()?;

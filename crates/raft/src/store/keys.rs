@@ -45,6 +45,16 @@ pub(crate) fn meta(group: u32, tag: Meta) -> [u8; 5] {
     key
 }
 
+/// The record of how far a lane has applied.
+pub(crate) fn lane_state(group: u32) -> [u8; 5] {
+    meta(group, Meta::Lane)
+}
+
+/// First and last (exclusive) key of a group, in every table.
+pub(crate) fn group_range(group: u32) -> ([u8; 4], [u8; 4]) {
+    (group_start(group), group_end(group))
+}
+
 /// First key of a group, in every table.
 pub(crate) fn group_start(group: u32) -> [u8; 4] {
     group.to_be_bytes()

@@ -96,8 +96,6 @@ pub(crate) struct LaneMachine {
     last: Option<LogId>,
     membership: Stored,
     clock: UnixMillis,
-    /// Whether the consensus core has been told of a snapshot.
-    is_built: bool,
 }
 
 impl LaneMachine {
@@ -123,7 +121,6 @@ impl LaneMachine {
             last: None,
             membership: Stored::default(),
             clock: UnixMillis(0),
-            is_built: false,
             rows,
         };
         if let Some(state) = machine.rows.state()? {
@@ -309,7 +306,6 @@ impl RaftStateMachine<Types> for LaneMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> LaneBuilder {
-        self.is_built = true;
         LaneBuilder {
             snapshot: Some(self.view().await),
         }
@@ -336,12 +332,11 @@ impl RaftStateMachine<Types> for LaneMachine {
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
         self.shared.bytes.store(0, Ordering::Relaxed);
-        self.is_built = true;
         self.take(state)
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        if self.is_built && self.last.is_some() {
+        if self.last.is_some() {
             self.view().await.map(Some)
         } else {
             Ok(None)

@@ -28,7 +28,7 @@ pub(crate) const LANE_TABLES: [Table; 5] = [
 ];
 
 /// How far a lane has applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct LaneState {
     /// Last entry.
     pub(crate) last: Option<LogIdRecord>,
@@ -36,6 +36,19 @@ pub(crate) struct LaneState {
     pub(crate) membership: MembershipRecord,
     /// The lane's clock.
     pub(crate) clock: UnixMillis,
+}
+
+impl LaneState {
+    /// Index of the last entry; zero if there is none.
+    pub(crate) fn index(&self) -> u64 {
+        self.last.map_or(0, |last| last.index)
+    }
+}
+
+/// Notes that the rows of a lane are those of a snapshot, which are not in place.
+pub(crate) fn installing_write(group: u32, snapshot: &str) -> io::Result<Write> {
+    let key = keys::meta(group, Meta::Installing).to_vec();
+    Ok(Write::Put(Table::Meta, key, codec::encode(snapshot)?))
 }
 
 /// What is known of an id.
@@ -348,8 +361,7 @@ impl LaneRows {
     /// Removes everything, after noting durably which snapshot brings what follows.
     pub(crate) fn begin_replace(&self, snapshot: &str) -> io::Result<()> {
         let (from, to) = self.range();
-        let mark = keys::meta(self.group, Meta::Installing).to_vec();
-        let mut writes = vec![Write::Put(Table::Meta, mark, codec::encode(snapshot)?)];
+        let mut writes = vec![installing_write(self.group, snapshot)?];
         writes.extend(LANE_TABLES.map(|table| Write::DeleteRange(table, from.to_vec(), to.to_vec())));
         self.engine.write(writes)?;
         self.engine.sync()

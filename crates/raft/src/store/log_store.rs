@@ -83,6 +83,12 @@ impl LogStore {
     }
 }
 
+/// Says that the log of a group begins behind an entry.
+pub(crate) fn purged_write(group: u32, last: LogIdRecord) -> io::Result<Write> {
+    let key = keys::meta(group, Meta::Purged).to_vec();
+    Ok(Write::Put(Table::Meta, key, codec::encode(&last)?))
+}
+
 /// Entries from an index (inclusive) to another (exclusive); at least one, if there is one.
 pub(super) fn read_entries(
     engine: &Engine,

@@ -21,19 +21,22 @@ mod snapshot_source;
 mod sync;
 
 #[cfg(test)]
+mod lane_store_test;
+#[cfg(test)]
 mod store_test;
 
-pub(crate) use bodies::Bodies;
-pub(crate) use engine::Engine;
+pub(crate) use bodies::{Bodies, TABLES as BODY_TABLES};
+pub(crate) use engine::{Engine, Scan, Table, View, Write};
 pub(crate) use group_machine::GroupMachine;
+pub(crate) use keys::{group_range, lane_state as lane_key};
 pub(crate) use lane_machine::{LaneMachine, LaneShared, batch_size};
-pub(crate) use lane_rows::{Found, LaneRows};
-pub(crate) use log_store::LogStore;
+pub(crate) use lane_rows::{Found, LANE_TABLES, LaneRows, LaneState, installing_write};
+pub(crate) use log_store::{LogStore, purged_write};
 pub(crate) use log_view::LogView;
 pub(crate) use machine::{Applied, Machine, Shared};
-pub(crate) use retention::Retention;
+pub(crate) use retention::{Retention, split as split_expiry};
 pub(crate) use ring::Ring;
 pub(crate) use snapshot_dir::SnapshotDir;
-pub(crate) use snapshot_file::{SnapshotFile, SnapshotHeader};
+pub(crate) use snapshot_file::{SnapshotFile, SnapshotHeader, SnapshotWriter};
 pub(crate) use snapshot_source::SnapshotSource;
 pub(crate) use sync::{SyncHandle, SyncThread};

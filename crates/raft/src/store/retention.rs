@@ -71,7 +71,7 @@ pub(super) fn prefix(expires: Option<UnixMillis>, value: &[u8]) -> Vec<u8> {
 }
 
 /// When a value expires, and the value behind that.
-pub(super) fn split(value: &[u8]) -> Option<(Option<UnixMillis>, &[u8])> {
+pub(crate) fn split(value: &[u8]) -> Option<(Option<UnixMillis>, &[u8])> {
     let (expires, value) = value.split_first_chunk::<PREFIX_LEN>()?;
     let expires = u64::from_le_bytes(*expires);
     Some(((expires != NEVER).then_some(UnixMillis(expires)), value))

@@ -17,6 +17,7 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
+use whiskraft_state::journal::{JournalBatch, JournalCommand, UnixMillis};
 use whiskraft_state::{Command, DocumentKey, PutDocument};
 use whiskraft_types::NamespaceLimits;
 
@@ -43,10 +44,14 @@ struct Open {
 
 impl Open {
     fn new(dir: &Path) -> io::Result<Self> {
+        Self::of(dir, META_GROUP)
+    }
+
+    fn of(dir: &Path, group: u32) -> io::Result<Self> {
         let engine = engine(dir)?;
         let (sync, syncs) = SyncThread::start(Arc::clone(&engine), Fatal::new(), Duration::ZERO)?;
         Ok(Self {
-            log: LogStore::new(engine, syncs, META_GROUP),
+            log: LogStore::new(engine, syncs, group),
             _sync: sync,
         })
     }
@@ -268,15 +273,37 @@ mod on_disk {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_torn_tail_loses_at_most_the_torn_entry() {
+        torn_tail(META_GROUP, &put_namespace).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_torn_tail_of_a_lane_loses_at_most_the_torn_entry() {
+        torn_tail(1, &journal_entry).await;
+    }
+
+    fn journal_entry(index: u64) -> Entry {
+        let ids = vec![whiskraft_types::ActivationId::from_bytes([7; 16])];
+        let batch = JournalBatch {
+            now: UnixMillis(index),
+            commands: vec![JournalCommand::Purge { ids }],
+        };
+        Entry {
+            log_id: id(index),
+            payload: EntryPayload::Normal(Proposal::Journal(batch)),
+        }
+    }
+
+    /// Cuts the write-ahead log at every byte of its last record.
+    async fn torn_tail(group: u32, entry: &dyn Fn(u64) -> Entry) {
         let dir = tempfile::tempdir().unwrap();
-        let mut open = Open::new(dir.path()).unwrap();
+        let mut open = Open::of(dir.path(), group).unwrap();
         open.log.save_vote(&Vote::new(1, 1)).await.unwrap();
         for index in 1..=4 {
-            open.log.blocking_append([put_namespace(index)]).await.unwrap();
+            open.log.blocking_append([entry(index)]).await.unwrap();
         }
         let path = wal(dir.path());
         let before = fs::metadata(&path).unwrap().len();
-        open.log.blocking_append([put_namespace(5)]).await.unwrap();
+        open.log.blocking_append([entry(5)]).await.unwrap();
         let after = fs::metadata(&path).unwrap().len();
         assert!(after > before);
 
@@ -291,7 +318,7 @@ mod on_disk {
                 .unwrap()
                 .set_len(len)
                 .unwrap();
-            let mut again = Open::new(copy.path()).unwrap();
+            let mut again = Open::of(copy.path(), group).unwrap();
             let entries = again.log.try_get_log_entries(..).await.unwrap();
             let wanted = if len == after { 5 } else { 4 };
             assert_eq!(entries.len(), wanted, "cut at byte {len} of {after}");

@@ -55,13 +55,19 @@ impl Cluster {
             return Ok(None);
         };
         let mut response = found_response(id, found);
-        if response.state() == State::Delayed
+        if matches!(response.state(), State::Delayed | State::Done)
             && let Lookup::Found(Journaled { row, .. }) = self.look_up(id, namespace)?
-            && let RowState::Open {
-                not_before: Some(not_before),
-            } = row.state
+            && let RowState::Open { not_before } = row.state
         {
-            response.not_before_ms = not_before.0;
+            response.durable = true;
+            match response.state() {
+                State::Delayed => response.not_before_ms = not_before.map_or(0, |at| at.0),
+                // An invoker has told a new leader of its end: nobody hears of it before the journal has it.
+                _ => {
+                    response.set_state(State::Started);
+                    response.record = None;
+                }
+            }
         }
         Ok(Some(response))
     }
@@ -73,7 +79,8 @@ impl Cluster {
         row: &JournalRow,
     ) -> Option<v1::FindActivationResponse> {
         let is_open = matches!(row.state, RowState::Open { .. });
-        let leader = self.leader(&row.key).filter(|_| is_open)?;
+        let me = self.context.node.id();
+        let leader = self.leader(&row.key).filter(|leader| is_open && *leader != me)?;
         let mut client = self.peers.client(leader)?;
         let answer = client.find_here(request.clone());
         let answer = tokio::time::timeout(ASK_WAIT_MAX, answer).await.ok()?.ok()?;

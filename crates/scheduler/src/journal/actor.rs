@@ -5,116 +5,62 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use whiskraft_queue::Verdict;
-use whiskraft_raft::{Journal, LaneId, Lookup};
-use whiskraft_state::journal::{JournalBatch, UnixMillis};
+use whiskraft_raft::Journal;
 use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
-use crate::clock::unix_ms;
 use crate::context::Context;
-use crate::journal::append::{Appended, Settled, append};
-use crate::journal::archive::Archived;
+use crate::journal::append::{Appended, Settled};
+use crate::journal::due::{Repeat, UNSURE_PAUSE, Unsure};
 use crate::journal::handle::{Message, Shared};
 use crate::journal::lanes::Lanes;
 use crate::journal::order::{Entry, Order};
-use crate::journal::prepare::{Answer, Prepared, Reader, Write};
-use crate::journal::recovery::{FENCE_MAX, Led, READ_MAX, fence, read, recover_one};
+use crate::journal::prepare::{Answer, Prepared, Reader};
+use crate::journal::recovery::Led;
+use crate::journal::work::{Done, Running};
 use crate::message::Request;
 use crate::metrics::{EntryKind, EntryOutcome};
 use crate::shard::ShardsHandle;
 
-/// Orders prepared in one piece, and pieces at a time: look-ups and digests have two threads at most.
-const PREPARE_MAX: usize = 1000;
-const PREPARES_MAX: usize = 2;
-/// Fences, and reads of recovered queues, under way at a time.
-const FENCES_MAX: usize = 2;
-const READS_MAX: usize = 4;
-/// Longest time that an acceptance waits for the recovery of its queue.
-const HOLD_MAX: Duration = Duration::from_secs(2);
-/// Pause before an entry that must not get lost is written again; it doubles up to the longest.
-const REPEAT_PAUSE: Duration = Duration::from_millis(20);
-const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Times that an entry is looked up, or written, whose activation the journal does not have: some 15 seconds. A copy of a
 /// lane on this node may be behind.
 const MISSING_MAX: u32 = 20;
 /// Acceptances of which nobody knows yet whether they are written; with more, no new ones are taken.
 const UNSURE_MAX: usize = 65_536;
-/// Time after which such a one has not been written: no proposal lives that long.
-const UNSURE_FOR: Duration = Duration::from_secs(60);
-/// Time between two looks for them.
-const UNSURE_PAUSE: Duration = Duration::from_millis(250);
-/// Pause between batches of records that were not durable: they have all the time.
-const ARCHIVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The actor.
 pub(crate) struct JournalActor {
-    context: Context,
-    shards: ShardsHandle,
-    journal: Journal,
-    reader: Reader,
-    shared: Arc<Shared>,
-    leaderships: BTreeMap<QueueKey, Leadership>,
+    pub(super) context: Context,
+    pub(super) shards: ShardsHandle,
+    pub(super) journal: Journal,
+    pub(super) reader: Reader,
+    pub(super) shared: Arc<Shared>,
+    pub(super) leaderships: BTreeMap<QueueKey, Leadership>,
     /// Leaderships to be fenced, and fenced ones to be read.
-    fresh: VecDeque<Led>,
-    fenced: VecDeque<Led>,
-    orders: VecDeque<Order>,
-    lanes: Lanes,
-    repeats: BTreeMap<(Instant, u64), Repeat>,
-    repeats_seq: u64,
-    unsure: BTreeMap<ActivationId, Unsure>,
-    work: FuturesUnordered<BoxFuture<'static, Done>>,
-    running: Running,
-    archive_at: Option<Instant>,
-    look_at: Option<Instant>,
+    pub(super) fresh: VecDeque<Led>,
+    pub(super) fenced: VecDeque<Led>,
+    pub(super) orders: VecDeque<Order>,
+    pub(super) lanes: Lanes,
+    pub(super) repeats: BTreeMap<(Instant, u64), Repeat>,
+    pub(super) repeats_seq: u64,
+    pub(super) unsure: BTreeMap<ActivationId, Unsure>,
+    pub(super) work: FuturesUnordered<BoxFuture<'static, Done>>,
+    pub(super) running: Running,
+    pub(super) archive_at: Option<Instant>,
+    pub(super) look_at: Option<Instant>,
 }
 
 /// A queue that is led here.
 #[derive(Debug)]
-struct Leadership {
-    epoch: Epoch,
+pub(super) struct Leadership {
+    pub(super) epoch: Epoch,
     /// When it began.
-    since: Instant,
+    pub(super) since: Instant,
     /// Acceptances that wait until its open activations are known; `None` once they are.
-    held: Option<Vec<(Instant, Order)>>,
-}
-
-/// An acceptance whose append has no answer.
-#[derive(Debug)]
-struct Unsure {
-    key: QueueKey,
-    epoch: Epoch,
-    lane: LaneId,
-    since: Instant,
-}
-
-/// What is due again.
-#[derive(Debug)]
-enum Repeat {
-    Order(Order),
-    Write(LaneId, Write),
-}
-
-/// Work that is under way, by kind.
-#[derive(Debug, Default)]
-struct Running {
-    prepares: usize,
-    fences: usize,
-    reads: usize,
-    archives: usize,
-}
-
-/// Work that has ended.
-enum Done {
-    Prepared(Vec<Prepared>),
-    Appended(Appended),
-    Fenced(Vec<Led>),
-    Read(Vec<Led>),
-    Archived,
+    pub(super) held: Option<Vec<(Instant, Order)>>,
 }
 
 impl JournalActor {
@@ -188,7 +134,7 @@ impl JournalActor {
         }
     }
 
-    fn is_led(&self, key: &QueueKey, epoch: Epoch) -> bool {
+    pub(super) fn is_led(&self, key: &QueueKey, epoch: Epoch) -> bool {
         self.leaderships
             .get(key)
             .is_some_and(|leadership| leadership.epoch == epoch)
@@ -215,7 +161,7 @@ impl JournalActor {
     }
 
     /// Refuses an acceptance.
-    async fn refuse(&mut self, order: Order, rejection: Rejection) {
+    pub(super) async fn refuse(&mut self, order: Order, rejection: Rejection) {
         self.context
             .metrics
             .journal
@@ -286,12 +232,12 @@ impl JournalActor {
                         .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
-                Prepared::Later(order) if order.failures < MISSING_MAX => {
-                    self.repeat(order.failures, Repeat::Order(order));
-                }
-                Prepared::Later(order) => {
+                Prepared::Missing(order) if order.failures >= MISSING_MAX => {
                     missing(order.id);
                     answers.push(answer_to(order, EntryKind::End, unknown()));
+                }
+                Prepared::Missing(order) | Prepared::Later(order) => {
+                    self.repeat(order.failures, Repeat::Order(order));
                 }
                 Prepared::Write(write) => {
                     // One that may be in a lane already must not get into another.
@@ -311,7 +257,7 @@ impl JournalActor {
         for settled in appended.settled {
             match settled {
                 Settled::Answer(answer) => {
-                    if answer.verdict == Verdict::Unknown {
+                    if matches!(answer.verdict, Verdict::Unknown) {
                         self.look_at.get_or_insert(now + UNSURE_PAUSE);
                         let unsure = Unsure {
                             key: answer.key.clone(),
@@ -337,162 +283,6 @@ impl JournalActor {
             }
         }
         self.answer(answers).await;
-    }
-
-    fn repeat(&mut self, failures: u32, repeat: Repeat) {
-        let pause = REPEAT_PAUSE * 2_u32.saturating_pow(failures.min(10));
-        let at = self.context.clock.now() + pause.min(REPEAT_PAUSE_MAX);
-        self.repeats_seq += 1;
-        self.repeats.insert((at, self.repeats_seq), repeat);
-    }
-
-    async fn on_due(&mut self) {
-        let now = self.context.clock.now();
-        while let Some(entry) = self.repeats.first_entry()
-            && entry.key().0 <= now
-        {
-            match entry.remove() {
-                Repeat::Order(mut order) if self.is_led(&order.key, order.epoch) => {
-                    order.failures += 1;
-                    self.orders.push_back(order);
-                }
-                Repeat::Write(lane, mut write) if self.is_led(&write.key, write.epoch) => {
-                    write.failures += 1;
-                    self.lanes.push(lane, write);
-                }
-                Repeat::Order(_) | Repeat::Write(..) => {} // Over.
-            }
-        }
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = None;
-            self.end_holds(now).await;
-            self.look_for_unsure(now).await;
-        }
-        if self.archive_at.is_some_and(|at| at <= now) {
-            self.archive_at = None;
-            self.archive();
-        }
-    }
-
-    /// Refuses acceptances that have waited too long for the recovery of their queue.
-    async fn end_holds(&mut self, now: Instant) {
-        let mut refused = Vec::new();
-        let mut is_any_left = false;
-        for leadership in self.leaderships.values_mut() {
-            if let Some(held) = &mut leadership.held {
-                let is_over = |since: Instant| now.saturating_since(since) >= HOLD_MAX;
-                let keep = held.iter().take_while(|(since, _)| is_over(*since)).count();
-                refused.extend(held.drain(..keep).map(|(_, order)| order));
-                is_any_left |= !held.is_empty();
-            }
-        }
-        if is_any_left {
-            self.look_at = Some(now + UNSURE_PAUSE);
-        }
-        for order in refused {
-            let reason = format!(
-                "what queue {} has in the journal is not known here yet; try again",
-                order.key
-            );
-            self.refuse(order, Rejection::Unavailable { reason }).await;
-        }
-    }
-
-    /// Looks for acceptances whose callers heard that nobody knows: one that is written belongs to its queue, now and not
-    /// only when its next leader reads it.
-    async fn look_for_unsure(&mut self, now: Instant) {
-        let mut found = Vec::new();
-        let (journal, leaderships) = (&self.journal, &self.leaderships);
-        self.unsure.retain(|id, unsure| {
-            let leadership = leaderships.get(&unsure.key);
-            if leadership.is_none_or(|leadership| leadership.epoch != unsure.epoch) {
-                return false; // The next leader finds it.
-            }
-            match journal.find(*id) {
-                Ok(Lookup::Found(journaled)) => {
-                    found.push((journaled, unsure.epoch));
-                    false
-                }
-                Ok(Lookup::Gone) => false,
-                Ok(Lookup::Missing) | Err(_) => now.saturating_since(unsure.since) < UNSURE_FOR,
-            }
-        });
-        for (journaled, epoch) in found {
-            recover_one(&self.context, &self.shards, &self.journal, journaled, epoch).await;
-        }
-        if !self.unsure.is_empty() {
-            self.look_at = Some(now + UNSURE_PAUSE);
-        }
-    }
-
-    /// Starts all work that may begin.
-    fn start(&mut self) {
-        while self.running.prepares < PREPARES_MAX && !self.orders.is_empty() {
-            let count = self.orders.len().min(PREPARE_MAX);
-            let orders: Vec<Order> = self.orders.drain(..count).collect();
-            let reader = self.reader.clone();
-            let prepared = tokio::task::spawn_blocking(move || reader.prepare(orders));
-            self.running.prepares += 1;
-            // It fails only when the process stops.
-            let done = prepared.map(|prepared| Done::Prepared(prepared.unwrap_or_default()));
-            self.work.push(done.boxed());
-        }
-        let leaderships = &self.leaderships;
-        let is_led = |key: &QueueKey, epoch| leaderships.get(key).is_some_and(|led| led.epoch == epoch);
-        while let Some(batch) = self.lanes.next(|write| is_led(&write.key, write.epoch)) {
-            let appended = append(self.context.clone(), self.reader.clone(), batch);
-            self.work.push(appended.map(Done::Appended).boxed());
-        }
-        while self.running.fences < FENCES_MAX && !self.fresh.is_empty() {
-            let count = self.fresh.len().min(FENCE_MAX);
-            let queues = self.fresh.drain(..count).collect();
-            self.running.fences += 1;
-            let done = fence(self.journal.clone(), queues).map(Done::Fenced);
-            self.work.push(done.boxed());
-        }
-        while self.running.reads < READS_MAX && !self.fenced.is_empty() {
-            let count = self.fenced.len().min(READ_MAX);
-            let queues = self.fenced.drain(..count).collect();
-            self.running.reads += 1;
-            let read = read(
-                self.context.clone(),
-                self.shards.clone(),
-                self.journal.clone(),
-                queues,
-            );
-            self.work.push(read.map(Done::Read).boxed());
-        }
-        if self.archive_at.is_none() && self.running.archives == 0 && self.shared.has_archives() {
-            self.archive_at = Some(self.context.clock.now() + ARCHIVE_PAUSE);
-        }
-    }
-
-    fn archive(&mut self) {
-        let (journal, archives) = (self.journal.clone(), self.shared.take_archives());
-        let (count, metrics) = (archives.len() as u64, Arc::clone(&self.context.metrics));
-        self.running.archives += 1;
-        let appended = async move {
-            let commands = tokio::task::spawn_blocking(move || {
-                archives.into_iter().map(Archived::into_command).collect()
-            });
-            let Ok(commands) = commands.await else {
-                return Done::Archived; // The process stops.
-            };
-            let now = UnixMillis(unix_ms());
-            let counter = match journal
-                .append(journal.home(), JournalBatch { now, commands })
-                .await
-            {
-                Ok(_) => &metrics.journal.archived,
-                Err(error) => {
-                    tracing::debug!(count, %error, "records of activations that were not durable not kept");
-                    &metrics.journal.unarchived
-                }
-            };
-            counter.fetch_add(count, Ordering::Relaxed);
-            Done::Archived
-        };
-        self.work.push(appended.boxed());
     }
 }
 

@@ -67,15 +67,15 @@ impl Archives {
         self.waiting.is_empty()
     }
 
-    /// Takes a record; false if there is no room.
-    pub(crate) fn push(&mut self, archived: Archived) -> bool {
+    /// Takes a record; gives it back if there is no room.
+    pub(crate) fn push(&mut self, archived: Archived) -> Result<(), Archived> {
         let len = archived.len();
         if self.waiting.len() >= self.count_max || self.bytes + len > self.bytes_max {
-            return false;
+            return Err(archived);
         }
         self.bytes += len;
         self.waiting.push_back(archived);
-        true
+        Ok(())
     }
 
     /// The oldest, up to a batch.
@@ -132,19 +132,20 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_and_room_comes_back() {
         let mut archives = Archives::new(3, 2000);
-        assert!(archives.push(archived(1000)));
-        assert!(!archives.push(archived(1000)), "too many bytes");
-        assert!(archives.push(archived(0)) && archives.push(archived(0)));
-        assert!(!archives.push(archived(0)), "too many");
+        let push = |archives: &mut Archives, len| archives.push(archived(len)).is_ok();
+        assert!(push(&mut archives, 1000));
+        assert!(!push(&mut archives, 1000), "too many bytes");
+        assert!(push(&mut archives, 0) && push(&mut archives, 0));
+        assert!(!push(&mut archives, 0), "too many");
         assert_eq!(archives.take().len(), 3);
-        assert!(archives.is_empty() && archives.push(archived(1000)));
+        assert!(archives.is_empty() && push(&mut archives, 1000));
     }
 
     #[test]
     fn a_batch_ends_when_it_is_full() {
         let mut archives = Archives::new(10, usize::MAX);
         for _ in 0..3 {
-            assert!(archives.push(archived(BATCH_LEN / 2)));
+            assert!(archives.push(archived(BATCH_LEN / 2)).is_ok());
         }
         assert_eq!((archives.take().len(), archives.take().len()), (2, 1));
     }

@@ -88,17 +88,22 @@ impl JournalHandle {
         self.shared.wake.notify_one();
     }
 
-    /// Keeps a record of an activation that was not durable; false if there is no room.
-    pub(crate) fn archive(&self, archived: Archived) -> bool {
-        let (is_taken, is_first) = {
+    /// Keeps records of activations that were not durable; how many there was no room for.
+    pub(crate) fn archive(&self, records: &mut Vec<Archived>) -> u64 {
+        if records.is_empty() {
+            return 0;
+        }
+        let (mut dropped, is_first) = {
             let mut archives = self.shared.lock_archives();
             let is_first = archives.is_empty();
-            (archives.push(archived), is_first)
+            let dropped = records.drain(..).filter_map(|record| archives.push(record).err());
+            (dropped.collect::<Vec<_>>(), is_first)
         };
         if is_first {
             self.shared.wake.notify_one();
         }
-        is_taken
+        // Outside of the lock: the last copy of a record may be a large one.
+        dropped.drain(..).count() as u64
     }
 }
 

@@ -114,6 +114,7 @@ mod tests {
                 not_before: UnixMillis(0),
             }),
             place: None,
+            made_up: None,
             failures: 0,
         }
     }

@@ -11,11 +11,13 @@ mod actor;
 mod append;
 mod archive;
 mod content;
+mod due;
 mod handle;
 mod lanes;
 mod order;
 mod prepare;
 mod recovery;
+mod work;
 
 pub(crate) use actor::JournalActor;
 pub(crate) use archive::Archived;

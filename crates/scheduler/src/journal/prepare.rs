@@ -27,7 +27,9 @@ pub(crate) enum Prepared {
     Write(Write),
     /// Nothing has to be.
     Settled(Answer),
-    /// The journal cannot say now where it belongs.
+    /// The journal does not have what it is about; this node's copy may be behind.
+    Missing(Order),
+    /// The journal cannot be read now.
     Later(Order),
 }
 
@@ -225,14 +227,21 @@ fn unreadable(error: &StoreError) -> Rejection {
 fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry) -> Prepared {
     let lane = match found {
         Ok(Lookup::Found(Journaled { lane, .. })) => lane,
-        Ok(Lookup::Missing | Lookup::Gone) | Err(_) => {
-            return Prepared::Later(Order {
+        missing_or_error => {
+            let order = Order {
                 key: write.key,
                 epoch: write.epoch,
                 id: write.id,
                 entry,
                 failures: write.failures,
-            });
+            };
+            return match missing_or_error {
+                Err(error) => {
+                    tracing::error!(activation = %order.id, error = &error as &dyn std::error::Error, "journal not readable");
+                    Prepared::Later(order)
+                }
+                Ok(_) => Prepared::Missing(order),
+            };
         }
     };
     let (id, key, epoch) = (write.id, write.key.clone(), write.epoch);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 use whiskraft_queue::SuspicionReason;
-use whiskraft_raft::Role;
+use whiskraft_raft::{LaneStatus, Role};
 use whiskraft_state::{Counts, InvokerRecord, SessionOwner, State};
 use whiskraft_types::{CreationError, InvokerId, WaitReason};
 
@@ -179,6 +179,14 @@ impl Scraper {
         text.one(m::RAFT_TERM, raft.term as f64);
         text.one(m::RAFT_LAST_LOG, raft.last_log.0 as f64);
         text.one(m::RAFT_APPLIED, raft.applied.0 as f64);
+        let lanes = |value: fn(&LaneStatus) -> u64| {
+            let lanes = raft.lanes.iter();
+            let row = |lane: &LaneStatus| (lane.lane.0.to_string(), value(lane) as f64);
+            lanes.map(row).collect::<Vec<_>>()
+        };
+        text.by(m::LANE_LEADS, lanes(|lane| u64::from(lane.role == Role::Leader)));
+        text.by(m::LANE_LAST_LOG, lanes(|lane| lane.last_log.0));
+        text.by(m::LANE_APPLIED, lanes(|lane| lane.applied.0));
         let revision = self.context.node.read(State::revision);
         text.one(m::LOG_REVISION, revision.0 as f64);
     }

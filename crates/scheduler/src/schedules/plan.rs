@@ -167,8 +167,15 @@ mod tests {
         assert_eq!(plan.next_after(DAY - 1), Some(DAY));
         let at_the_slot = plan.due(DAY, DAY + 5 * MINUTE);
         assert_eq!(fired(&at_the_slot), [300]);
-        assert_eq!(plan.due(DAY + 5 * MINUTE, DAY + 5 * MINUTE).fire, []);
-        assert_eq!(plan.due(DAY, DAY + 5 * MINUTE - 1).fire, [], "never early");
+        assert_eq!(
+            plan.due(DAY + 5 * MINUTE, DAY + 5 * MINUTE).fire,
+            Vec::<u64>::new()
+        );
+        assert_eq!(
+            plan.due(DAY, DAY + 5 * MINUTE - 1).fire,
+            Vec::<u64>::new(),
+            "never early"
+        );
     }
 
     #[test]
@@ -206,7 +213,7 @@ mod tests {
             (vec![360], 0),
             "until it is fired"
         );
-        assert_eq!(once.due(first.fire[0], now).fire, []);
+        assert_eq!(once.due(first.fire[0], now).fire, Vec::<u64>::new());
     }
 
     #[test]

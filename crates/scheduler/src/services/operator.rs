@@ -1,11 +1,13 @@
 //! Operator service: what this scheduler sees of the cluster and of its own queues, joining, draining, who
-//! votes and who leads the log.
+//! votes and who leads the log, backups.
 //!
 //! Control plane: every answer that needs the shards is a walk in bounded pieces, few at a time.
 
+mod backup;
 mod drain;
 mod explain;
 mod join;
+mod moving;
 mod queues;
 mod status;
 
@@ -21,6 +23,7 @@ use whiskraft_types::{MemberOrder, NameError, NamespaceName, QueueKey};
 
 use crate::context::Context;
 use crate::creation::CreationHandle;
+use crate::handoff::HandOver;
 use crate::knots;
 use crate::message::Request as ShardRequest;
 use crate::rate::RateHandle;
@@ -32,6 +35,8 @@ const WALKS_MAX: usize = 4;
 const WALK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Streams of `Queues` at a time; one more is refused.
 const STREAMS_MAX: usize = 64;
+/// Backups at a time: each holds a view of the store, which then forgets nothing; one more is refused.
+const BACKUPS_MAX: usize = 2;
 
 /// Implements the service; one per process.
 #[derive(Debug, Clone)]
@@ -40,8 +45,10 @@ pub(crate) struct OperatorService {
     shards: ShardsHandle,
     rates: RateHandle,
     creation: CreationHandle,
+    hand_over: HandOver,
     walks: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
 }
 
 impl OperatorService {
@@ -50,14 +57,17 @@ impl OperatorService {
         shards: ShardsHandle,
         rates: RateHandle,
         creation: CreationHandle,
+        hand_over: HandOver,
     ) -> Self {
         Self {
             context,
             shards,
             rates,
             creation,
+            hand_over,
             walks: Arc::new(Semaphore::new(WALKS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
         }
     }
 
@@ -140,6 +150,21 @@ impl Operator for OperatorService {
         }))
     }
 
+    async fn move_queue(
+        &self,
+        request: Request<v1::MoveQueueRequest>,
+    ) -> Result<Response<v1::MoveQueueResponse>, Status> {
+        use v1::move_queue_response::Outcome;
+
+        let outcome = match self.move_one(request.into_inner()).await {
+            Ok(moved) => Outcome::Moved(moved),
+            Err(rejection) => Outcome::Rejection(rejection.into()),
+        };
+        Ok(Response::new(v1::MoveQueueResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
     async fn take_rate(
         &self,
         request: Request<v1::TakeRateRequest>,
@@ -155,6 +180,12 @@ impl Operator for OperatorService {
             retry_after_ms: u32::try_from(retry_after).unwrap_or(u32::MAX),
             per_minute: answer.per_minute,
         }))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupPiece, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        self.open_backup().await.map(Response::new)
     }
 
     async fn reclaim(

@@ -164,7 +164,7 @@ impl Watcher {
     }
 
     fn wants(&self, event: &Event) -> bool {
-        self.tables.contains(&i32::from(wire::table(event))) && !was_told(event)
+        self.tables.contains(&i32::from(wire::table(event))) && is_told(event)
     }
 
     async fn send(&self, frame: Frame) -> Result<(), Gone> {
@@ -175,10 +175,12 @@ impl Watcher {
     }
 }
 
-/// Whether it is about a container that has ended: watchers heard then that it is gone.
-fn was_told(event: &Event) -> bool {
+/// Whether watchers hear of it: not of a container that has ended, since they heard then that it is gone, and of a queue only
+/// who leads it.
+fn is_told(event: &Event) -> bool {
     match event {
-        Event::Container { record, before, .. } => before.unwrap_or(record.state) == ContainerState::Ended,
-        _ => false,
+        Event::Container { record, before, .. } => before.unwrap_or(record.state) != ContainerState::Ended,
+        Event::HandedOver { .. } => false,
+        _ => true,
     }
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use whiskraft_queue::{Input, NamespaceCounts, Output, QueueSettings};
-use whiskraft_types::{Instant, InvokerId, NamespaceName, SessionId};
+use whiskraft_types::{Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
 
 use crate::context::Context;
 use crate::control::registry::ControlStreams;
 use crate::creation::CreationHandle;
 use crate::fence::FenceView;
-use crate::journal::{JournalHandle, Message};
+use crate::journal::{Archived, JournalHandle, Message};
 use crate::knots::KnotsHandle;
 use crate::message::{Payload, Record, Request};
 use crate::metrics::ShardMeter;
@@ -25,6 +25,7 @@ use crate::rate::RateHandle;
 use crate::shard::cancel::Cancels;
 use crate::shard::count::{Creations, Drops};
 use crate::shard::handle::ShardsHandle;
+use crate::shard::imports::Imports;
 use crate::shard::led::Led;
 use crate::shard::local::{LocalQueues, Slot};
 use crate::shard::mirror::Mirror;
@@ -98,8 +99,13 @@ pub(crate) struct Shard {
     pub(crate) sightings: Sightings,
     pub(crate) throttles: Throttles,
     pub(crate) unary: Unary,
+    /// What others have sent of queues that this scheduler is about to lead.
+    pub(crate) imports: Imports,
+    /// The queue whose change of leader, next in this batch, is a hand-over, and the epoch that it ends.
+    pub(crate) handed: Option<(QueueKey, Epoch)>,
     /// What this turn has for the journal.
     pub(crate) journaled: Vec<Message>,
+    pub(crate) archived: Vec<Archived>,
     pub(crate) cancels: Cancels,
     outputs: Vec<QueueOutput>,
     fence: watch::Receiver<FenceView>,
@@ -133,7 +139,10 @@ impl Shard {
             sightings: Sightings::default(),
             throttles: Throttles::default(),
             unary: Unary::default(),
+            imports: Imports::default(),
+            handed: None,
             journaled: Vec::new(),
+            archived: Vec::new(),
             cancels: Cancels::default(),
             outputs: Vec::new(),
             fence,
@@ -156,6 +165,7 @@ impl Shard {
                 self.throttles.next(),
                 self.parked.overdue_at(),
                 self.unary.next_deadline(),
+                self.imports.next(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
@@ -218,12 +228,13 @@ impl Shard {
             }
             cut.into_iter().for_each(|invoker| self.disconnect(invoker));
         }
-        self.parts.journal.send(&mut self.journaled);
+        self.flush_journal();
     }
 
     fn tick(&mut self) {
         self.settle_parked();
         self.end_holds();
+        self.imports.expire(self.now);
         self.reclaim();
         self.shrink();
         self.report_sightings();
@@ -259,6 +270,11 @@ impl Shard {
     pub(crate) fn step(&mut self, slot: Slot, input: QueueInput) {
         let mut outputs = std::mem::take(&mut self.outputs);
         if let Some(local) = self.queues.get_mut(slot) {
+            if let Some(frozen) = &mut local.frozen {
+                frozen.hold(input);
+                self.outputs = outputs;
+                return;
+            }
             local.queue.step(self.now, input, &mut outputs);
             self.queues.schedule(slot);
             for output in outputs.drain(..) {

@@ -97,18 +97,28 @@ impl Shard {
                 epoch,
                 is_knotted,
             } => self.step_in_epoch(&key, epoch, Input::Knotted(is_knotted)),
-            Request::Release {
+            Request::Freeze {
                 session,
-                count,
+                pick,
                 answer,
             } => {
-                let _ = answer.send(self.release(session, count));
-            }
-            Request::Keep { key, epoch } => {
-                if let Some(slot) = self.in_epoch(&key, epoch) {
-                    self.keep(slot);
+                // Nobody waits for the answer any more: nobody would ever settle what is frozen.
+                if let Err(exported) = answer.send(self.freeze(session, &pick)) {
+                    for queue in exported {
+                        self.unfreeze_in(&queue.key, queue.epoch);
+                    }
                 }
             }
+            Request::Unfreeze { key, epoch } => self.unfreeze_in(&key, epoch),
+            Request::Import { key, import, answer } => {
+                self.imports.put(self.now, key, import);
+                let _ = answer.send(());
+            }
+            Request::ForgetImport {
+                session,
+                attempt,
+                key,
+            } => self.imports.forget(session, attempt, &key),
             Request::Journaled(answers) => self.on_journaled(answers),
             Request::Recovered {
                 key,
@@ -145,6 +155,12 @@ impl Shard {
     fn step_in_epoch(&mut self, key: &QueueKey, epoch: Epoch, input: QueueInput) {
         if let Some(slot) = self.in_epoch(key, epoch) {
             self.step(slot, input);
+        }
+    }
+
+    fn unfreeze_in(&mut self, key: &QueueKey, epoch: Epoch) {
+        if let Some(slot) = self.in_epoch(key, epoch) {
+            self.unfreeze(slot);
         }
     }
 

@@ -16,6 +16,8 @@ use crate::shard::rate::Charge;
 /// Where something that names a queue and an epoch belongs.
 enum Route {
     Here(Slot),
+    /// Led here, and about to move.
+    Frozen(Slot),
     /// The sender's epoch is an older one of this queue, which is led here.
     Stale(Slot, Epoch),
     /// The shard is about to be told.
@@ -28,10 +30,11 @@ impl Shard {
         match self
             .queues
             .slot(key)
-            .and_then(|slot| Some((slot, self.queues.get(slot)?.epoch)))
+            .and_then(|slot| Some((slot, self.queues.get(slot)?)))
         {
-            Some((slot, current)) if current == epoch => Route::Here(slot),
-            Some((slot, current)) if epoch < current => Route::Stale(slot, current),
+            Some((slot, local)) if local.epoch == epoch && local.frozen.is_some() => Route::Frozen(slot),
+            Some((slot, local)) if local.epoch == epoch => Route::Here(slot),
+            Some((slot, local)) if epoch < local.epoch => Route::Stale(slot, local.epoch),
             _ => self.look_up(key, epoch),
         }
     }
@@ -81,6 +84,7 @@ impl Shard {
         }
         match self.route(&submission.key, submission.epoch) {
             Route::Here(slot) => self.submit(slot, controller, submission),
+            Route::Frozen(slot) => self.hold_submission(slot, controller, submission),
             Route::Stale(_, epoch) => {
                 let leader = Some(self.parts.context.node.id());
                 self.reject(
@@ -144,6 +148,7 @@ impl Shard {
         }
         match self.route(&input.key, input.epoch) {
             Route::Here(slot) => self.on_pull_kind(slot, peer.invoker, input.kind),
+            Route::Frozen(slot) => self.hold_pull(slot, peer, stream, input),
             Route::Stale(slot, _) => self.ask_to_register(slot, peer.invoker),
             Route::Soon => {
                 let key = input.key.clone();

@@ -27,7 +27,11 @@ impl Shard {
         }
         let unix = unix_ms();
         let ago = |waited: Duration| UnixMillis(unix.saturating_sub(millis(waited)));
-        let ahead = |at: Instant| UnixMillis(unix.saturating_add(millis(at.saturating_since(self.now))));
+        // Rounded up: nothing begins early because its time was written down and read again.
+        let ahead = |at: Instant| {
+            let ahead = at.saturating_since(self.now).as_micros().div_ceil(1000);
+            UnixMillis(unix.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX)))
+        };
         let entry = match entry {
             JournalEntry::Accept {
                 payload,
@@ -92,9 +96,16 @@ impl Shard {
             expires: self.expires(unix),
             record,
         };
-        if !self.parts.journal.archive(archived) {
-            let dropped = &self.parts.context.metrics.journal.unarchived;
-            dropped.fetch_add(1, Ordering::Relaxed);
+        self.archived.push(archived);
+    }
+
+    /// Hands over what this turn has for the journal.
+    pub(crate) fn flush_journal(&mut self) {
+        self.parts.journal.send(&mut self.journaled);
+        let dropped = self.parts.journal.archive(&mut self.archived);
+        if dropped > 0 {
+            let counter = &self.parts.context.metrics.journal.unarchived;
+            counter.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 

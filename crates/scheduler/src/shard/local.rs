@@ -10,6 +10,7 @@ use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, Namespac
 
 use crate::message::{Payload, Record};
 use crate::rate::Stock;
+use crate::shard::frozen::Frozen;
 
 /// Place of a queue in its shard; reused after the queue is gone.
 pub(crate) type Slot = usize;
@@ -28,10 +29,10 @@ pub(crate) struct LocalQueue {
     pub(crate) places: BTreeMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
     pub(crate) asked: BTreeSet<InvokerId>,
+    /// What arrives while it is on its way to another scheduler.
+    pub(crate) frozen: Option<Frozen>,
     /// While its open activations are read from the journal: those that have been.
     pub(crate) recovering: Option<Vec<Recovered<Payload>>>,
-    /// Whether it is on its way to another scheduler.
-    pub(crate) is_moving: bool,
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
@@ -60,8 +61,8 @@ impl LocalQueue {
             queue,
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
+            frozen: None,
             recovering: Some(Vec::new()),
-            is_moving: false,
             rate: None,
             deadline: None,
             invokers: BTreeSet::new(),

@@ -71,6 +71,15 @@ impl Outbox {
         is_current
     }
 
+    /// Ends an invoker's stream if it is this one; whether it was.
+    pub(crate) fn cut_invoker(&mut self, invoker: InvokerId, stream: StreamId) -> bool {
+        let is_current = self.is_current(invoker, stream);
+        if is_current && let Some((_, lane)) = self.invokers.remove(&invoker) {
+            lane.end.cut.notify_one();
+        }
+        is_current
+    }
+
     /// Ends an invoker's stream if it is of this session.
     pub(crate) fn cut_session(&mut self, session: SessionId) {
         let of_session = self.invokers.iter().find(|(_, (other, _))| *other == session);

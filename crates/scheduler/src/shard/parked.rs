@@ -19,7 +19,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// One thing that waits for its queue.
 pub(crate) enum ParkedItem {
-    Submission(ControllerId, Submission),
+    Submission(ControllerId, Box<Submission>),
     Pull(Peer, StreamId, PullInput),
 }
 

@@ -70,10 +70,10 @@ impl Shard {
     /// Keeps a submission until something is known.
     pub(crate) fn park(&mut self, controller: ControllerId, submission: Submission, why: &'static str) {
         let key = submission.key.clone();
-        let item = ParkedItem::Submission(controller, submission);
+        let item = ParkedItem::Submission(controller, Box::new(submission));
         if let Err(ParkedItem::Submission(_, submission)) = self.parked.push(self.now, &key, item) {
             let reason = why.to_owned();
-            self.reject(controller, submission, Rejection::Unavailable { reason });
+            self.reject(controller, *submission, Rejection::Unavailable { reason });
         }
     }
 

@@ -15,6 +15,7 @@ use whiskraft_types::{
 };
 
 use crate::fence::FenceView;
+use crate::handoff::MovedActivation;
 use crate::journal::Message;
 use crate::message::ResultItem;
 use crate::metrics::LeadershipEvent;
@@ -105,12 +106,18 @@ impl Shard {
             }
         }
         for event in &batch.events {
+            if let Event::HandedOver { key, from } = event
+                && self.is_mine(key)
+            {
+                self.handed = Some((key.clone(), *from));
+            }
             if let Event::Queue(key, record) = event
                 && self.is_mine(key)
             {
                 // One that was led before, by whomever, may have left work behind; ensuring a new one begins from nothing.
                 self.follows = self.led.note(key, record.is_some());
                 self.on_leadership(key, record.as_ref());
+                self.handed = None;
             }
         }
     }
@@ -223,7 +230,7 @@ impl Shard {
     pub(crate) fn replay(&mut self, parked: Vec<ParkedItem>) {
         for item in parked {
             match item {
-                ParkedItem::Submission(controller, submission) => self.on_submission(controller, submission),
+                ParkedItem::Submission(controller, submission) => self.on_submission(controller, *submission),
                 ParkedItem::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
             }
         }
@@ -252,7 +259,8 @@ impl Shard {
         for invoker in &inherited.expected {
             self.queues.link(slot, *invoker);
         }
-        let follows = self.follows || inherited != Default::default();
+        let import = self.take_import(key);
+        let follows = self.follows || import.is_some() || inherited != Default::default();
         self.parts.meter.leadership(if follows {
             LeadershipEvent::Taken
         } else {
@@ -270,6 +278,9 @@ impl Shard {
                 },
             );
         }
+        if let Some(moved) = import {
+            self.step(slot, Input::Import(moved));
+        }
         if self.fenced {
             self.step(slot, Input::Fence(true));
         }
@@ -280,6 +291,16 @@ impl Shard {
             self.ask_to_register(slot, invoker);
         }
         self.note_limit(&key.namespace);
+    }
+
+    /// What the former leader has sent of the queue, if it handed it over. Without it the leadership begins as after a death.
+    fn take_import(&mut self, key: &QueueKey) -> Option<Vec<MovedActivation>> {
+        let (_, from) = self.handed.take().filter(|(handed, _)| handed == key)?;
+        let import = self.imports.take(self.now, key, from);
+        if import.is_none() {
+            tracing::info!(queue = %key, %from, "handed over without its contents, which will be submitted again");
+        }
+        import
     }
 
     /// A leadership ends: whoever waits here hears where to go.
@@ -323,6 +344,7 @@ impl Shard {
             };
             self.outbox.result(controller, item);
         }
+        local.frozen.into_iter().for_each(|frozen| self.dismiss(frozen));
     }
 
     /// Drops the queues of our sessions that have ended, whether or not the log has told us yet.

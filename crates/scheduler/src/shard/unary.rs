@@ -283,6 +283,10 @@ impl Shard {
         let Some((slot, profile)) = slot.and_then(|slot| Some((slot, self.queues.get(slot)?.profile))) else {
             return tell(fetch.answer, FetchAnswer::NoQueue);
         };
+        if self.queues.get(slot).is_some_and(|local| local.frozen.is_some()) {
+            // It asks again, here or where the queue is then.
+            return tell(fetch.answer, FetchAnswer::Nothing);
+        }
         let container = fetch.container;
         if fetch.revision < profile.revision || !self.mirror.knows(&key, container) {
             return tell(fetch.answer, FetchAnswer::Mismatch);

@@ -346,12 +346,35 @@ impl Invoker {
 
     /// Runs an activation: its result is its payload.
     pub async fn complete(&self, scheduler: u64, key: &v1::QueueKey, deliver: &v1::Deliver, credits: u32) {
+        self.complete_with(scheduler, key, deliver, credits, record(self.id, deliver))
+            .await;
+    }
+
+    /// Runs an activation that fails.
+    pub async fn fail(&self, scheduler: u64, key: &v1::QueueKey, deliver: &v1::Deliver, credits: u32) {
+        let record = v1::ActivationRecord {
+            status: v1::Status::ApplicationError.into(),
+            result: r#"{"error":"boom\nTraceback"}"#.into(),
+            ..record(self.id, deliver)
+        };
+        self.complete_with(scheduler, key, deliver, credits, record).await;
+    }
+
+    /// Runs an activation that ends like this.
+    pub async fn complete_with(
+        &self,
+        scheduler: u64,
+        key: &v1::QueueKey,
+        deliver: &v1::Deliver,
+        credits: u32,
+        record: v1::ActivationRecord,
+    ) {
         let completed = v1::Completed {
             run_us: 1000,
             container: deliver.container,
             key: Some(key.clone()),
             epoch: deliver.epoch,
-            record: Some(record(self.id, deliver)),
+            record: Some(record),
             credits,
         };
         self.pull(

@@ -42,7 +42,15 @@ pub struct Member {
 /// Three of them.
 pub struct Cluster {
     pub members: BTreeMap<u64, Member>,
-    _dirs: Vec<TempDir>,
+    config: SchedulerConfig,
+    homes: BTreeMap<u64, Home>,
+}
+
+/// What a member comes back to.
+struct Home {
+    dir: TempDir,
+    peer_address: String,
+    client_address: String,
 }
 
 fn listener() -> (TcpListener, String) {
@@ -73,63 +81,95 @@ impl Cluster {
             .with_test_writer()
             .with_env_filter("whiskraft=debug")
             .try_init();
-        let peers: BTreeMap<u64, (TcpListener, String)> = (1..=3).map(|id| (id, listener())).collect();
-        let initial: BTreeMap<_, _> = peers
-            .iter()
-            .map(|(id, (_, address))| (SchedulerId(*id), address.clone()))
+        let homes: BTreeMap<u64, (Home, TcpListener, TcpListener)> = (1..=3)
+            .map(|id| {
+                let ((peers, peer_address), (clients, client_address)) = (listener(), listener());
+                let dir = TempDir::new().unwrap();
+                let home = Home {
+                    dir,
+                    peer_address,
+                    client_address,
+                };
+                (id, (home, peers, clients))
+            })
             .collect();
-        let mut dirs = Vec::new();
+        let mut cluster = Self {
+            members: BTreeMap::new(),
+            config,
+            homes: BTreeMap::new(),
+        };
+        let mut listeners = Vec::new();
+        for (id, (home, peers, clients)) in homes {
+            cluster.homes.insert(id, home);
+            listeners.push((id, peers, clients));
+        }
+        cluster.open(listeners, Settings::default()).await;
+        cluster
+    }
+
+    /// Stops all schedulers, without a word to anybody, and starts them again on what their disks have.
+    pub async fn restart_all(&mut self, settings: Settings) {
+        for id in self.members.keys().copied().collect::<Vec<_>>() {
+            self.crash(id).await;
+        }
+        let bind = |address: &str| TcpListener::bind(address).unwrap();
+        let listeners = self.homes.iter().map(|(id, home)| {
+            let (peers, clients) = (bind(&home.peer_address), bind(&home.client_address));
+            (*id, peers, clients)
+        });
+        let listeners = listeners.collect();
+        self.open(listeners, settings).await;
+    }
+
+    async fn open(&mut self, listeners: Vec<(u64, TcpListener, TcpListener)>, settings: Settings) {
+        let initial: BTreeMap<_, _> = self
+            .homes
+            .iter()
+            .map(|(id, home)| (SchedulerId(*id), home.peer_address.clone()))
+            .collect();
         let mut starting = Vec::new();
-        for (id, (peer_listener, _)) in peers {
-            let dir = TempDir::new().unwrap();
-            let (client_listener, address) = listener();
+        for (id, peer_listener, client_listener) in listeners {
+            let home = &self.homes[&id];
+            let address = home.client_address.clone();
             let node = NodeConfig {
                 id: Some(SchedulerId(id)),
                 initial_cluster: initial.clone(),
                 join: None,
                 cluster_name: "test".to_owned(),
                 learner: false,
-                data_dir: dir.path().to_owned(),
+                data_dir: home.dir.path().to_owned(),
                 peer_listener,
                 advertise_peer: None,
                 advertise_client: address.clone(),
                 zone: String::new(),
                 version: "test".to_owned(),
-                settings: Settings::default(),
+                settings: settings.clone(),
             };
-            dirs.push(dir);
-            let config = config.clone();
+            let config = self.config.clone();
             starting.push(async move {
                 let node = Node::start(node).await.unwrap();
                 let scheduler = Scheduler::start(config, node.clone(), client_listener).unwrap();
-                (
-                    id,
-                    Member {
-                        node,
-                        address,
-                        scheduler: Some(scheduler),
-                    },
-                )
+                let member = Member {
+                    node,
+                    address,
+                    scheduler: Some(scheduler),
+                };
+                (id, member)
             });
         }
-        let members = soon("cluster starts", futures::future::join_all(starting))
-            .await
-            .into_iter()
-            .collect();
-        let cluster = Self { members, _dirs: dirs };
+        let members = soon("cluster starts", futures::future::join_all(starting)).await;
+        self.members.extend(members);
         for id in 1..=3 {
-            cluster
-                .until_on(id, "every scheduler has a session and an address", |state| {
-                    (1..=3).map(SchedulerId).all(|id| {
-                        state.scheduler_session(id).is_some()
-                            && state
-                                .member(id)
-                                .is_some_and(|member| !member.client_address.is_empty())
-                    })
+            self.until_on(id, "every scheduler has a session and an address", |state| {
+                (1..=3).map(SchedulerId).all(|id| {
+                    state.scheduler_session(id).is_some()
+                        && state
+                            .member(id)
+                            .is_some_and(|member| !member.client_address.is_empty())
                 })
-                .await;
+            })
+            .await;
         }
-        cluster
     }
 
     /// Waits until the tables of a scheduler fulfil a condition; follows its events, so no change is missed.
@@ -230,11 +270,20 @@ impl Cluster {
     }
 
     pub async fn put_action(&self, name: &str, limits: ActionLimits) -> u64 {
+        self.put_annotated(name, limits, &[]).await
+    }
+
+    /// An action with annotations, each a JSON text.
+    pub async fn put_annotated(&self, name: &str, limits: ActionLimits, annotations: &[(&str, &str)]) -> u64 {
         let (namespace, rest) = name.split_once('/').unwrap();
         let action = v1::Action {
             name: name.to_owned(),
             kind: "sh".to_owned(),
             limits: Some((&limits).into()),
+            annotations: annotations
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                .collect(),
             ..Default::default()
         };
         let request = v1::PutDocumentRequest {

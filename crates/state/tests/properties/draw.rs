@@ -108,7 +108,8 @@ impl Draw {
                 session: self.session(state),
             },
             22..34 => Command::EnsureQueue(EnsureQueue { key: queue(a, b) }),
-            34..36 => self.move_queues(state),
+            34..35 => self.move_queues(state),
+            35..36 => self.hand_over(state),
             36..39 => Command::RemoveQueue {
                 key: queue(a, b),
                 epoch: self.epoch(state),
@@ -163,6 +164,22 @@ impl Draw {
             session,
             queues: queues
                 .map(|(nth, (key, epoch))| (key.clone(), Epoch(epoch.saturating_sub(late(nth)))))
+                .collect(),
+        }
+    }
+
+    /// The same queues, to schedulers that may have no session, drain, or lead them already.
+    fn hand_over(self, state: &State) -> Command {
+        let Command::MoveQueues { session, queues } = self.move_queues(state) else {
+            unreachable!("asked for a move")
+        };
+        let to = |nth: usize| SchedulerId(1 + (nth as u64 + u64::from(self.a)) % 5);
+        Command::HandOver {
+            session,
+            queues: queues
+                .into_iter()
+                .enumerate()
+                .map(|(nth, (key, epoch))| (key, epoch, to(nth)))
                 .collect(),
         }
     }

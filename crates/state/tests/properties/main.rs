@@ -152,6 +152,8 @@ fn happenings(before: &State, applied: &Applied) -> Vec<&'static str> {
         Response::Grants(_) => "grants",
         Response::Revision(_) => "revision",
         Response::Missing(_) => "missing",
+        Response::HandedOver(moved) if moved.is_empty() => "nothing handed over",
+        Response::HandedOver(_) => "handed over",
         Response::Refused(Refusal::NoSession { .. }) => "no session",
         Response::Refused(Refusal::Held { .. }) => "held",
         Response::Refused(Refusal::NoScheduler) => "no scheduler",

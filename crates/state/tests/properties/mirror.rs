@@ -65,6 +65,13 @@ impl Mirror {
             Event::Document(key, row) => set(&mut self.documents, key, row),
             Event::NamespaceThrottle(name, throttled) => flip(&mut self.throttled, name, throttled),
             Event::ActionThrottle(key, throttled) => flip(&mut self.full, key, throttled),
+            Event::HandedOver { key, from } => {
+                assert_eq!(
+                    self.queues.get(&key).map(|row| row.epoch),
+                    Some(from),
+                    "former epoch of {key}"
+                );
+            }
         }
     }
 }

@@ -118,6 +118,7 @@ impl Model {
                 self.queues.remove(key);
             }
             Command::MoveQueues { session, queues } => return self.move_queues(*session, queues, state),
+            Command::HandOver { session, queues } => return self.hand_over(*session, queues),
             Command::SetActionThrottle {
                 key,
                 epoch,
@@ -351,6 +352,22 @@ impl Model {
             }
         }
         Ok(Response::Done)
+    }
+
+    fn hand_over(&mut self, from: SessionId, queues: &[(QueueKey, Epoch, SchedulerId)]) -> Answer {
+        let willing = self.live(false);
+        let mut moved = Vec::new();
+        for (key, epoch, to) in queues {
+            let next = willing.iter().find(|(id, session)| id == to && *session != from);
+            let row = self.queues.get_mut(key);
+            let row = row.filter(|row| row.epoch == *epoch && row.leader.is_some_and(|(_, by)| by == from));
+            if let (Some(row), Some(next)) = (row, next) {
+                row.leader = Some(*next);
+                (row.epoch, row.throttled) = (Epoch(self.revision), false);
+                moved.push((key.clone(), row.epoch));
+            }
+        }
+        Ok(Response::HandedOver(moved))
     }
 
     fn in_epoch(&mut self, key: &QueueKey, epoch: Epoch) -> Result<&mut QueueRecord, Refused> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use whiskraft_client::{ActivationRecord, CancelOutcome, Client, FoundActivation, Progress, ResultError};
+use whiskraft_client::{
+    ActivationRecord, CallError, CancelOutcome, Client, FoundActivation, Progress, ResultError,
+};
 use whiskraft_types::{ActivationId, NamespaceName};
 
 use super::{call_failure, connect};
@@ -83,12 +85,10 @@ async fn get(
 ) -> Result<(), Failure> {
     if let Some(wait) = wait {
         let waited = client.result(namespace, id, wait).await;
-        waited.map_err(|error| result_failure(error, namespace, wait))?;
+        waited.map_err(|error| result_failure(id, error, namespace, wait))?;
     }
-    let found = client
-        .find_activation(namespace, id)
-        .await
-        .map_err(call_failure)?;
+    let found = client.find_activation(namespace, id).await;
+    let found = found.map_err(|error| unsure(id, error))?;
     let found = found.ok_or_else(|| unknown(id, namespace))?;
     if found.progress == Progress::Gone {
         return Err(gone(id));
@@ -144,6 +144,20 @@ fn unknown(id: ActivationId, namespace: &NamespaceName) -> Failure {
     Failure::new(Exit::Failed, text).advise(UNKNOWN)
 }
 
+/// Somebody who may know it could not be asked.
+fn unsure(id: ActivationId, error: CallError) -> Failure {
+    match error {
+        CallError::Unreachable { .. } => Failure::new(
+            Exit::Unreachable,
+            format!(
+                "no scheduler that answered knows activation {id}, and one that may know it did not answer"
+            ),
+        )
+        .caused_by(error),
+        other => call_failure(other),
+    }
+}
+
 /// The failure of a look at one whose record has expired.
 pub(super) fn gone(id: ActivationId) -> Failure {
     let text = format!("activation {id} is gone: it has ended, and its record has expired");
@@ -151,16 +165,21 @@ pub(super) fn gone(id: ActivationId) -> Failure {
         .advise("records are kept as long as scheduler.journal.retention says, 24 hours by default")
 }
 
-fn result_failure(error: ResultError, namespace: &NamespaceName, wait: Duration) -> Failure {
+fn result_failure(
+    id: ActivationId,
+    error: ResultError,
+    namespace: &NamespaceName,
+    wait: Duration,
+) -> Failure {
     match error {
-        ResultError::Unknown { id } => unknown(id, namespace),
-        ResultError::Gone { id } => gone(id),
-        ResultError::NotYet { id, found } => {
+        ResultError::Unknown { .. } => unknown(id, namespace),
+        ResultError::Gone { .. } => gone(id),
+        ResultError::NotYet { found, .. } => {
             let state = found.progress.name();
             let text = format!("activation {id} has not ended within {wait:?}; it is {state}");
             Failure::new(Exit::Failed, text).advise(format!("see `whiskraft explain {id}`, or wait longer"))
         }
-        ResultError::Call(error) => call_failure(error),
+        ResultError::Call(error) => unsure(id, error),
     }
 }
 

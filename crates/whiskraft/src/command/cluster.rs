@@ -1,7 +1,9 @@
-//! `whiskraft cluster`: who takes part in the cluster's consensus, and who leads it.
+//! `whiskraft cluster`: who takes part in the cluster's consensus and who leads it; backup and restore.
 
+mod backup;
 mod change;
 mod look;
+mod restore;
 
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ Examples:
   whiskraft cluster replace 3 --with 5120      # 3 is dead: 5120 votes first, then 3 goes for good
   whiskraft cluster remove 2                   # also the leader: it hands over first
   whiskraft cluster transfer-leader 1
+  whiskraft cluster backup monday.backup       # everything in one file, while the cluster works
+  whiskraft cluster verify monday.backup       # is it whole, and what is in it
 
 A scheduler adds itself: start it with `whiskraft scheduler --join ANY-MEMBER:7400 --advertise-peer OWN-HOST:7400`, and with
 --learner if it shall not vote yet. It is given a number that was never used before.
@@ -52,6 +56,9 @@ impl ClusterArgs {
             ClusterCommand::Demote(args) | ClusterCommand::Remove(args) => args.common.client.overrides(),
             ClusterCommand::Replace(args) => args.common.client.overrides(),
             ClusterCommand::TransferLeader(args) => args.common.client.overrides(),
+            ClusterCommand::Backup(args) => args.common.client.overrides(),
+            ClusterCommand::Verify(_) => Overrides::default(),
+            ClusterCommand::Restore(args) => args.overrides(),
         }
     }
 }
@@ -72,6 +79,14 @@ enum ClusterCommand {
     Replace(ReplaceArgs),
     /// Have another scheduler lead the log: a given one, or the one that has most of it
     TransferLeader(TransferArgs),
+    /// Write everything the cluster agrees on into a file, while it works
+    #[command(after_help = backup::HELP)]
+    Backup(backup::BackupArgs),
+    /// Check every byte of a backup and show what is in it
+    Verify(backup::VerifyArgs),
+    /// Prepare the data directory of a scheduler of a new cluster from a backup
+    #[command(after_help = restore::HELP)]
+    Restore(restore::RestoreArgs),
 }
 
 /// What every order has.
@@ -190,5 +205,8 @@ pub(crate) async fn run(args: ClusterArgs, config: &Config) -> Result<(), Failur
             let order = MemberOrder::TransferLeader(args.scheduler.map(id));
             change(&args.common).await?.order(order).await
         }
+        ClusterCommand::Backup(args) => backup::run(&args, config).await,
+        ClusterCommand::Verify(args) => tokio::task::block_in_place(|| backup::verify(&args)),
+        ClusterCommand::Restore(args) => tokio::task::block_in_place(|| restore::run(&args, config)),
     }
 }

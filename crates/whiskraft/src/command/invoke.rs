@@ -134,13 +134,17 @@ pub(crate) async fn run(args: InvokeArgs, config: &Config) -> Result<(), Failure
             ..options
         };
         let invocation = client.submit(&config.namespace, &action, payload, options).await;
-        output::line(invocation.map_err(|error| invoke_failure(error, None))?.id());
+        let invocation =
+            invocation.map_err(|error| invoke_failure("the activation was not submitted", error, None))?;
+        output::line(invocation.id());
         return Ok(());
     }
     let call = client.invoke(&config.namespace, &action, payload, options);
     let record = with_notice(&client, &config.namespace, id, call)
         .await
-        .map_err(|(error, obstacle)| invoke_failure(error, obstacle))?;
+        .map_err(|(error, obstacle)| {
+            invoke_failure("the activation did not end with a result", error, obstacle)
+        })?;
     show(&record, args.json)
 }
 
@@ -272,7 +276,7 @@ fn create(path: &Path) -> Result<File, Failure> {
 }
 
 /// The failure of an invocation; `obstacle` is what kept it from running.
-fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
+fn invoke_failure(what: &str, error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
     let exit = match &error {
         InvokeError::Payload(_) | InvokeError::Options(_) => Exit::Usage,
         InvokeError::NotAccepted { .. } | InvokeError::NotConfirmed { .. } => Exit::Unreachable,
@@ -297,7 +301,7 @@ fn invoke_failure(error: InvokeError, obstacle: Option<Obstacle>) -> Failure {
     if let Some(Obstacle { text, .. }) = obstacle {
         advice = Some(advice.map_or_else(|| text.clone(), |advice| format!("{text}\n{advice}")));
     }
-    let failure = Failure::new(exit, "the activation did not end with a result").caused_by(error);
+    let failure = Failure::new(exit, what).caused_by(error);
     match advice {
         Some(advice) => failure.advise(advice),
         None => failure,

@@ -250,25 +250,26 @@ async fn show(client: &Client, namespace: &NamespaceName, id: ActivationId) -> R
     }
 }
 
-async fn redrive(chosen: Chosen, config: &Config) -> Result<(), Failure> {
-    let action = named(chosen.action.as_deref(), config)?;
-    let client = connect(config).await?;
-    let mut redriven = Vec::new();
-    if chosen.all {
-        let mut letters = Letters::new(&client, config, action);
-        while let Some(page) = letters.next(PAGE_LEN).await? {
-            let ids: Vec<_> = page.iter().map(|letter| letter.id).collect();
-            redriven.extend(
-                client
-                    .redrive(&config.namespace, &ids)
-                    .await
-                    .map_err(call_failure)?,
-            );
-        }
-    } else {
-        let answer = client.redrive(&config.namespace, &chosen.ids).await;
-        redriven = answer.map_err(call_failure)?;
+/// The ids that are meant, all of them known before the first is touched: one that runs again may fail again at once.
+async fn ids(client: &Client, config: &Config, chosen: &Chosen) -> Result<Vec<ActivationId>, Failure> {
+    if !chosen.all {
+        return Ok(chosen.ids.clone());
     }
+    let mut letters = Letters::new(client, config, named(chosen.action.as_deref(), config)?);
+    let mut ids = Vec::new();
+    while let Some(page) = letters.next(PAGE_LEN).await? {
+        ids.extend(page.iter().map(|letter| letter.id));
+    }
+    Ok(ids)
+}
+
+async fn redrive(chosen: Chosen, config: &Config) -> Result<(), Failure> {
+    let client = connect(config).await?;
+    let ids = ids(&client, config, &chosen).await?;
+    let redriven = client
+        .redrive(&config.namespace, &ids)
+        .await
+        .map_err(call_failure)?;
     let failed = redriven
         .iter()
         .filter(|redriven| redriven.outcome.is_err())
@@ -304,22 +305,12 @@ fn tell(redriven: &[Redriven], failed: usize, json: bool) {
 }
 
 async fn purge(chosen: Chosen, config: &Config) -> Result<(), Failure> {
-    let action = named(chosen.action.as_deref(), config)?;
     let client = connect(config).await?;
-    let mut purged = 0;
-    if chosen.all {
-        let mut letters = Letters::new(&client, config, action);
-        while let Some(page) = letters.next(PAGE_LEN).await? {
-            let ids: Vec<_> = page.iter().map(|letter| letter.id).collect();
-            purged += client
-                .purge(&config.namespace, &ids)
-                .await
-                .map_err(call_failure)?;
-        }
-    } else {
-        let answer = client.purge(&config.namespace, &chosen.ids).await;
-        purged = answer.map_err(call_failure)?;
-    }
+    let ids = ids(&client, config, &chosen).await?;
+    let purged = client
+        .purge(&config.namespace, &ids)
+        .await
+        .map_err(call_failure)?;
     if chosen.json {
         output::json(&json!({ "purged": purged }));
     } else {

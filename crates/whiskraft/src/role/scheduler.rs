@@ -188,15 +188,19 @@ fn node_config(
 }
 
 fn start_failure(error: StartError) -> Failure {
-    let exit = match &error {
+    Failure::new(start_exit(&error), "the scheduler did not start").caused_by(error)
+}
+
+/// The exit code of what keeps a scheduler from its directory.
+pub(crate) const fn start_exit(error: &StartError) -> Exit {
+    match error {
         StartError::Config(_) | StartError::Settings(_) => Exit::Usage,
         StartError::Locked { .. }
         | StartError::Identity(_)
         | StartError::Unknown(_)
         | StartError::Listener { .. } => Exit::Refused,
         StartError::Storage { .. } | StartError::Raft(_) => Exit::Fatal,
-    };
-    Failure::new(exit, "the scheduler did not start").caused_by(error)
+    }
 }
 
 /// What a node that stopped by itself means for the process.

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::fake::Fake;
 
-/// The binary with arguments, asked to talk to these schedulers and to nobody else.
+/// The binary with arguments, asked to talk to these schedulers and to nobody else, if there are any.
 pub fn command(fakes: &[Fake], args: &[&str]) -> Command {
     let endpoints: Vec<_> = fakes.iter().map(|fake| fake.address.as_str()).collect();
     let mut command = Command::new(env!("CARGO_BIN_EXE_whiskraft"));
@@ -15,10 +15,10 @@ pub fn command(fakes: &[Fake], args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .args(["--config", "/dev/null"])
-        .args(args)
-        .args(["-e", &endpoints.join(",")]);
+    command.args(["--config", "/dev/null"]).args(args);
+    if !endpoints.is_empty() {
+        command.args(["-e", &endpoints.join(",")]);
+    }
     command
 }
 

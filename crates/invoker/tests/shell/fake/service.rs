@@ -29,6 +29,15 @@ impl Service {
     ) {
         while let Ok(Some(frame)) = frames.message().await {
             if let Some(hello) = frame.hello {
+                let cluster = lock(&self.state).cluster;
+                if hello.cluster_id != cluster {
+                    let theirs = hello.cluster_id;
+                    let refused =
+                        Status::failed_precondition(format!("this is cluster {cluster}, not {theirs}"));
+                    lock(&self.state).hellos_refused += 1;
+                    let _ = down.send(Err(refused)).await;
+                    return;
+                }
                 if !self.lives(&hello) {
                     let expired = Some(v1::SessionExpired {});
                     let _ = down
@@ -145,7 +154,7 @@ impl invoker_server::Invoker for Service {
             session: state.session,
             ttl_ms: u32::try_from(state.ttl.as_millis()).unwrap(),
             keepalive_ms: u32::try_from(state.keepalive.as_millis()).unwrap(),
-            cluster_id: "test".into(),
+            cluster_id: state.cluster.to_owned(),
             schedulers: state.members.clone(),
         };
         let outcome = Some(Outcome::Opened(opened));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
 use whiskraft_proto::v1;
-use whiskraft_raft::{RaftStatus, Role};
+use whiskraft_raft::{LaneStatus, RaftStatus, Role};
 use whiskraft_state::{ContainerState, State};
 use whiskraft_types::{QueueKey, SchedulerId};
 
@@ -146,5 +146,16 @@ fn raft_status(raft: &RaftStatus) -> v1::RaftStatus {
         applied: raft.applied.0,
         snapshot: raft.snapshot.0,
         purged: raft.purged.0,
+        lanes: raft.lanes.iter().map(lane_status).collect(),
+    }
+}
+
+fn lane_status(lane: &LaneStatus) -> v1::LaneStatus {
+    v1::LaneStatus {
+        lane: lane.lane.0,
+        leader: lane.leader.map_or(0, |id| id.0),
+        term: lane.term,
+        last_log: lane.last_log.0,
+        applied: lane.applied.0,
     }
 }

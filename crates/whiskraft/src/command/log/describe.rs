@@ -61,6 +61,7 @@ pub(super) const fn kind(content: &Content) -> &'static str {
         Command::EnsureQueue(_) => "ensure-queue",
         Command::RemoveQueue { .. } => "remove-queue",
         Command::MoveQueues { .. } => "move-queues",
+        Command::HandOver { .. } => "hand-over",
         Command::SetActionThrottle { .. } => "set-action-throttle",
         Command::ReserveSlots { .. } => "reserve-slots",
         Command::UpdateContainers { .. } => "update-containers",
@@ -100,6 +101,10 @@ fn asked(command: &Command) -> String {
         Command::RemoveQueue { key, epoch } => format!("{key} epoch {epoch}"),
         Command::MoveQueues { session, queues } => {
             let keys = list(queues.iter().map(|(key, _)| key));
+            format!("of session {session}: {keys}")
+        }
+        Command::HandOver { session, queues } => {
+            let keys = list(queues.iter().map(|(key, _, to)| format!("{key} to {to}")));
             format!("of session {session}: {keys}")
         }
         Command::SetActionThrottle {
@@ -169,6 +174,7 @@ fn answered(response: &Response) -> String {
             }
         })),
         Response::Revision(revision) => format!("revision {revision}"),
+        Response::HandedOver(moved) => format!("{} moved", moved.len()),
         Response::Missing(missing) => format!("{} chunks missing", missing.len()),
         Response::Refused(refusal) => format!("refused: {refusal}"),
     }

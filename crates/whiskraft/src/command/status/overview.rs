@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use whiskraft_client::{NodeStatus, QueueStatus, Status};
+use whiskraft_client::{LaneStatus, NodeStatus, QueueStatus, Status};
 use whiskraft_types::{QueueKey, SchedulerId};
 
 use super::super::shown::{Containers, Queue};
@@ -22,6 +22,18 @@ pub(super) struct Overview {
     pub(super) invokers: Vec<Invoker>,
     pub(super) containers: Containers,
     pub(super) sessions: u64,
+    /// Lanes of the journal.
+    pub(super) lanes: Vec<Lane>,
+}
+
+/// A lane of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Lane {
+    pub(super) lane: u32,
+    /// As most of those that answered have it.
+    pub(super) leader: Option<u64>,
+    /// Entries by which the slowest copy that answered is behind the longest log.
+    pub(super) behind: u64,
 }
 
 /// Whether the schedulers that answered can decide anything.
@@ -112,8 +124,34 @@ impl Overview {
             invokers: newest.invokers.iter().map(Invoker::new).collect(),
             containers,
             sessions: newest.sessions,
+            lanes: lanes(&answers),
         }
     }
+}
+
+/// The lanes, put together from all copies.
+fn lanes(answers: &BTreeMap<SchedulerId, Status>) -> Vec<Lane> {
+    let mut copies: BTreeMap<u32, Vec<LaneStatus>> = BTreeMap::new();
+    for lane in answers.values().flat_map(|status| &status.raft.lanes) {
+        copies.entry(lane.lane).or_default().push(*lane);
+    }
+    let lane = |(lane, copies): (u32, Vec<LaneStatus>)| {
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        for leader in copies.iter().filter_map(|copy| copy.leader) {
+            *votes.entry(leader.0).or_default() += 1;
+        }
+        let longest = copies.iter().map(|copy| copy.last_log).max().unwrap_or(0);
+        let slowest = copies.iter().map(|copy| copy.applied).min().unwrap_or(0);
+        Lane {
+            lane,
+            leader: votes
+                .into_iter()
+                .max_by_key(|(_, votes)| *votes)
+                .map(|(id, _)| id),
+            behind: longest.saturating_sub(slowest),
+        }
+    };
+    copies.into_iter().map(lane).collect()
 }
 
 impl Quorum {
@@ -247,6 +285,12 @@ pub(super) mod tests {
                 applied: 10 * term,
                 snapshot: 0,
                 purged: 0,
+                lanes: vec![LaneStatus {
+                    lane: 1,
+                    leader: Some(SchedulerId(leader)),
+                    last_log: 10 * term,
+                    applied: 9 * term,
+                }],
             },
             nodes: (1..=3).map(node).collect(),
             queues_total: queues.len() as u64,

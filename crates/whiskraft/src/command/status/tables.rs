@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
 use super::super::shown::Queue;
-use super::overview::{Invoker, Node, Overview};
+use super::overview::{Invoker, Lane, Node, Overview};
 use crate::units::show_ms;
 
 /// Rows of a table shown at most; more do not fit a terminal, and `--json` has them.
@@ -42,7 +42,27 @@ pub(super) fn render(overview: &Overview) -> String {
         "{} queues, containers: {} in progress, {} running, {} warm; {} sessions",
         overview.queues_total, containers.in_progress, containers.running, containers.warm, overview.sessions
     ));
+    if !overview.lanes.is_empty() {
+        parts.push(journal(&overview.lanes));
+    }
     parts.join("\n")
+}
+
+/// Who leads the lanes of the journal, and how far the slowest copies are behind.
+fn journal(lanes: &[Lane]) -> String {
+    let lane = |lane: &Lane| {
+        let leader = lane.leader.map_or_else(
+            || "without leader".to_owned(),
+            |leader| format!("led by {leader}"),
+        );
+        let behind = match lane.behind {
+            0 => String::new(),
+            entries => format!(", {entries} entries behind"),
+        };
+        format!("lane {} {leader}{behind}", lane.lane)
+    };
+    let lanes: Vec<String> = lanes.iter().map(lane).collect();
+    format!("journal: {}", lanes.join("; "))
 }
 
 /// What everything below depends on. Without a quorum the leader that somebody remembers leads nobody.
@@ -181,6 +201,10 @@ mod tests {
         assert!(row("3 unreachable - -").contains("10.0.0.3:7400"));
         assert!(row("1 healthy").contains("1024 MiB 256 MiB"));
         assert!(row("guest/hello").starts_with("guest/hello 2 7 - 12"));
+        assert!(
+            row("journal:").starts_with("journal: lane 1 led by 2, "),
+            "{text}"
+        );
     }
 
     #[test]

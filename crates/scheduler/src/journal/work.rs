@@ -1,0 +1,116 @@
+//! The work of the journal actor: what runs beside its loop, as much at a time as may be.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::future::FutureExt;
+use whiskraft_state::journal::{JournalBatch, UnixMillis};
+use whiskraft_types::QueueKey;
+
+use crate::clock::unix_ms;
+use crate::journal::actor::JournalActor;
+use crate::journal::append::{Appended, append};
+use crate::journal::archive::Archived;
+use crate::journal::order::Order;
+use crate::journal::prepare::Prepared;
+use crate::journal::recovery::{FENCE_MAX, Led, READ_MAX, fence, read};
+
+/// Orders prepared in one piece, and pieces at a time: look-ups and digests have two threads at most.
+const PREPARE_MAX: usize = 1000;
+const PREPARES_MAX: usize = 2;
+/// Fences, and reads of recovered queues, under way at a time.
+const FENCES_MAX: usize = 2;
+const READS_MAX: usize = 4;
+/// Pause between batches of records that were not durable: they have all the time.
+const ARCHIVE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Work that is under way, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    pub(super) prepares: usize,
+    pub(super) fences: usize,
+    pub(super) reads: usize,
+    pub(super) archives: usize,
+}
+
+/// Work that has ended.
+pub(super) enum Done {
+    Prepared(Vec<Prepared>),
+    Appended(Appended),
+    Fenced(Vec<Led>),
+    Read(Vec<Led>),
+    Archived,
+}
+
+impl JournalActor {
+    /// Starts all work that may begin.
+    pub(super) fn start(&mut self) {
+        while self.running.prepares < PREPARES_MAX && !self.orders.is_empty() {
+            let count = self.orders.len().min(PREPARE_MAX);
+            let orders: Vec<Order> = self.orders.drain(..count).collect();
+            let reader = self.reader.clone();
+            let prepared = tokio::task::spawn_blocking(move || reader.prepare(orders));
+            self.running.prepares += 1;
+            // It fails only when the process stops.
+            let done = prepared.map(|prepared| Done::Prepared(prepared.unwrap_or_default()));
+            self.work.push(done.boxed());
+        }
+        let leaderships = &self.leaderships;
+        let is_led = |key: &QueueKey, epoch| leaderships.get(key).is_some_and(|led| led.epoch == epoch);
+        while let Some(batch) = self.lanes.next(|write| is_led(&write.key, write.epoch)) {
+            let appended = append(self.context.clone(), self.reader.clone(), batch);
+            self.work.push(appended.map(Done::Appended).boxed());
+        }
+        while self.running.fences < FENCES_MAX && !self.fresh.is_empty() {
+            let count = self.fresh.len().min(FENCE_MAX);
+            let queues = self.fresh.drain(..count).collect();
+            self.running.fences += 1;
+            let done = fence(self.journal.clone(), queues).map(Done::Fenced);
+            self.work.push(done.boxed());
+        }
+        while self.running.reads < READS_MAX && !self.fenced.is_empty() {
+            let count = self.fenced.len().min(READ_MAX);
+            let queues = self.fenced.drain(..count).collect();
+            self.running.reads += 1;
+            let read = read(
+                self.context.clone(),
+                self.shards.clone(),
+                self.journal.clone(),
+                queues,
+            );
+            self.work.push(read.map(Done::Read).boxed());
+        }
+        if self.archive_at.is_none() && self.running.archives == 0 && self.shared.has_archives() {
+            self.archive_at = Some(self.context.clock.now() + ARCHIVE_PAUSE);
+        }
+    }
+
+    pub(super) fn archive(&mut self) {
+        let (journal, archives) = (self.journal.clone(), self.shared.take_archives());
+        let (count, metrics) = (archives.len() as u64, Arc::clone(&self.context.metrics));
+        self.running.archives += 1;
+        let appended = async move {
+            let commands = tokio::task::spawn_blocking(move || {
+                archives.into_iter().map(Archived::into_command).collect()
+            });
+            let Ok(commands) = commands.await else {
+                return Done::Archived; // The process stops.
+            };
+            let now = UnixMillis(unix_ms());
+            let counter = match journal
+                .append(journal.home(), JournalBatch { now, commands })
+                .await
+            {
+                Ok(_) => &metrics.journal.archived,
+                Err(error) => {
+                    tracing::debug!(count, %error, "records of activations that were not durable not kept");
+                    &metrics.journal.unarchived
+                }
+            };
+            counter.fetch_add(count, Ordering::Relaxed);
+            Done::Archived
+        };
+        self.work.push(appended.boxed());
+    }
+}
