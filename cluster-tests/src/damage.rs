@@ -24,16 +24,16 @@ pub fn files(dir: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().rev().map(|(_, path)| path).collect())
 }
 
-/// Takes `bytes` off the end of a file; gives its new length.
+/// Appends the first bytes of a log file to its end: the beginning of a record whose rest was never written.
 ///
 /// # Errors
-/// When it cannot be changed.
-pub fn cut_tail(path: &Path, bytes: u64) -> io::Result<u64> {
-    let file = fs::File::options().write(true).open(path)?;
-    let len = file.metadata()?.len().saturating_sub(bytes);
-    file.set_len(len)?;
-    file.sync_all()?;
-    Ok(len)
+/// When it cannot be changed, or is shorter.
+pub fn tear(path: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = fs::File::options().read(true).append(true).open(path)?;
+    let mut first = vec![0; bytes];
+    file.read_exact(&mut first)?;
+    file.write_all(&first)?;
+    file.sync_all()
 }
 
 /// Flips the lowest bit of the byte at `at`.
@@ -79,12 +79,12 @@ mod tests {
         fs::write(&long, "0123").unwrap();
         fs::write(&short, "0").unwrap();
         assert_eq!(files(dir.path(), ".log").unwrap(), [long.clone(), short]);
-        assert_eq!(cut_tail(&long, 1).unwrap(), 3);
+        tear(&long, 2).unwrap();
         flip_bit(&long, 2).unwrap();
-        assert_eq!(fs::read(&long).unwrap(), b"013");
+        assert_eq!(fs::read(&long).unwrap(), b"013301");
         let copy = dir.path().join("b");
         copy_dir(&dir.path().join("a"), &copy).unwrap();
-        assert_eq!(fs::read(copy.join("1.log")).unwrap(), b"013");
-        assert!(flip_bit(&long, 3).is_err(), "there is no such byte");
+        assert_eq!(fs::read(copy.join("1.log")).unwrap(), b"013301");
+        assert!(flip_bit(&long, 6).is_err(), "there is no such byte");
     }
 }

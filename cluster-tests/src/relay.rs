@@ -1,19 +1,23 @@
 //! A TCP relay in front of every listener, so that a test can cut who may talk to whom.
 //!
-//! All processes are told the relay's address of their peers. For each connection the relay finds out which process
-//! opened it (its socket in `/proc`), so one relay per listener is enough for any partition, symmetric or one-way
-//! by who dials. A cut link swallows bytes and keeps connections open, like a network that drops packets.
+//! All processes are told the relay's address of their peers. Once something is cut the relay finds out for each
+//! connection which process opened it (its socket in `/proc`), so one relay per listener is enough for any partition,
+//! symmetric or one-way by who dials. A cut link swallows bytes and keeps connections open, like a network that drops
+//! packets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, tcp};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
+
+use crate::wait::Deadline;
 
 /// Bytes moved at a time.
 const BUFFER_LEN: usize = 64 * 1024;
@@ -22,6 +26,7 @@ const BUFFER_LEN: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Switchboard {
     pids: Arc<Mutex<BTreeMap<u32, String>>>,
+    sockets: Arc<tokio::sync::Mutex<Sockets>>,
     cuts: Arc<watch::Sender<BTreeSet<(String, String)>>>,
 }
 
@@ -29,6 +34,7 @@ impl Default for Switchboard {
     fn default() -> Self {
         Self {
             pids: Arc::default(),
+            sockets: Arc::default(),
             cuts: Arc::new(watch::Sender::new(BTreeSet::new())),
         }
     }
@@ -53,40 +59,91 @@ impl Switchboard {
         });
     }
 
+    /// Waits until this direction is not cut. Who opened the connection is looked up when there is a cut at all.
+    async fn open(&self, way: &Way<'_>, who: &OnceCell<String>) -> Result<(), watch::error::RecvError> {
+        let mut cuts = self.cuts.subscribe();
+        if cuts.borrow().is_empty() {
+            return Ok(());
+        }
+        let who = who.get_or_init(|| self.who(way.port)).await;
+        let (from, to) = (who.clone(), way.to.to_owned());
+        let link = if way.returns { (to, from) } else { (from, to) };
+        cuts.wait_for(|cuts| !cuts.contains(&link)).await.map(drop)
+    }
+
     /// Ends every cut.
     pub fn heal(&self) {
         self.cuts.send_modify(BTreeSet::clear);
     }
 
     /// The process that opened the connection whose local end is `port`.
-    fn who(&self, port: u16) -> String {
-        let inode = socket_inode(port);
-        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let owner = inode.and_then(|inode| pids.iter().find(|(pid, _)| holds_socket(**pid, inode)));
-        owner.map_or_else(|| "driver".to_owned(), |(_, name)| name.clone())
+    async fn who(&self, port: u16) -> String {
+        let asked = Deadline::after(Duration::ZERO);
+        let mut sockets = self.sockets.lock().await;
+        // Whoever waits for the same look shares it: a storm of connections costs one.
+        if sockets
+            .looked
+            .is_none_or(|looked| looked.elapsed() > asked.elapsed())
+        {
+            let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let looked = Deadline::after(Duration::ZERO);
+            let owners = tokio::task::spawn_blocking(move || owners(&pids)).await;
+            *sockets = Sockets {
+                looked: Some(looked),
+                owners: owners.unwrap_or_default(),
+            };
+        }
+        let owner = sockets.owners.get(&port);
+        owner.map_or_else(|| "driver".to_owned(), Clone::clone)
     }
 }
 
-/// Inode of the socket on the loopback with this local port, from the kernel's table.
-fn socket_inode(port: u16) -> Option<u64> {
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let local = u16::from_str_radix(fields.get(1)?.rsplit(':').next()?, 16).ok()?;
-        // State 0A is a listener: it has the port without being the connection.
-        (local == port && *fields.get(3)? != "0A").then(|| fields.get(9)?.parse().ok())?
-    })
+/// Who has which local port, at some moment.
+#[derive(Debug, Default)]
+struct Sockets {
+    looked: Option<Deadline>,
+    owners: BTreeMap<u16, String>,
 }
 
-fn holds_socket(pid: u32, inode: u64) -> bool {
-    let wanted = format!("socket:[{inode}]");
+/// Local ports of the connections of these processes.
+fn owners(pids: &BTreeMap<u32, String>) -> BTreeMap<u16, String> {
+    let by_inode: BTreeMap<u64, u16> = ports_by_inode();
+    let mut owners = BTreeMap::new();
+    for (pid, name) in pids {
+        let ports = inodes_of(*pid).filter_map(|inode| by_inode.get(&inode));
+        owners.extend(ports.map(|port| (*port, name.clone())));
+    }
+    owners
+}
+
+/// Local ports of all connections on the loopback by the inode of their socket, from the kernel's table.
+fn ports_by_inode() -> BTreeMap<u64, u16> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let entry = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let local = fields.nth(1)?.rsplit(':').next()?;
+        let state = fields.nth(1)?;
+        let inode = fields.nth(5)?.parse().ok()?;
+        // State 0A is a listener: it has the port without being the connection.
+        (state != "0A").then_some((inode, u16::from_str_radix(local, 16).ok()?))
+    };
+    table.lines().skip(1).filter_map(entry).collect()
+}
+
+/// Inodes of the sockets of a process.
+fn inodes_of(pid: u32) -> impl Iterator<Item = u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()
         .flatten();
-    entries
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
-        .any(|link| link.as_os_str() == wanted.as_str())
+    entries.filter_map(|entry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        link.to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?
+            .parse()
+            .ok()
+    })
 }
 
 /// One listener's relay; ends when dropped.
@@ -129,11 +186,20 @@ impl Drop for Relay {
 
 /// Moves the bytes of one connection both ways until one end closes.
 async fn carry(near: TcpStream, port: u16, target: SocketAddr, to: &str, board: &Switchboard) {
-    let from = board.who(port);
-    let mut cuts = board.cuts.subscribe();
-    let link = (from.clone(), to.to_owned());
+    let (out, back) = (
+        Way {
+            port,
+            to,
+            returns: false,
+        },
+        Way {
+            port,
+            to,
+            returns: true,
+        },
+    );
     // A connection that is opened while the link is cut hangs, as a SYN without answer does.
-    if cuts.wait_for(|cuts| !cuts.contains(&link)).await.is_err() {
+    if board.open(&out, &OnceCell::new()).await.is_err() {
         return;
     }
     let Ok(far) = TcpStream::connect(target).await else {
@@ -143,10 +209,18 @@ async fn carry(near: TcpStream, port: u16, target: SocketAddr, to: &str, board: 
     far.set_nodelay(true).ok();
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
+    let who = OnceCell::new();
     tokio::select! {
-        () = pump(near_read, far_write, board, (from.clone(), to.to_owned())) => (),
-        () = pump(far_read, near_write, board, (to.to_owned(), from)) => (),
+        () = pump(near_read, far_write, board, &out, &who) => (),
+        () = pump(far_read, near_write, board, &back, &who) => (),
     }
+}
+
+/// One direction of a connection: from the process with this local port to the listener of `to`, or back.
+struct Way<'a> {
+    port: u16,
+    to: &'a str,
+    returns: bool,
 }
 
 /// One direction; bytes that arrive while the link is cut wait until it heals, as a retransmitting sender's would.
@@ -154,14 +228,12 @@ async fn pump(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     board: &Switchboard,
-    link: (String, String),
+    way: &Way<'_>,
+    who: &OnceCell<String>,
 ) {
-    let mut cuts = board.cuts.subscribe();
     let mut buffer = vec![0; BUFFER_LEN];
     while let Ok(len @ 1..) = from.read(&mut buffer).await {
-        if cuts.wait_for(|cuts| !cuts.contains(&link)).await.is_err()
-            || to.write_all(&buffer[..len]).await.is_err()
-        {
+        if board.open(way, who).await.is_err() || to.write_all(&buffer[..len]).await.is_err() {
             return;
         }
     }

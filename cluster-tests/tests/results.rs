@@ -12,6 +12,8 @@ use whiskraft_proto::{activation_id_bytes, v1};
 use whiskraft_types::{ActivationId, QueueKey};
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Shortest one that may be configured.
+const RETENTION: Duration = Duration::from_secs(60);
 const ASKED: u64 = 60;
 /// Result by id after the end, at any scheduler.
 const RESULT_WITHIN: Duration = Duration::from_secs(1);
@@ -137,13 +139,13 @@ async fn a_result_is_found_by_id_when_nobody_waits_for_it() {
 /// An expired record is gone, not unknown, and its id may be used again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_record_answers_gone() {
-    let options = ClusterOptions::simulated(1, "1GiB").with("scheduler.journal.retention=2s");
+    let options = ClusterOptions::simulated(1, "1GiB").with("scheduler.journal.retention=1m");
     let cluster = Cluster::start(options).await;
     let client = cluster.client().await;
     let key = tenants::put_queues(&client, "g", 1, 1).await.remove(0);
     let id = submit(&client, &key, json!({})).await;
     becomes(&cluster.endpoints()[0], &key, id, State::Done).await;
-    pass(Duration::from_secs(2)).await;
+    pass(RETENTION).await;
     // The journal's clock goes on with what is written.
     for endpoint in cluster.endpoints() {
         submit(&client, &key, json!({})).await;

@@ -156,16 +156,13 @@ impl Judgement {
             *seen.entry(start.run).or_default() += 1;
         }
         if seen.iter().any(|(run, count)| *run > runs || *count > 1) {
-            self.started_twice.push(format!("{} {started:?}", operation.id));
+            self.started_twice.push(format!("{operation:?} {started:?}"));
         }
     }
 
-    /// Checks that nothing was found that must not be.
-    ///
-    /// # Panics
-    /// With what was found.
-    pub fn assert_kept(&self) {
-        let found = [
+    /// What must not be, with what was found of it.
+    fn violations(&self) -> [(&'static str, &Vec<String>); 7] {
+        [
             ("lost", &self.lost),
             ("wrong result", &self.wrong),
             ("records that differ", &self.changed),
@@ -173,8 +170,21 @@ impl Judgement {
             ("done without a start", &self.never_started),
             ("refused and started", &self.refused_started),
             ("conflict with itself", &self.conflicts),
-        ];
-        for (what, list) in found {
+        ]
+    }
+
+    /// Whether nothing was found that must not be.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.violations().iter().all(|(_, list)| list.is_empty())
+    }
+
+    /// Checks that nothing was found that must not be.
+    ///
+    /// # Panics
+    /// With what was found.
+    pub fn assert_kept(&self) {
+        for (what, list) in self.violations() {
             assert!(
                 list.is_empty(),
                 "{what}: {} of {}, as {:?}",
