@@ -68,14 +68,14 @@ impl ClusterOptions {
         self
     }
 
-    /// With the starts of simulated runs appended to [`Cluster::starts`].
+    /// With the starts of simulated runs appended to the file that [`Cluster::starts`](crate::Cluster::starts) reads.
     #[must_use]
     pub fn recording_starts(mut self) -> Self {
         self.record_starts = true;
         self
     }
 
-    /// With the whole log kept, so that [`Cluster::check_log`] sees every revision.
+    /// With the whole log kept, so that [`Cluster::check_log`](crate::Cluster::check_log) sees every revision.
     #[must_use]
     pub fn keeping_the_log(self) -> Self {
         self.with("raft.snapshot-logs=100000000")
