@@ -1,9 +1,14 @@
-//! A scheduler that was cut off for longer than the log is kept catches up by a snapshot, with load going on.
+//! F09: a scheduler that was cut off for longer than the logs are kept catches up by snapshots, with load going on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use whiskraft_cluster_tests::{Cluster, ClusterOptions, Load, until};
+use serde_json::json;
+use whiskraft_client::LaneStatus;
+use whiskraft_cluster_tests::{
+    Cluster, ClusterOptions, DurableLoad, Load, Work, judge, machine, pass, tenants, until,
+};
 use whiskraft_types::NamespaceLimits;
 
 /// Log entries that the follower misses.
@@ -79,4 +84,76 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
     let third = (1..=3).find(|id| ![leader, follower].contains(id)).unwrap();
     cluster.kill_scheduler(third);
     cluster.serves().await;
+}
+
+/// Whether each lane of one list is, by a number of it, beyond the same lane of another.
+fn all_beyond(lanes: &[LaneStatus], number: fn(&LaneStatus) -> u64, others: &[LaneStatus]) -> bool {
+    lanes.iter().zip(others).all(|(lane, other)| {
+        assert_eq!(lane.lane, other.lane);
+        number(lane) > other.last_log
+    })
+}
+
+/// The journal: the follower misses more of every lane than their logs keep, so that rows are sent; it is killed while it
+/// takes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_misses_the_lanes_logs_catches_up_by_their_rows() {
+    const INVOKERS: u64 = 2;
+    const FILL: usize = 64 << 10;
+    const STEP: u64 = 100;
+
+    let options = ClusterOptions::simulated(INVOKERS, "8GiB")
+        .with("raft.lane-snapshot-bytes=1048576")
+        .with("raft.lane-log-bytes=2097152")
+        .recording_starts();
+    let mut cluster = Cluster::start(options).await;
+    let clients = cluster.clients(2).await;
+    let queues = tenants::put_queues(&clients[0], "c", 6, 10).await;
+    let mut work = Work::new(queues, 32, u64::MAX);
+    work.more = |_| json!({"fill": "x".repeat(FILL)});
+    let load = DurableLoad::start(clients, work);
+    load.progress(STEP, LIMIT).await;
+
+    let leader = cluster.raft_leader().await;
+    let follower = (1..=3).find(|id| *id != leader).expect("a follower");
+    let third = 6 - leader - follower;
+    let before = cluster.status_of(follower).await.expect("status").raft.lanes;
+    cluster.cut_off(follower);
+    let gone = async || {
+        for id in [leader, third] {
+            let lanes = cluster.status_of(id).await?.raft.lanes;
+            if !all_beyond(&lanes, |lane| lane.purged, &before) {
+                return None;
+            }
+        }
+        Some(())
+    };
+    until("what it misses of the lanes' logs is gone", LIMIT, gone).await;
+    let ahead = cluster.status_of(leader).await.expect("status").raft.lanes;
+
+    cluster.switchboard.heal();
+    for millis in [50, 150, 450] {
+        pass(Duration::from_millis(millis)).await;
+        cluster.kill_scheduler(follower);
+        cluster.start_scheduler(follower);
+    }
+    let caught_up = async || {
+        let lanes = cluster.status_of(follower).await?.raft.lanes;
+        all_beyond(&lanes, |lane| lane.applied + 1, &ahead).then_some(lanes)
+    };
+    let (after, took) = until("the follower has caught up", LIMIT, caught_up).await;
+    assert!(
+        all_beyond(&after, |lane| lane.purged, &before),
+        "by rows, not by log: {after:?}"
+    );
+    load.progress(STEP, LIMIT).await;
+    let history = load.finish().await;
+    let judgement = judge(&cluster, &history, &BTreeMap::new()).await;
+    println!(
+        "lanes ({}): caught up {took:.1?} after the last of 3 kills, from {:?} to {:?}\n  {judgement}",
+        machine(),
+        before.iter().map(|lane| lane.last_log).collect::<Vec<_>>(),
+        after.iter().map(|lane| lane.applied).collect::<Vec<_>>(),
+    );
+    judgement.assert_kept();
 }

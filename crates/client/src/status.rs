@@ -78,6 +78,8 @@ pub struct LaneStatus {
     pub last_log: u64,
     /// Last applied entry.
     pub applied: u64,
+    /// Log deleted up to here.
+    pub purged: u64,
 }
 
 /// One scheduler as seen by the answering one.
@@ -190,6 +192,7 @@ impl From<v1::LaneStatus> for LaneStatus {
             leader: (lane.leader != 0).then_some(SchedulerId(lane.leader)),
             last_log: lane.last_log,
             applied: lane.applied,
+            purged: lane.purged,
         }
     }
 }

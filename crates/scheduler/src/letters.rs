@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 use whiskraft_proto::{activation_id, activation_id_bytes, v1};
-use whiskraft_raft::{Journal, Journaled, LaneId, Lookup};
+use whiskraft_raft::{Journal, Journaled, LaneId, Lookup, StoreError};
 use whiskraft_state::journal::{
     JournalBatch, JournalCommand, JournalOutcome, JournalRow, RowState, UnixMillis,
 };
-use whiskraft_types::{ActionName, ActivationId, ActivationStatus, NameError, NamespaceName, Rejection};
+use whiskraft_types::{
+    ActionName, ActivationId, ActivationStatus, NameError, NamespaceName, QueueKey, Rejection,
+};
 
 use crate::clock::unix_ms;
 use crate::cluster::Cluster;
@@ -27,6 +31,8 @@ const PAGE_MAX: u32 = 1000;
 const LOOK_MAX: usize = 5000;
 /// Ids in one request.
 const IDS_MAX: usize = 1000;
+/// Letters that are run again at a time.
+const REDRIVES_MAX: usize = 16;
 /// Longest text of an error in a list, in characters.
 const ERROR_LEN_MAX: usize = 200;
 
@@ -71,28 +77,30 @@ impl Letters {
             request.limit.min(PAGE_MAX)
         } as usize;
         self.cluster.catch_up().await?;
-        let journal = self.context.node.journal();
-        let (mut letters, mut looked) = (Vec::new(), 0);
-        let mut is_end = false;
-        while letters.len() < limit && looked < LOOK_MAX && !is_end {
-            let count = limit - letters.len();
-            let page = journal.dead_letters(&namespace, after, count);
-            let page = page.map_err(|error| Status::internal(error.to_string()))?;
-            is_end = page.len() < count;
-            looked += page.len();
-            for Journaled { lane, row } in page {
-                after = ended_at(&row).map(|at| (at, row.id));
-                if action.as_ref().is_none_or(|action| row.key.action == *action) {
-                    letters.push(letter(journal, lane, &row));
-                }
-            }
-        }
-        let next = after.filter(|_| !is_end).map(write_cursor);
+        let page = move |journal: &Journal| page(journal, &namespace, action.as_ref(), after, limit);
+        let (letters, next) = self
+            .read(page)
+            .await
+            .and_then(|page| page.map_err(|error| error.to_string()))
+            .map_err(Status::internal)?;
         Ok(v1::ListDeadLettersResponse {
             letters,
-            next: next.unwrap_or_default().into(),
+            next: next.map(write_cursor).unwrap_or_default().into(),
             rejection: None,
         })
+    }
+
+    /// Reads the journal where it may block.
+    ///
+    /// # Errors
+    /// While the process stops.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Journal) -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let journal = self.context.node.journal().clone();
+        let read = tokio::task::spawn_blocking(move || read(&journal)).await;
+        read.map_err(|_| "the scheduler is stopping; ask another one".to_owned())
     }
 
     /// Runs letters again, each as a new activation.
@@ -108,8 +116,11 @@ impl Letters {
         self.cluster.catch_up().await?;
         let mut response = v1::RedriveDeadLettersResponse::default();
         let mut gone_on: BTreeMap<LaneId, Vec<ActivationId>> = BTreeMap::new();
-        for id in ids {
-            let outcome = match self.redrive_one(id, &namespace).await {
+        let namespace = &namespace;
+        let redriven = stream::iter(ids).map(async |id| (id, self.redrive_one(id, namespace).await));
+        let redriven: Vec<_> = redriven.buffered(REDRIVES_MAX).collect().await;
+        for (id, outcome) in redriven {
+            let outcome = match outcome {
                 Ok((new_id, lane)) => {
                     gone_on.extend_with(lane, id);
                     Ok(new_id)
@@ -141,32 +152,23 @@ impl Letters {
         id: ActivationId,
         namespace: &NamespaceName,
     ) -> Result<(ActivationId, Option<LaneId>), String> {
-        let journal = self.context.node.journal();
-        let (Journaled { lane, row }, at) = self.letter(id, namespace)?;
-        let new_id = redriven_id(id, at);
-        let is_listed = matches!(
-            row.state,
-            RowState::Ended {
-                dead_letter: true,
-                ..
-            }
-        );
-        if !is_listed {
-            // Asked for again, by somebody who did not hear the answer.
-            return match journal.find(new_id).map_err(|error| error.to_string())? {
-                Lookup::Missing => Err(format!("activation {id} is not a dead letter (any more)")),
-                Lookup::Gone | Lookup::Found(_) => Ok((new_id, None)),
-            };
-        }
-        let payload = journal.payload(lane, id).map_err(|error| error.to_string())?;
-        let payload =
-            payload.ok_or_else(|| format!("the payload of activation {id} is not in the journal"))?;
+        let namespace = namespace.clone();
+        let look = self.read(move |journal| look(journal, id, &namespace)).await??;
+        let (lane, key, new_id, payload) = match look {
+            Redrive::Listed {
+                lane,
+                key,
+                new_id,
+                payload,
+            } => (lane, key, new_id, payload),
+            Redrive::Done { new_id } => return Ok((new_id, None)),
+        };
         let mut content =
             Content::decode(payload).map_err(|error| format!("payload of activation {id}: {error}"))?;
         content.cause = id.to_string();
         let internal = Internal {
             id: new_id,
-            key: row.key,
+            key,
             payload: Arc::new(content),
             not_before_ms: 0,
         };
@@ -175,24 +177,6 @@ impl Letters {
             .await
             .map_err(|rejection| rejection.to_string())?;
         Ok((new_id, Some(lane)))
-    }
-
-    /// The row of one that has ended, and when it did.
-    fn letter(&self, id: ActivationId, namespace: &NamespaceName) -> Result<(Journaled, UnixMillis), String> {
-        let found = self
-            .context
-            .node
-            .journal()
-            .find(id)
-            .map_err(|error| error.to_string())?;
-        let Lookup::Found(journaled) = found else {
-            return Err(format!("activation {id} is not known"));
-        };
-        if journaled.row.key.namespace != *namespace {
-            return Err(format!("activation {id} is not known"));
-        }
-        let at = ended_at(&journaled.row).ok_or_else(|| format!("activation {id} has not ended"))?;
-        Ok((journaled, at))
     }
 
     /// Takes letters off the list.
@@ -206,21 +190,19 @@ impl Letters {
         let namespace = namespace(&request.namespace)?;
         let ids = ids(&request.ids)?;
         self.cluster.catch_up().await?;
-        let (mut rows, mut purged) = (BTreeMap::new(), 0);
-        for id in ids {
-            if let Ok((Journaled { lane, row }, _)) = self.letter(id, &namespace)
-                && matches!(
-                    row.state,
-                    RowState::Ended {
-                        dead_letter: true,
-                        ..
-                    }
-                )
-            {
-                rows.extend_with(Some(lane), id);
-                purged += 1;
+        let find = move |journal: &Journal| {
+            let (mut rows, mut purged) = (BTreeMap::new(), 0);
+            for id in ids {
+                if let Ok((Journaled { lane, row }, _)) = ended(journal, id, &namespace)
+                    && is_listed(&row)
+                {
+                    rows.extend_with(Some(lane), id);
+                    purged += 1;
+                }
             }
-        }
+            (rows, purged)
+        };
+        let (rows, purged) = self.read(find).await.map_err(Status::unavailable)?;
         let mut response = v1::PurgeDeadLettersResponse::default();
         match self.purge_rows(rows).await {
             Ok(()) => response.purged = purged,
@@ -243,6 +225,97 @@ impl Letters {
         }
         Ok(())
     }
+}
+
+/// A page of letters, and the place after which the next one begins, if there may be one.
+fn page(
+    journal: &Journal,
+    namespace: &NamespaceName,
+    action: Option<&ActionName>,
+    mut after: Option<Place>,
+    limit: usize,
+) -> Result<(Vec<v1::DeadLetter>, Option<Place>), StoreError> {
+    let (mut letters, mut looked) = (Vec::new(), 0);
+    let mut is_end = false;
+    while letters.len() < limit && looked < LOOK_MAX && !is_end {
+        let count = limit - letters.len();
+        let page = journal.dead_letters(namespace, after, count)?;
+        is_end = page.len() < count;
+        looked += page.len();
+        for Journaled { lane, row } in page {
+            after = ended_at(&row).map(|at| (at, row.id));
+            if action.is_none_or(|action| row.key.action == *action) {
+                letters.push(letter(journal, lane, &row));
+            }
+        }
+    }
+    Ok((letters, after.filter(|_| !is_end)))
+}
+
+/// What there is to run again of an activation.
+enum Redrive {
+    /// A letter.
+    Listed {
+        lane: LaneId,
+        key: QueueKey,
+        new_id: ActivationId,
+        payload: Bytes,
+    },
+    /// It was run again before, for somebody who did not hear the answer.
+    Done { new_id: ActivationId },
+}
+
+/// Looks up one that is to be run again.
+///
+/// # Errors
+/// Says why it cannot be.
+fn look(journal: &Journal, id: ActivationId, namespace: &NamespaceName) -> Result<Redrive, String> {
+    let (Journaled { lane, row }, at) = ended(journal, id, namespace)?;
+    let new_id = redriven_id(id, at);
+    if !is_listed(&row) {
+        return match journal.find(new_id).map_err(|error| error.to_string())? {
+            Lookup::Missing => Err(format!("activation {id} is not a dead letter (any more)")),
+            Lookup::Gone | Lookup::Found(_) => Ok(Redrive::Done { new_id }),
+        };
+    }
+    let payload = journal.payload(lane, id).map_err(|error| error.to_string())?;
+    let payload = payload.ok_or_else(|| format!("the payload of activation {id} is not in the journal"))?;
+    Ok(Redrive::Listed {
+        lane,
+        key: row.key,
+        new_id,
+        payload,
+    })
+}
+
+/// The row of one that has ended, and when it did.
+///
+/// # Errors
+/// Says that it is not known, or has not ended.
+fn ended(
+    journal: &Journal,
+    id: ActivationId,
+    namespace: &NamespaceName,
+) -> Result<(Journaled, UnixMillis), String> {
+    let found = journal.find(id).map_err(|error| error.to_string())?;
+    let Lookup::Found(journaled) = found else {
+        return Err(format!("activation {id} is not known"));
+    };
+    if journaled.row.key.namespace != *namespace {
+        return Err(format!("activation {id} is not known"));
+    }
+    let at = ended_at(&journaled.row).ok_or_else(|| format!("activation {id} has not ended"))?;
+    Ok((journaled, at))
+}
+
+const fn is_listed(row: &JournalRow) -> bool {
+    matches!(
+        row.state,
+        RowState::Ended {
+            dead_letter: true,
+            ..
+        }
+    )
 }
 
 /// Ids by lane.

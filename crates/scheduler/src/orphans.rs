@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt};
 use tokio::time::{MissedTickBehavior, interval};
 use whiskraft_queue::Outcome;
 use whiskraft_raft::{Journal, LaneId};
-use whiskraft_state::journal::{End, EndKind, JournalBatch, JournalCommand, UnixMillis};
+use whiskraft_state::journal::{End, EndKind, JournalBatch, JournalCommand, JournalOutcome, UnixMillis};
 use whiskraft_types::{ActivationStatus, Epoch, QueueKey, Rejection};
 
 use crate::clock::unix_ms;
@@ -142,7 +142,7 @@ impl Orphans {
             let Some(last) = rows.last() else {
                 return Ok(count);
             };
-            (count, after) = (count + rows.len(), Some(last.id));
+            after = Some(last.id);
             let at = unix_ms();
             let keep = millis(self.context.config.journal.retention);
             let commands = rows.into_iter().map(|row| {
@@ -166,8 +166,19 @@ impl Orphans {
                 commands: commands.collect(),
             };
             let appended = self.journal.append(lane, batch).await;
-            let (revision, _) = appended.map_err(|error| error.to_string())?;
-            let _ = self.journal.wait_applied(lane, revision).await;
+            let (revision, outcomes) = appended.map_err(|error| error.to_string())?;
+            if let Some(JournalOutcome::Stale { current }) = outcomes
+                .iter()
+                .find(|outcome| matches!(outcome, JournalOutcome::Stale { .. }))
+            {
+                return Err(format!("the queue has a leadership again, of epoch {current}"));
+            }
+            let written = outcomes
+                .iter()
+                .filter(|outcome| matches!(outcome, JournalOutcome::Written));
+            count += written.count();
+            let applied = self.journal.wait_applied(lane, revision).await;
+            applied.map_err(|error| error.to_string())?;
         }
     }
 }

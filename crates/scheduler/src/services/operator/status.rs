@@ -157,5 +157,6 @@ fn lane_status(lane: &LaneStatus) -> v1::LaneStatus {
         term: lane.term,
         last_log: lane.last_log.0,
         applied: lane.applied.0,
+        purged: lane.purged.0,
     }
 }

@@ -290,6 +290,7 @@ pub(super) mod tests {
                     leader: Some(SchedulerId(leader)),
                     last_log: 10 * term,
                     applied: 9 * term,
+                    purged: 0,
                 }],
             },
             nodes: (1..=3).map(node).collect(),
