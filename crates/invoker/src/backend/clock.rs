@@ -22,5 +22,10 @@ pub(crate) fn wall() -> Duration {
 
 /// Milliseconds since the Unix epoch.
 pub(crate) fn wall_ms() -> u64 {
-    u64::try_from(wall().as_millis()).unwrap_or(u64::MAX)
+    millis(wall())
+}
+
+/// Milliseconds of a time since the Unix epoch, as records hold them.
+pub(crate) fn millis(wall: Duration) -> u64 {
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }

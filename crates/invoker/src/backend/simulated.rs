@@ -222,7 +222,8 @@ impl SimulatedBackend {
         if behaviour.give_back || container.is_dead() || *container.paused.borrow() {
             return RunOutcome::GiveBack(gone(instance));
         }
-        let (start, start_ms) = (clock::now(), clock::wall_ms());
+        let (start, began) = (clock::now(), clock::wall());
+        let start_ms = clock::millis(began);
         self.remember_start(request.context.activation_id.clone(), request.run, start_ms);
         if behaviour.die_in_run {
             self.kill(instance).await;
@@ -253,10 +254,10 @@ impl SimulatedBackend {
             let ended = Ended::application_error(result, start_ms, took);
             return RunOutcome::Ended(ended);
         }
-        let arguments = if request.payload.is_empty() {
-            Bytes::from_static(b"{}")
-        } else {
-            request.payload
+        let arguments = match request.payload {
+            payload if payload.is_empty() => Bytes::from_static(b"{}"),
+            payload if wish.stamp => wish::stamped(&payload, began),
+            payload => payload,
         };
         let result = behaviour.result.unwrap_or(arguments);
         RunOutcome::Ended(Ended {

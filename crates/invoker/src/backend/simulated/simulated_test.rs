@@ -185,3 +185,28 @@ async fn the_first_runs_fail_if_the_arguments_say_so() {
     let second = ended(backend.run(instance, request).await);
     assert_eq!(second.status, ActivationStatus::Success);
 }
+
+#[tokio::test]
+async fn a_stamped_result_says_when_the_run_began() {
+    let behaviour = Behaviour {
+        run: Duration::from_millis(2),
+        ..Behaviour::default()
+    };
+    let backend = SimulatedBackend::new(behaviour, None);
+    let instance = backend.create(spec(1)).await.unwrap();
+    let request = RunRequest {
+        payload: Bytes::from_static(b"{\"n\": 7, \"stamp\": true}"),
+        ..run("one", LONG)
+    };
+    let before = clock::wall().as_micros();
+    let ended = ended(backend.run(instance, request).await);
+    let after = clock::wall().as_micros();
+    let result: serde_json::Value = serde_json::from_slice(&ended.result).unwrap();
+    let began = u128::from(result["began_us"].as_u64().unwrap());
+    assert!(
+        before <= began && began + 2000 <= after,
+        "{before} {began} {after}"
+    );
+    assert_eq!(result["n"], 7);
+    assert_eq!(ended.size, Some(ended.result.len() as u64));
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Deserialize;
 
 /// Arguments longer than this are not looked at: reading them would cost more than the run.
@@ -17,6 +18,8 @@ pub(super) struct Wish {
     pub(super) length: Option<Duration>,
     /// So many runs of the activation end with an application error (`"fail_runs"`).
     pub(super) fail_runs: u32,
+    /// The result says when the run began (`"stamp"`).
+    pub(super) stamp: bool,
 }
 
 #[derive(Deserialize)]
@@ -24,6 +27,8 @@ struct Arguments {
     sleep_ms: Option<f64>,
     #[serde(default)]
     fail_runs: u32,
+    #[serde(default)]
+    stamp: bool,
 }
 
 /// Reads the arguments; what is no wish is none.
@@ -42,7 +47,22 @@ pub(super) fn read(payload: &[u8]) -> Wish {
     Wish {
         length: length.and_then(Result::ok),
         fail_runs: arguments.fail_runs,
+        stamp: arguments.stamp,
     }
+}
+
+/// Arguments that wished for a stamp, as the result of a run that began so long after the Unix epoch: the same object with
+/// `"began_us"`, in microseconds, before everything else, so that whoever measures need not read the rest.
+pub(super) fn stamped(arguments: &[u8], began: Duration) -> Bytes {
+    let object = arguments.trim_ascii_start();
+    // Only an object wishes for anything, and it has at least the wish in it.
+    let fields = object.strip_prefix(b"{").unwrap_or(object);
+    [
+        format!("{{\"began_us\":{},", began.as_micros()).as_bytes(),
+        fields,
+    ]
+    .concat()
+    .into()
 }
 
 #[cfg(test)]
@@ -66,6 +86,19 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_comes_first_and_keeps_the_arguments() {
+        let arguments = br#" {"stamp": true, "n": 7}"#;
+        assert!(read(arguments).stamp);
+        let result = stamped(arguments, Duration::from_micros(1_700_000_000_000_123));
+        assert!(result.starts_with(br#"{"began_us":1700000000000123,"#));
+        let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+        assert_eq!(
+            (&result["began_us"], &result["n"]),
+            (&1_700_000_000_000_123_u64.into(), &7.into())
+        );
+    }
+
+    #[test]
     fn everything_else_chooses_nothing() {
         for text in [
             "",
@@ -75,6 +108,7 @@ mod tests {
             r#"{"sleep_ms": "x"}"#,
             r#"{"sleep_ms": -1}"#,
             r#"{"sleep_ms": null}"#,
+            r#"{"stamp": 1}"#,
         ] {
             assert_eq!(read(text.as_bytes()), Wish::default(), "{text}");
         }
