@@ -25,6 +25,15 @@ pub(crate) fn whole<T: TryFrom<u64>, const MIN: u64, const MAX: u64>(text: &str)
 /// A largest number that nobody needs to be told.
 pub(crate) const MOST: u64 = u32::MAX as u64;
 
+/// Reads a number of invocations per second.
+pub(crate) fn parse_rate(text: &str) -> Result<f64, String> {
+    let rate = text
+        .parse::<f64>()
+        .ok()
+        .filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| format!("{text:?} must be a number above 0, invocations per second"))
+}
+
 /// Reads `key=value`; a value that is not JSON is a string.
 pub(crate) fn parse_pair(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text
@@ -111,6 +120,14 @@ mod tests {
             whole::<u32, 0, MOST>("4294967296"),
             Err("must be a whole number".to_owned())
         );
+    }
+
+    #[test]
+    fn a_rate_is_a_number_above_zero() {
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+        for text in ["0", "-1", "inf", "NaN", "many"] {
+            assert!(parse_rate(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command::{
-    action, activation, cluster, drain, explain, invoke, letters, log, namespace, queue, queues, runtime,
-    schedule, status,
+    action, activation, bench, cluster, drain, explain, invoke, letters, log, namespace, queue, queues,
+    runtime, schedule, status,
 };
 use crate::config::{LogFormat, Overrides, Sources, default_file};
 use crate::exit::EXIT_CODES_HELP;
@@ -166,6 +166,9 @@ pub(crate) enum Command {
     /// Replay the log of a scheduler that is stopped, to look at it or to check it
     #[command(after_help = log::EXAMPLES)]
     Log(log::LogArgs),
+    /// Measure a cluster, or one that it starts itself: rates, latencies, what processes use
+    #[command(after_help = bench::EXAMPLES, subcommand_required = true)]
+    Bench(bench::BenchArgs),
     /// Serve /init and /run for one container (started by the invoker)
     #[command(hide = true)]
     Runtime(runtime::RuntimeArgs),
@@ -195,6 +198,7 @@ impl Command {
             Self::Drain(args) => args.client.overrides(),
             Self::Cluster(args) => args.overrides(),
             Self::Namespace(args) => args.client.overrides(),
+            Self::Bench(args) => args.overrides(),
             Self::Log(_) | Self::Runtime(_) => Overrides::default(),
         }
     }

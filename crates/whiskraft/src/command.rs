@@ -3,6 +3,7 @@
 pub(crate) mod action;
 pub(crate) mod activation;
 mod advice;
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod drain;
 pub(crate) mod explain;
@@ -36,12 +37,20 @@ const UNREACHABLE_ADVICE: &str = "is it running? Name schedulers with --endpoint
 /// # Errors
 /// If no scheduler there answers.
 pub(crate) async fn connect(config: &Config) -> Result<Client, Failure> {
+    connect_with(&config.endpoints, Settings::default()).await
+}
+
+/// A client of the cluster at these endpoints, with settings of its own but for how long it waits.
+///
+/// # Errors
+/// If no scheduler there answers.
+pub(crate) async fn connect_with(endpoints: &[String], settings: Settings) -> Result<Client, Failure> {
     let settings = Settings {
         connect_deadline: CONNECT_WAIT_MAX,
-        ..Settings::default()
+        ..settings
     };
     let client = Client::builder()
-        .endpoints(config.endpoints.iter().cloned())
+        .endpoints(endpoints.iter().cloned())
         .settings(settings)
         .connect()
         .await;

@@ -9,5 +9,5 @@ mod report;
 mod run;
 mod template;
 
-pub(crate) use run::{Plan, run};
+pub(crate) use run::{Plan, reason, run};
 pub(crate) use template::Template;

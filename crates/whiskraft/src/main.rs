@@ -3,6 +3,7 @@
 //! Start at [`main`]. Roles that stay are in [`role`], commands that talk to a cluster and end in [`command`].
 
 mod arguments;
+mod bench;
 mod cli;
 mod clock;
 mod command;
@@ -93,6 +94,7 @@ async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
         Command::Cluster(args) => cluster::run(args, &config).await,
         Command::Namespace(args) => namespace::run(args, &config).await,
         Command::Schedule(args) => schedule::run(args, &config).await,
+        Command::Bench(args) => command::bench::run(args, &config).await,
         Command::Log(args) => tokio::task::block_in_place(|| log::run(&args)),
         Command::Runtime(_) => unreachable!("handled before the settings are read"),
     }

@@ -19,7 +19,7 @@ use self::promise::PromiseArgs;
 use super::activation::record_json;
 use super::notice::{Obstacle, with_notice};
 use super::{action_failure, connect};
-use crate::arguments::{pairs, parse_pair, payload, whole};
+use crate::arguments::{pairs, parse_pair, parse_rate, payload, whole};
 use crate::cli::ClientArgs;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -98,14 +98,6 @@ struct RunArgs {
     /// No progress on standard error
     #[arg(long, short = 'q', requires = "repeat")]
     quiet: bool,
-}
-
-fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate = text
-        .parse::<f64>()
-        .ok()
-        .filter(|rate| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| format!("{text:?} must be a number above 0, invocations per second"))
 }
 
 /// Carries the command out.

@@ -192,7 +192,7 @@ fn judge(answer: Result<ActivationRecord, InvokeError>) -> (String, Outcome) {
 }
 
 /// Why there is no record, in words that are the same for every activation.
-fn reason(error: &InvokeError) -> String {
+pub(crate) fn reason(error: &InvokeError) -> String {
     match error {
         InvokeError::Payload(error) => error.to_string(),
         InvokeError::Options(error) => error.to_string(),

@@ -1,0 +1,180 @@
+//! Hot path of the load: one activation, from when it is handed to the SDK to its end in the tally.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use whiskraft_client::{ActivationRecord, Client, InvokeError, InvokeOptions};
+use whiskraft_types::{ActivationStatus, QueueKey};
+
+use super::arguments::{Stamp, read_stamp};
+use super::mix::Mix;
+use super::run_clock::RunClock;
+use super::tally::{Ended, Outcome, Tallies};
+use crate::load::reason;
+
+/// What all activations of a run share.
+#[derive(Debug)]
+pub(super) struct Caller {
+    /// SDK clients, used in turn.
+    pub(super) clients: Vec<Client>,
+    /// What each activation is.
+    pub(super) mix: Arc<Mix>,
+    /// The clock of the run.
+    pub(super) clock: RunClock,
+    /// Longest wait for one activation.
+    pub(super) timeout: Duration,
+    /// Whether durable ones are forgotten once they are accepted.
+    pub(super) forget: bool,
+    /// Where ends are counted.
+    pub(super) tallies: Tallies,
+    under_way: AtomicU32,
+    idle: Notify,
+}
+
+impl Caller {
+    pub(super) fn new(
+        clients: Vec<Client>,
+        mix: Arc<Mix>,
+        clock: RunClock,
+        (timeout, forget): (Duration, bool),
+        tallies: Tallies,
+    ) -> Self {
+        Self {
+            clients,
+            mix,
+            clock,
+            timeout,
+            forget,
+            tallies,
+            under_way: AtomicU32::new(0),
+            idle: Notify::new(),
+        }
+    }
+
+    /// Activations that have begun and not ended.
+    pub(super) fn under_way(&self) -> u32 {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// Notes that another one begins; [`Caller::call`] notes its end.
+    pub(super) fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until none is under way. Only sensible once nothing begins any more.
+    pub(super) async fn idle(&self) {
+        while self.under_way() > 0 {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Carries activation `n` out, which was due at `due` and has [begun](Caller::begin). Whether it ended well.
+    pub(super) async fn call(&self, n: u64, due: Duration) -> bool {
+        let sent = self.clock.elapsed();
+        let client = &self.clients[(n % self.clients.len() as u64) as usize];
+        let queue = self.mix.queue(n);
+        let ended = match self.mix.is_durable(n) {
+            false => self.invoke(client, queue, n, due, sent).await,
+            true => self.submit(client, queue, n, due, sent).await,
+        };
+        let is_good = !matches!(ended.outcome, Outcome::Failed { .. });
+        self.tallies.add(n, ended);
+        if self.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle.notify_one();
+        }
+        is_good
+    }
+
+    async fn invoke(
+        &self,
+        client: &Client,
+        queue: &QueueKey,
+        n: u64,
+        due: Duration,
+        sent: Duration,
+    ) -> Ended {
+        let QueueKey { namespace, action } = queue;
+        let arguments = self.mix.arguments(n);
+        let answer = client.invoke(namespace, action, arguments, self.options()).await;
+        let at = self.clock.elapsed();
+        Ended {
+            due,
+            sent,
+            accepted: None,
+            at,
+            is_durable: false,
+            outcome: self.judge(n, due, answer),
+        }
+    }
+
+    async fn submit(
+        &self,
+        client: &Client,
+        queue: &QueueKey,
+        n: u64,
+        due: Duration,
+        sent: Duration,
+    ) -> Ended {
+        let QueueKey { namespace, action } = queue;
+        let arguments = self.mix.arguments(n);
+        // A submission is durable unless it is told otherwise.
+        let answer = client.submit(namespace, action, arguments, self.options()).await;
+        let accepted = self.clock.elapsed();
+        let ended = |at, accepted, outcome| Ended {
+            due,
+            sent,
+            accepted,
+            at,
+            is_durable: true,
+            outcome,
+        };
+        let mut invocation = match answer {
+            Ok(_) if self.forget => return ended(accepted, Some(accepted), Outcome::Forgotten),
+            Ok(invocation) => invocation,
+            Err(error) => return ended(accepted, None, self.judge(n, due, Err(error))),
+        };
+        let answer = tokio::time::timeout(self.timeout, invocation.result()).await;
+        let at = self.clock.elapsed();
+        let outcome = match answer {
+            Ok(answer) => self.judge(n, due, answer),
+            Err(_) => Outcome::Failed {
+                reason: "accepted durably, but no result within the deadline".to_owned(),
+            },
+        };
+        ended(at, Some(accepted), outcome)
+    }
+
+    fn options(&self) -> InvokeOptions {
+        InvokeOptions {
+            deadline: self.timeout,
+            ..InvokeOptions::default()
+        }
+    }
+
+    fn judge(&self, n: u64, due: Duration, answer: Result<ActivationRecord, InvokeError>) -> Outcome {
+        let record = match answer {
+            Ok(record) if record.status == ActivationStatus::Success => record,
+            Ok(record) => {
+                return Outcome::Failed {
+                    reason: format!("ended with {}", record.status.text()),
+                };
+            }
+            Err(error) => {
+                return Outcome::Failed {
+                    reason: reason(&error),
+                };
+            }
+        };
+        match read_stamp(n, &record.result) {
+            Stamp::Began(us) => Outcome::Done {
+                queueing_us: Some(self.clock.until_stamp(due, us)),
+            },
+            Stamp::Missing => Outcome::Done { queueing_us: None },
+            Stamp::Foreign => Outcome::Failed {
+                reason: "got the result of another activation".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! A cluster of processes of this binary on loopback, for measurements on a bare machine. It ends when it is dropped.
+
+mod ports;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use whiskraft_client::{Client, Settings};
+use whiskraft_types::ByteSize;
+
+use self::ports::free_ports;
+use super::usage::Role;
+use crate::clock;
+use crate::exit::{Exit, Failure};
+
+/// Longest wait until it serves; far above what it takes, so that only a hang fails.
+const SERVE_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks whether it does.
+const LOOK: Duration = Duration::from_millis(50);
+/// Last lines of a log that are shown when its process has failed.
+const LOG_LINES: usize = 10;
+/// `f_type` of a file system that is in memory, where a sync costs nothing.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub(crate) struct ClusterOptions {
+    /// Scheduler processes.
+    pub(crate) schedulers: u32,
+    /// Processes of simulated invokers.
+    pub(crate) invokers: u32,
+    /// Memory that each of these pretends to have.
+    pub(crate) memory: ByteSize,
+    /// Settings of every scheduler, as `KEY=VALUE`.
+    pub(crate) scheduler_set: Vec<String>,
+    /// Settings of every invoker.
+    pub(crate) invoker_set: Vec<String>,
+    /// Where their data goes; `None`: a temporary directory, removed at the end.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Its processes.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    members: Vec<Member>,
+    endpoints: Vec<String>,
+    dir: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+#[derive(Debug)]
+struct Member {
+    role: &'static str,
+    name: String,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Cluster {
+    /// Starts everything and waits until it serves.
+    ///
+    /// # Errors
+    /// If a process cannot be started or ends, or the cluster does not form.
+    pub(crate) async fn start(options: &ClusterOptions) -> Result<Self, Failure> {
+        let refused = |what: &str, error| Failure::new(Exit::Refused, what).caused_by(error);
+        let (dir, temporary) =
+            directory(options.dir.clone()).map_err(|error| refused("cannot make a directory", error))?;
+        let ports = free_ports(2 * options.schedulers as usize)
+            .map_err(|error| refused("cannot find free ports on 127.0.0.1", error))?;
+        let (peers, clients) = ports.split_at(options.schedulers as usize);
+        let address = |port: &u16| format!("127.0.0.1:{port}");
+        let numbered = peers
+            .iter()
+            .zip(1..)
+            .map(|(port, id)| format!("{id}={}", address(port)));
+        let initial = numbered.collect::<Vec<_>>().join(",");
+        let mut cluster = Self {
+            members: Vec::new(),
+            endpoints: clients.iter().map(address).collect(),
+            dir,
+            _temporary: temporary,
+        };
+        for id in 1..=options.schedulers {
+            cluster.start_scheduler(id, &initial, &options.scheduler_set)?;
+        }
+        for id in 1..=options.invokers {
+            cluster.start_invoker(id, options.memory, &options.invoker_set)?;
+        }
+        cluster.serves(options).await?;
+        Ok(cluster)
+    }
+
+    fn start_scheduler(&mut self, id: u32, initial: &str, set: &[String]) -> Result<(), Failure> {
+        let name = format!("scheduler-{id}");
+        let data_dir = self.dir.join(&name).display().to_string();
+        let client_listen = self.endpoints[id as usize - 1].clone();
+        let id = id.to_string();
+        let args = [
+            ["--id", &id],
+            ["--initial-cluster", initial],
+            ["--data-dir", &data_dir],
+            ["--client-listen", &client_listen],
+        ];
+        self.start_member("scheduler", name, &args, set)
+    }
+
+    fn start_invoker(&mut self, id: u32, memory: ByteSize, set: &[String]) -> Result<(), Failure> {
+        let name = format!("invoker-{id}");
+        let work_dir = self.dir.join(&name).display().to_string();
+        let (id, endpoints) = (id.to_string(), self.endpoints.join(","));
+        let memory = memory.as_bytes().to_string();
+        let args = [
+            ["--id", &id],
+            ["--schedulers", &endpoints],
+            ["--backend", "simulated"],
+            ["--memory", &memory],
+            ["--work-dir", &work_dir],
+        ];
+        self.start_member("invoker", name, &args, set)
+    }
+
+    fn start_member(
+        &mut self,
+        role: &'static str,
+        name: String,
+        args: &[[&str; 2]],
+        set: &[String],
+    ) -> Result<(), Failure> {
+        let log = self.dir.join(format!("{name}.log"));
+        let child = spawn(role, args, set, &log)
+            .map_err(|error| Failure::new(Exit::Refused, format!("cannot start {name}")).caused_by(error))?;
+        self.members.push(Member {
+            role,
+            name,
+            log,
+            child,
+        });
+        Ok(())
+    }
+
+    /// Waits until all schedulers have a session and all invokers are healthy.
+    async fn serves(&mut self, options: &ClusterOptions) -> Result<(), Failure> {
+        let deadline = clock::now() + SERVE_MAX;
+        let settings = Settings {
+            connect_deadline: SERVE_MAX,
+            ..Settings::default()
+        };
+        let client = Client::builder()
+            .endpoints(self.endpoints.clone())
+            .settings(settings)
+            .connect_lazy();
+        let client =
+            client.map_err(|error| Failure::new(Exit::Refused, "cannot make a client").caused_by(error))?;
+        while !is_ready(&client, options).await {
+            self.check()?;
+            if clock::now() > deadline {
+                let logs: Vec<_> = self.members.iter().map(Member::last_words).collect();
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!(
+                        "the cluster does not serve after {SERVE_MAX:?}\n{}",
+                        logs.join("\n")
+                    ),
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        client.close().await;
+        Ok(())
+    }
+
+    /// Client addresses of the schedulers.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// The processes by role, to be watched.
+    pub(crate) fn roles(&self) -> Vec<Role> {
+        let role = |member: &Member| Role {
+            name: member.role.to_owned(),
+            pids: member.child.id().into_iter().collect(),
+        };
+        self.members.iter().map(role).collect()
+    }
+
+    /// Where its data is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether its data is on a file system in memory, where a sync costs nothing. False if the system does not tell.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        rustix::fs::statfs(&self.dir).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
+    }
+
+    /// Looks whether all processes run.
+    ///
+    /// # Errors
+    /// If one has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        for member in &mut self.members {
+            if let Ok(Some(status)) = member.child.try_wait() {
+                let text = format!(
+                    "{} ended by itself ({status})\n{}",
+                    member.name,
+                    member.last_words()
+                );
+                return Err(Failure::new(Exit::Refused, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all processes at once, invokers first, and waits until they are gone.
+    pub(crate) async fn end(mut self) {
+        for member in self.members.iter_mut().rev() {
+            // It fails only for one that has ended.
+            let _ = member.child.kill().await;
+        }
+    }
+}
+
+impl Member {
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        format!("---- {}\n{}", self.name, tail.join("\n"))
+    }
+}
+
+fn directory(wanted: Option<PathBuf>) -> io::Result<(PathBuf, Option<TempDir>)> {
+    let Some(dir) = wanted else {
+        let temporary = tempfile::Builder::new().prefix("whiskraft-bench-").tempdir()?;
+        return Ok((temporary.path().to_owned(), Some(temporary)));
+    };
+    std::fs::create_dir_all(&dir)?;
+    Ok((dir, None))
+}
+
+/// A process that knows no settings but these, and that a Ctrl-C for this one does not reach.
+fn spawn(role: &str, args: &[[&str; 2]], set: &[String], log: &Path) -> io::Result<Child> {
+    let output = File::options().create(true).append(true).open(log)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WHISKRAFT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["--config", "/dev/null", role])
+        .args(args.iter().flatten())
+        .args(set.iter().flat_map(|setting| ["--set", setting]))
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+async fn is_ready(client: &Client, options: &ClusterOptions) -> bool {
+    let answers = client.status_all().await;
+    let all_answer = answers.len() == options.schedulers as usize;
+    all_answer
+        && answers.iter().all(|(_, answer)| {
+            answer.as_ref().is_ok_and(|status| {
+                let healthy = status.invokers.iter().filter(|invoker| invoker.healthy).count();
+                let nodes_known = status.nodes.iter().filter(|node| node.session.is_some()).count();
+                !status.fenced
+                    && healthy == options.invokers as usize
+                    && nodes_known == options.schedulers as usize
+            })
+        })
+}

@@ -1,0 +1,265 @@
+//! `whiskraft bench`: measures a cluster that runs, or one that it starts on this machine.
+
+mod arguments;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use whiskraft_client::{Client, Settings};
+
+use self::arguments::{LoadArgs, StartArgs};
+use super::{call_failure, connect_with};
+use crate::arguments::whole;
+use crate::bench::{self, Cluster, Place, Plan, Report, Role, Roles};
+use crate::cli::ClientArgs;
+use crate::config::{Config, Overrides};
+use crate::exit::{Exit, Failure};
+use crate::output;
+use crate::signals::Signals;
+
+/// Shown below the help of this command.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  whiskraft bench run --start                                   # three schedulers, two invokers, 1000/s for 10 s: one figure
+  whiskraft bench run --start --rate 2000 --duration 20 --actions 100 --namespaces 10 --runs 5 --html report.html
+  whiskraft bench run --start --closed 64 --durable 100 --forget      # durable acceptance, as 64 clients see it
+  whiskraft bench run -e a:7401,b:7401 --rate 500 --json report.json  # a cluster that runs; its invokers must be simulated
+  whiskraft bench cluster                                       # a cluster to measure from elsewhere; says how";
+
+/// Below the help of a run.
+const RUN_HELP: &str = "\
+Open loop (--rate): activations are due at fixed times. They are sent when they are due, whatever has become of those before,
+and every latency counts from when the activation was due, so that a stall shows in all that it held back. At most --under-way
+are under way at once; what has to wait for room is sent late and counted. Closed loop (--closed): callers that wait for
+their answers; it finds the highest rate, and its latencies are of a load that holds back.
+
+Latencies: queueing (due until it begins in a container), end to end (due until the result is back), durable acceptance (due
+until it is on the disks of a majority), sending (due until the SDK has it: what this program adds to all others). A
+percentile is shown if at least one value is beyond it. Several --runs give the median and, in brackets, the extremes.
+
+Rates count what ended well within the measured time. What processes use is read from /proc over the same time.";
+
+/// Arguments of `whiskraft bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+impl BenchArgs {
+    /// The settings that these arguments override.
+    pub(crate) fn overrides(&self) -> Overrides {
+        match &self.command {
+            BenchCommand::Run(args) => args.client.overrides(),
+            BenchCommand::Cluster(_) => Overrides::default(),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Make load, and report rates, latencies and what processes use
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
+    /// Start a cluster to be measured on this machine, until Ctrl-C
+    Cluster(StartArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Measure so many times, one after the other on the same cluster
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, 1000>)]
+    runs: u32,
+    /// Start a cluster for this, and end it afterwards; --endpoints is then of no account
+    #[arg(long, help_heading = "Cluster")]
+    start: bool,
+    #[command(flatten)]
+    cluster: StartArgs,
+    /// Processes of this machine to watch, by role, as scheduler=4711,4712; may be repeated
+    #[arg(long, value_name = "ROLE=PID,…", help_heading = "Cluster")]
+    watch: Vec<Role>,
+    /// Write the report as JSON to this file; - is standard output, instead of the tables
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    json: Option<PathBuf>,
+    /// Write the report with plots to this file, which needs no other
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    html: Option<PathBuf>,
+    /// No progress on standard error
+    #[arg(long, short = 'q', help_heading = "Output")]
+    quiet: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// If the cluster cannot be used or started, or nothing ended well.
+pub(crate) async fn run(args: BenchArgs, config: &Config) -> Result<(), Failure> {
+    match args.command {
+        BenchCommand::Run(args) => measure(*args, config).await,
+        BenchCommand::Cluster(args) => serve(&args).await,
+    }
+}
+
+async fn measure(args: RunArgs, config: &Config) -> Result<(), Failure> {
+    let plan = args.load.plan()?;
+    // What cannot be written is better known before than after.
+    for file in [&args.json, &args.html]
+        .into_iter()
+        .flatten()
+        .filter(|file| !is_stdout(file))
+    {
+        write(file, "")?;
+    }
+    // From here on no signal ends this process and leaves another one behind.
+    let mut signals = Signals::install()?;
+    if !args.start {
+        let report = report(&args, plan, &config.endpoints, None, &mut signals).await?;
+        return show(&args, &report);
+    }
+    let mut cluster = unless(&mut signals, start(&args.cluster, args.quiet)).await?;
+    let endpoints = cluster.endpoints().to_vec();
+    let measured = report(&args, plan, &endpoints, Some(&mut cluster), &mut signals).await;
+    // A process that ended explains a failure better than what it looked like from here.
+    let alive = cluster.check();
+    cluster.end().await;
+    alive?;
+    show(&args, &measured?)
+}
+
+/// Carries work out unless a signal comes first.
+async fn unless<T>(
+    signals: &mut Signals,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        name = signals.next() => Err(Failure::new(Exit::Failed, format!("{name}: stopped before it had begun"))),
+    }
+}
+
+async fn report(
+    args: &RunArgs,
+    plan: Plan,
+    endpoints: &[String],
+    mut cluster: Option<&mut Cluster>,
+    signals: &mut Signals,
+) -> Result<Report, Failure> {
+    let clients = clients(endpoints, &plan).await?;
+    let status = clients[0].status().await.map_err(call_failure)?;
+    let mut place = Place::here(status.nodes.len() as u64, status.invokers.len() as u64);
+    let mut roles = args.watch.clone();
+    if let Some(cluster) = cluster.as_deref() {
+        (place.started_here, place.in_memory) = (true, cluster.is_in_memory());
+        roles.extend(cluster.roles());
+    }
+    let roles = Roles::new(roles);
+    if let Some(pid) = roles.missing() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("there is no process {pid} to watch"),
+        ));
+    }
+    let prepared = unless(signals, bench::prepare(clients.clone(), &plan, args.quiet)).await?;
+    let mut runs = Vec::new();
+    for n in 1..=args.runs {
+        if args.runs > 1 && !args.quiet {
+            eprintln!("run {n} of {}", args.runs);
+        }
+        let run = bench::measure(&prepared, &plan, &roles, args.quiet, signals).await?;
+        let interrupted = run.interrupted;
+        runs.push(run);
+        if interrupted {
+            break;
+        }
+        if let Some(cluster) = cluster.as_deref_mut() {
+            cluster.check()?;
+        }
+    }
+    for client in clients {
+        client.close().await;
+    }
+    Ok(Report::new(plan, place, runs))
+}
+
+/// The clients that make the load. Their own bounds are above those of the plan, so that they are not what is measured.
+async fn clients(endpoints: &[String], plan: &Plan) -> Result<Vec<Client>, Failure> {
+    let unfinished_max = plan.under_way_max as usize + 1;
+    let payloads = plan.payload_bytes.max(64) as u64 * unfinished_max as u64;
+    let defaults = Settings::default();
+    let settings = Settings {
+        unfinished_max,
+        unfinished_bytes_max: defaults.unfinished_bytes_max.max(2 * payloads),
+        ..defaults
+    };
+    let mut clients = Vec::new();
+    for _ in 0..plan.connections {
+        clients.push(connect_with(endpoints, settings.clone()).await?);
+    }
+    Ok(clients)
+}
+
+async fn start(args: &StartArgs, quiet: bool) -> Result<Cluster, Failure> {
+    let cluster = Cluster::start(&args.options()).await?;
+    if !quiet {
+        let (schedulers, invokers) = args.counts();
+        eprintln!("started {schedulers} schedulers and {invokers} simulated invokers on 127.0.0.1");
+    }
+    Ok(cluster)
+}
+
+/// Leaves a cluster running and says how to use it.
+async fn serve(args: &StartArgs) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    let mut cluster = unless(&mut signals, start(args, false)).await?;
+    let watch = cluster.roles().into_iter().map(|role| {
+        let pids: Vec<_> = role.pids.iter().map(ToString::to_string).collect();
+        format!(" --watch {}={}", role.name, pids.join(","))
+    });
+    output::line(format!(
+        "data and logs are in {}; Ctrl-C ends everything. In another terminal:\n  whiskraft bench run -e {}{}",
+        cluster.dir().display(),
+        cluster.endpoints().join(","),
+        watch.collect::<String>()
+    ));
+    signals.next().await;
+    let alive = cluster.check();
+    cluster.end().await;
+    alive
+}
+
+fn show(args: &RunArgs, report: &Report) -> Result<(), Failure> {
+    let json = || serde_json::to_value(report).expect("the report is plain data");
+    match &args.json {
+        Some(file) if is_stdout(file) => output::json(&json()),
+        file => {
+            output::line(bench::render(report));
+            if let Some(file) = file {
+                write(file, &format!("{}\n", output::json_text(&json())))?;
+            }
+        }
+    }
+    if let Some(file) = &args.html {
+        write(file, &bench::page(report))?;
+    }
+    if report.is_usable() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        "a run was interrupted, or nothing ended well in it",
+    ))
+}
+
+fn is_stdout(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(file, text).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot write {}", file.display())).caused_by(error)
+    })
+}

@@ -1,0 +1,226 @@
+//! `whiskraft bench` as a user meets it: against scripted schedulers, and with a cluster of its own.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../../client/tests/fake/mod.rs"]
+mod fake;
+mod support;
+
+use std::path::Path;
+
+use fake::{Fake, Mode, cluster, leadership};
+use serde_json::Value;
+use support::{command, run, says};
+use whiskraft_proto::v1;
+
+/// A scheduler that runs everything at once.
+async fn echo() -> Vec<Fake> {
+    let (_world, fakes) = cluster(1).await;
+    fakes[0].with(|state| {
+        state.mode = Mode::Echo;
+        state.window = 4096;
+    });
+    let leads = leadership(&fakes[0], 1);
+    fakes[0].with(|state| state.ensure = Some(leads));
+    fakes
+}
+
+fn parsed(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// A short run with these arguments more.
+fn short<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    // A scripted scheduler answers on the newest stream only.
+    let all = [
+        "bench",
+        "run",
+        "-q",
+        "--connections",
+        "1",
+        "--time",
+        "500ms",
+        "--warm-up",
+        "100ms",
+    ];
+    [&all, more].concat()
+}
+
+#[tokio::test]
+async fn a_run_is_shown_as_tables_json_and_a_page() {
+    let fakes = echo().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (json, html) = (dir.path().join("report.json"), dir.path().join("report.html"));
+    let args = [
+        "--rate",
+        "200",
+        "--runs",
+        "2",
+        "--actions",
+        "3",
+        "--json",
+        json.to_str().unwrap(),
+        "--html",
+        html.to_str().unwrap(),
+    ];
+    let (text, _) = run(&fakes, &short(&args), 0).await;
+    says(
+        &text,
+        &[
+            "200/s offered for 500ms after 100ms; 3 actions in 1 namespaces",
+            "2 runs: median (min–max)",
+            "end to end",
+            "USED BY",
+            "load",
+            "note: 200 results did not say when they began",
+        ],
+    );
+    let report = parsed(&json);
+    assert_eq!(report["runs"].as_array().unwrap().len(), 2);
+    for run in report["runs"].as_array().unwrap() {
+        assert_eq!((&run["due"], &run["done"]), (&100.into(), &100.into()), "{run}");
+        assert_eq!(run["latency"]["end_to_end"]["count"], 100);
+        assert!(run["latency"]["end_to_end"]["p50_ms"].as_f64().unwrap() > 0.0);
+        assert!(run["used"]["roles"]["load"]["resident_mib"].as_f64().unwrap() > 1.0);
+    }
+    assert_eq!(report["summary"]["offered_per_s"]["median"], 200.0);
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert_eq!(page.matches("<svg ").count(), 3);
+}
+
+#[tokio::test]
+async fn durable_ones_are_submitted_and_timed_until_accepted() {
+    let fakes = echo().await;
+    let args = short(&[
+        "--closed",
+        "4",
+        "--durable",
+        "100",
+        "--forget",
+        "--cold",
+        "--json",
+        "-",
+    ]);
+    let (text, _) = run(&fakes, &args, 0).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let times = &report["runs"][0]["latency"];
+    assert!(
+        times["durable_acceptance"]["count"].as_u64().unwrap() > 0,
+        "{times}"
+    );
+    assert!(
+        times["end_to_end"].is_null() && times["durable_end_to_end"].is_null(),
+        "{times}"
+    );
+    let sent = fakes[0].submissions_now();
+    let durable = |sent: &v1::Submission| sent.durability() == v1::Durability::Quorum && !sent.blocking;
+    assert!(!sent.is_empty() && sent.iter().all(durable));
+    let first: Value = serde_json::from_slice(&sent[0].payload).unwrap();
+    assert_eq!(first["stamp"], true);
+}
+
+#[tokio::test]
+async fn a_load_that_gets_no_answer_is_still_offered_and_its_failures_are_told() {
+    let fakes = echo().await;
+    fakes[0].with(|state| state.mode = Mode::Silent);
+    let args = short(&[
+        "--rate",
+        "100",
+        "--cold",
+        "--timeout",
+        "300ms",
+        "--under-way",
+        "10",
+        "--json",
+        "-",
+    ]);
+    let (text, error) = run(&fakes, &args, 1).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let run = &report["runs"][0];
+    assert_eq!(run["due"], 50, "nothing waits for an answer");
+    assert_eq!((&run["done"], &run["achieved_per_s"]), (&0.into(), &0.0.into()));
+    let sum = ["failed", "never_sent", "unfinished"].map(|what| run[what].as_u64().unwrap());
+    assert_eq!(sum.iter().sum::<u64>(), 50, "{run}");
+    assert!(
+        run["held_back"].as_u64().unwrap() > 0,
+        "ten were under way: {run}"
+    );
+    says(&error, &["nothing ended well"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_refused() {
+    let (_, error) = run(&[], &["bench", "run", "--actions", "1", "--namespaces", "2"], 2).await;
+    says(&error, &["--namespaces 2", "--actions 1"]);
+    let (_, error) = run(&[], &["bench", "run", "--watch", "scheduler"], 2).await;
+    says(&error, &["scheduler=4711"]);
+    let (_, error) = run(&[], &["bench", "run", "--json", "/does/not/exist/report.json"], 2).await;
+    says(&error, &["/does/not/exist/report.json"]);
+    let fakes = echo().await;
+    let (_, error) = run(&fakes, &["bench", "run", "--watch", "scheduler=4294967295"], 2).await;
+    says(&error, &["no process 4294967295"]);
+}
+
+#[test]
+fn a_cluster_of_its_own_gives_a_figure_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("cluster");
+    let args = [
+        "bench",
+        "run",
+        "--start",
+        "--dir",
+        home.to_str().unwrap(),
+        "--invokers",
+        "1",
+        "--rate",
+        "50",
+        "--time",
+        "1s",
+        "--warm-up",
+        "200ms",
+        "--actions",
+        "4",
+        "--namespaces",
+        "2",
+        "--duration",
+        "0.5",
+        "--durable",
+        "50",
+        "--json",
+        "-",
+    ];
+    let output = command(&[], &args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    says(
+        &error,
+        &[
+            "started 3 schedulers and 1 simulated invokers",
+            "4 actions run once",
+        ],
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let run = &report["runs"][0];
+    assert_eq!((&run["due"], &run["unstamped"]), (&50.into(), &0.into()), "{run}");
+    assert!(run["done"].as_u64().unwrap() > 0, "{run}");
+    for kind in [
+        "queueing",
+        "end_to_end",
+        "durable_acceptance",
+        "durable_queueing",
+        "durable_end_to_end",
+    ] {
+        assert!(
+            run["latency"][kind]["count"].as_u64().unwrap() > 0,
+            "{kind}: {run}"
+        );
+    }
+    let roles = &run["used"]["roles"];
+    assert_eq!(
+        (&roles["scheduler"]["processes"], &roles["invoker"]["processes"]),
+        (&3.into(), &1.into())
+    );
+    assert_eq!(roles["scheduler"]["gone"], 0);
+    assert!(roles["scheduler"]["resident_mib"].as_f64().unwrap() > 1.0);
+}
