@@ -120,6 +120,27 @@ async fn durable_ones_are_submitted_and_timed_until_accepted() {
 }
 
 #[tokio::test]
+async fn no_arrival_waits_for_the_answer_to_an_earlier_one() {
+    let fakes = echo().await;
+    fakes[0].with(|state| state.mode = Mode::Silent);
+    let args = short(&["--rate", "100", "--cold", "--timeout", "1s", "--json", "-"]);
+    let (text, _) = run(&fakes, &args, 1).await;
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let run = &report["runs"][0];
+    assert_eq!(
+        (&run["due"], &run["failed"], &run["held_back"]),
+        (&50.into(), &50.into(), &0.into()),
+        "{run}"
+    );
+    assert_eq!(run["errors"]["no result within the deadline"], 50);
+    assert_eq!(
+        fakes[0].submissions_now().len(),
+        60,
+        "those of the warm-up were sent too"
+    );
+}
+
+#[tokio::test]
 async fn a_load_that_gets_no_answer_is_still_offered_and_its_failures_are_told() {
     let fakes = echo().await;
     fakes[0].with(|state| state.mode = Mode::Silent);
