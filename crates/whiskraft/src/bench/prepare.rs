@@ -120,6 +120,7 @@ async fn run_once(clients: &[Client], plan: &Plan, queues: &[QueueKey], quiet: b
             *failures.entry(reason).or_default() += 1;
         }
     }
+    drop(runs);
     stage.end();
     let failed: u64 = failures.values().sum();
     match failures.into_iter().max_by_key(|(_, count)| *count) {
