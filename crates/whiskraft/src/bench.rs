@@ -1,7 +1,7 @@
 //! The load of `whiskraft bench` and what it measures.
 //!
-//! A [`Plan`] says what is asked; [`prepare`] stores what it needs; [`measure`] carries it out once and gives a
-//! [`RunReport`]. Arrivals are due at fixed times ([`schedule`]) and sent by a thread of their own ([`open`]), or by callers
+//! A [`Plan`] says what is asked; [`prepare()`] stores what it needs; [`measure`] carries it out once and gives
+//! a [`report::RunReport`]. Arrivals are due at fixed times ([`schedule`]) and sent by a thread of their own ([`open`]), or by callers
 //! that wait for their answers ([`closed`]); every answer ends in a [`tally`]. What processes use is read from `/proc`
 //! ([`usage`]). Several runs make a [`Report`], shown as text ([`table`]) and as a page ([`html`]).
 //!

@@ -43,7 +43,7 @@ fn short<'a>(more: &[&'a str]) -> Vec<&'a str> {
         "--warm-up",
         "100ms",
     ];
-    [&all, more].concat()
+    [&all[..], more].concat()
 }
 
 #[tokio::test]
