@@ -70,7 +70,7 @@ impl Letters {
             .transpose()
             .map_err(|error: NameError| Status::invalid_argument(error.to_string()))?;
         let after = (!request.after.is_empty()).then(|| read_cursor(&request.after));
-        let mut after = after.transpose()?;
+        let after = after.transpose()?;
         let limit = if request.limit == 0 {
             PAGE
         } else {

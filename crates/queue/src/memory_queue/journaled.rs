@@ -63,7 +63,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 if let Some(entry) = self.ledger.find_mut(id) {
                     entry.run = run.max(1);
                 }
-                return self.enter_accepted(now, id, not_before, true, found, out);
+                // Once all of former leaders is here, a row that this queue does not know is of this leadership: it was written
+                // without an answer, and nobody has sent it anywhere.
+                let may_have_begun = self.is_recovering;
+                return self.enter_accepted(now, id, not_before, may_have_begun, found, out);
             }
             Verdict::Ended(outcome) => {
                 self.tell_accepted(id, out);

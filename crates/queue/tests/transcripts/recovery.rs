@@ -436,3 +436,17 @@ fn what_came_before_the_journal_was_read_may_be_of_an_older_run() {
          journal a1 written         -> ack a1 to i2",
     );
 }
+
+/// Everything of former leaders has been read: what the journal has open and this queue does not know is of this leadership.
+#[test]
+fn acceptance_without_an_answer_was_sent_to_nobody_that_is_lost() {
+    check(
+        "takeover recovering lost i7
+         recovered a1                -> journal end failed a1 whisk: The activation may have started on invoker 7\\, which was lost.
+         submit a2 durable           -> journal a2
+         journal a2 unknown          -> rejected a2 unavailable
+         submit a2 durable attempt 2 -> journal a2
+         journal a2 open 1           -> accepted a2
+         find a2 waiting",
+    );
+}
