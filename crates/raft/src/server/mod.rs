@@ -8,11 +8,17 @@ mod identify;
 mod leader;
 mod snapshot;
 
+#[cfg(test)]
+mod server_test;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use openraft::errors::Fatal as CoreStopped;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,8 +31,11 @@ use crate::identity::Identity;
 use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
 use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
-use crate::types::META_GROUP;
+use crate::types::{META_GROUP, Types};
 use crate::wire;
+
+/// What became of a request of a replication stream.
+type Appended = Result<StreamAppendResult<Types>, CoreStopped<Types>>;
 
 /// Calls under way on one connection: forwarded proposals above all.
 const CALLS_MAX: u32 = 4096;
@@ -49,17 +58,30 @@ pub(crate) struct Served {
     /// Where its snapshots are received.
     pub(crate) snapshots: SnapshotDir,
     receiving: Semaphore,
+    /// Where its messages are decoded: those of the lanes not in front of group 0's core.
+    runtime: Handle,
 }
 
 impl Served {
-    /// A group and where its snapshots go.
-    pub(crate) fn new(group: Group, snapshots: SnapshotDir) -> Self {
+    /// A group, where its snapshots go, and the runtime of its core.
+    pub(crate) fn new(group: Group, snapshots: SnapshotDir, runtime: Handle) -> Self {
         let receiving = Semaphore::new(SNAPSHOTS_MAX);
         Self {
             group,
             snapshots,
             receiving,
+            runtime,
         }
+    }
+
+    /// Hands the requests of a replication stream to the consensus core, as fast as it takes them.
+    fn append<S>(&self, requests: S) -> impl Stream<Item = Appended> + Send + use<S>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + 'static,
+    {
+        // The task that reads the requests, and so decodes them, is spawned where this is called.
+        let _entered = self.runtime.enter();
+        self.group.raft.stream_append(requests)
     }
 }
 
@@ -176,7 +198,7 @@ impl Peer for PeerService {
         let first = frames.message().await?;
         let first = first.ok_or_else(|| invalid("the stream has no first message"))?;
         let served = self.admit_group(first.envelope.as_ref())?;
-        let (raft, group) = (served.group.raft.clone(), served.group.group);
+        let group = served.group.group;
         let service = self.clone();
         let frames = stream::iter([Ok(first)]).chain(frames);
         let requests = frames.map(move |frame| {
@@ -197,8 +219,8 @@ impl Peer for PeerService {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let replies = raft
-            .stream_append(requests)
+        let replies = served
+            .append(requests)
             .map(|reply| reply.map(wire::stream_result).map_err(stopped));
         Ok(Response::new(replies.boxed()))
     }

@@ -201,7 +201,8 @@ pub(super) async fn open(
         cluster_name: config.cluster_name.as_str().into(),
         changing: Arc::default(),
     };
-    let mut groups = BTreeMap::from([(META_GROUP, Served::new(core.group.clone(), snapshots))]);
+    let served = Served::new(core.group.clone(), snapshots, runtime.handle());
+    let mut groups = BTreeMap::from([(META_GROUP, served)]);
     let lane_settings = meta.settings.of_lanes();
     let common = Common {
         config: lane_config(&lane_settings, &meta.peers.cluster_id())?,
@@ -214,7 +215,8 @@ pub(super) async fn open(
         let machine = GroupMachine::Lane(machine);
         let applied = shared.applied.clone();
         let group = common.run(&lane_runtime, number, applied, machine).await?;
-        groups.insert(number, Served::new(group.clone(), snapshots));
+        let served = Served::new(group.clone(), snapshots, lane_runtime.handle());
+        groups.insert(number, served);
         open_lanes.push(Lane::new(group, shared));
     }
     let journal = Journal::new(core.clone(), open_lanes);

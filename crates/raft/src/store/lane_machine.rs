@@ -25,8 +25,8 @@ use crate::types::{Answer, LogId, LogIdRecord, MembershipRecord, Proposal, Snaps
 
 /// Entries applied in one write at most.
 const APPLY_MAX: usize = 256;
-/// Bytes of payloads and records after which a write takes no further entry.
-const APPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of payloads and records after which a write takes no further entry: group 0's writes wait behind one.
+const APPLY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of log between two marks.
 const MARK_BYTES: u64 = 8 << 20;
 /// Marks kept: what they cover is more than a log ever has.
