@@ -4,6 +4,9 @@
 
 mod snapshot;
 
+#[cfg(test)]
+mod network_test;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -100,9 +103,11 @@ fn unreachable(text: impl ToString) -> RPCError<Types> {
 /// way in a moment counts as unreachable.
 fn rpc_error(status: &Status) -> RPCError<Types> {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied => {
-            unreachable(status)
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::PermissionDenied
+        | Code::ResourceExhausted => unreachable(status),
         _ => network_error(status),
     }
 }
@@ -256,8 +261,12 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> std::result::Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if !self.peers.is_reachable(self.target) {
+            let text = format!("scheduler {} does not answer", self.target);
+            return Err(StreamingError::Unreachable(Unreachable::from_string(text)));
+        }
         let send = async {
-            let frames = snapshot::frames(self.envelope(), vote, snapshot.snapshot).await?;
+            let frames = snapshot::frames(self.envelope(), vote, snapshot.snapshot)?;
             let mut client = self.client()?;
             self.call(option.soft_ttl(), client.install_snapshot(frames))
                 .await

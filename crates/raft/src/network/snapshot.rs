@@ -1,7 +1,6 @@
-//! A snapshot file as messages: the first names what comes, the others carry the file's bytes.
+//! A snapshot as messages: the first names what comes, the others carry its bytes.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
@@ -13,17 +12,8 @@ use crate::store::SnapshotSource;
 use crate::types::{Types, Vote};
 use crate::wire;
 
-/// Bytes of the file in one message.
-const CHUNK_LEN: u64 = 1 << 20;
-
-fn read_chunk(mut file: File) -> (io::Result<Vec<u8>>, File) {
-    let mut bytes = Vec::new();
-    let read = Read::by_ref(&mut file).take(CHUNK_LEN).read_to_end(&mut bytes);
-    (read.map(|_| bytes), file)
-}
-
-/// The messages of a file. It is opened at once, so that it can be deleted while it is sent.
-pub(super) async fn frames(
+/// The messages of a snapshot. Its bytes are made as they are taken.
+pub(super) fn frames(
     envelope: v1::Envelope,
     vote: Vote,
     snapshot: SnapshotSource,
@@ -33,35 +23,22 @@ pub(super) async fn frames(
             "snapshot cannot be read: {error}"
         )))
     };
-    let (snapshot, is_ours) = snapshot.into_file().await.map_err(failed)?;
-    let file = File::open(&snapshot.path).map_err(failed)?;
-    if is_ours {
-        std::fs::remove_file(&snapshot.path).map_err(failed)?;
-    }
-    let meta = codec::encode(&snapshot.header).map_err(|error| failed(error.into()))?;
+    let (header, pieces) = snapshot.into_pieces().map_err(failed)?;
+    let meta = codec::encode(&header).map_err(|error| failed(error.into()))?;
     let head = v1::SnapshotChunk {
         envelope: Some(envelope),
         vote: Some(wire::vote(vote)),
         meta: meta.into(),
         data: Bytes::new(),
     };
-    let chunks = stream::unfold(Some(file), |file| async move {
-        let file = file?;
-        match tokio::task::spawn_blocking(|| read_chunk(file)).await {
-            Ok((Ok(bytes), file)) if !bytes.is_empty() => Some((
-                v1::SnapshotChunk {
-                    data: bytes.into(),
-                    ..v1::SnapshotChunk::default()
-                },
-                Some(file),
-            )),
-            Ok((Err(error), _)) => {
-                // The receiver sees a file without trailer and refuses it.
-                tracing::warn!(%error, "snapshot cannot be read any further");
-                None
-            }
-            Ok(_) | Err(_) => None,
-        }
+    let chunks = pieces.scan((), |_, piece| {
+        // The receiver sees a snapshot without trailer and refuses it.
+        let piece = piece.inspect_err(|error| tracing::warn!(%error, "snapshot cannot be read any further"));
+        std::future::ready(piece.ok())
+    });
+    let chunks = chunks.map(|data| v1::SnapshotChunk {
+        data,
+        ..v1::SnapshotChunk::default()
     });
     Ok(stream::iter([head]).chain(chunks))
 }

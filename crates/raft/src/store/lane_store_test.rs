@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream;
+use futures::stream::{self, StreamExt};
 use openraft::errors::ErrorSource;
 use openraft::storage::{EntryResponder, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -269,6 +269,57 @@ async fn an_install_that_was_cut_off_is_completed_at_the_next_start() {
         target.machine.dir().list().unwrap(),
         Vec::<std::path::PathBuf>::new()
     );
+}
+
+/// A view of a lane whose snapshot has several pieces.
+async fn long_view(opened: &mut Opened) -> SnapshotSource {
+    let long = |number: u8| {
+        let JournalCommand::Accept(accept) = accept_command(number) else {
+            unreachable!()
+        };
+        let payload = vec![number; 1 << 20];
+        let accept = JournalCommand::Accept(Accept { payload, ..accept });
+        entry(u64::from(number), 100, vec![accept])
+    };
+    apply(&mut opened.machine, (1..=5).map(long).collect()).await;
+    let built = opened.machine.get_snapshot_builder().await.build_snapshot().await;
+    built.unwrap().snapshot
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pieces_of_a_snapshot_are_its_file_and_are_in_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let (header, pieces) = long_view(&mut opened).await.into_pieces().unwrap();
+    let pieces: Vec<_> = pieces.map(Result::unwrap).collect().await;
+    assert!(pieces.iter().all(|piece| piece.len() <= 1 << 20));
+    let snapshots = dir.path().join("snapshots");
+    assert_eq!(fs::read_dir(snapshots).unwrap().count(), 0);
+
+    let again = opened.machine.get_current_snapshot().await.unwrap().unwrap();
+    let (file, _) = again.snapshot.into_file().await.unwrap();
+    assert_eq!(file.header, header);
+    assert_eq!(fs::read(&file.path).unwrap(), pieces.concat());
+    let (_, of_file) = SnapshotSource::File(file).into_pieces().unwrap();
+    let of_file: Vec<_> = of_file.map(Result::unwrap).collect().await;
+    assert_eq!(of_file.concat(), pieces.concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_nobody_takes_to_its_end_lets_go_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let engine = Arc::downgrade(&opened.engine);
+    let (_, mut pieces) = long_view(&mut opened).await.into_pieces().unwrap();
+    assert!(pieces.next().await.is_some_and(|piece| piece.is_ok()));
+    drop((pieces, opened));
+    let let_go = async {
+        while engine.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, let_go).await.unwrap();
 }
 
 #[cfg(feature = "rocks")]

@@ -1,0 +1,70 @@
+//! What becomes of a snapshot on its way.
+
+use std::future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream;
+use openraft::errors::{RPCError, StreamingError};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{BasicNode, EntryPayload};
+use tokio::runtime::Handle;
+use tonic::Status;
+
+use super::{Network, rpc_error};
+use crate::Settings;
+use crate::identity::DataDir;
+use crate::peers::Peers;
+use crate::store::{Engine, LaneMachine, LaneRows, Retention};
+use crate::types::{Entry, LeaderId, LogId, Types, Vote};
+
+const LANE: u32 = 2;
+
+/// A lane that has applied an entry.
+async fn lane(dir: &Path) -> LaneMachine {
+    let lock = DataDir::open(dir).unwrap().into_lock();
+    let retention = Retention::default();
+    let engine = Engine::open(&dir.join("store"), lock, &retention).unwrap();
+    let rows = LaneRows::new(Arc::new(engine), LANE, retention);
+    let mut machine = LaneMachine::open(rows, &dir.join("snapshots"), LANE).unwrap();
+    let log_id = LogId {
+        leader_id: LeaderId { term: 1, node_id: 1 },
+        index: 1,
+    };
+    let payload = EntryPayload::Blank;
+    let entry: EntryResponder<Types> = (Entry { log_id, payload }, None);
+    machine.apply(stream::iter([Ok(entry)])).await.unwrap();
+    machine
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_for_a_follower_that_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lane = lane(dir.path()).await;
+    let snapshot = lane.get_current_snapshot().await.unwrap().unwrap();
+    let runtimes = (Handle::current(), Handle::current());
+    let peers = Peers::new(runtimes, "cluster".to_owned(), 1, &Settings::default());
+    // A port that nobody listens at.
+    let addr = "127.0.0.1:1".to_owned();
+    let mut network = Network::new(peers, LANE);
+    let mut connection = network.new_snapshot_client(7, &BasicNode { addr }).await;
+    let option = RPCOption::new(Duration::from_secs(30));
+    let sent = connection
+        .full_snapshot(Vote::new(1, 1), snapshot, future::pending(), option)
+        .await;
+    assert!(
+        matches!(sent, Err(StreamingError::Unreachable(_))),
+        "backed off from: {sent:?}"
+    );
+    // Names of files are numbered.
+    let next = lane.dir().temporary();
+    assert!(next.ends_with("0.tmp"), "{next:?}");
+}
+
+#[test]
+fn one_that_has_no_room_for_a_snapshot_is_not_asked_again_at_once() {
+    let refused = rpc_error(&Status::resource_exhausted("other snapshots are being received"));
+    assert!(matches!(refused, RPCError::Unreachable(_)), "{refused:?}");
+}
