@@ -11,10 +11,13 @@ use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{BasicNode, EntryPayload};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tonic::Status;
 
+use super::snapshot::while_taken;
 use super::{Network, rpc_error};
 use crate::Settings;
+use crate::held::Held;
 use crate::identity::DataDir;
 use crate::peers::Peers;
 use crate::store::{Engine, LaneMachine, LaneRows, Retention};
@@ -48,7 +51,7 @@ async fn nothing_is_written_for_a_follower_that_is_away() {
     let peers = Peers::new(runtimes, "cluster".to_owned(), 1, &Settings::default());
     // A port that nobody listens at.
     let addr = "127.0.0.1:1".to_owned();
-    let mut network = Network::new(peers, LANE);
+    let mut network = Network::new(peers, LANE, Held::default());
     let mut connection = network.new_snapshot_client(7, &BasicNode { addr }).await;
     let option = RPCOption::new(Duration::from_secs(30));
     let sent = connection
@@ -60,11 +63,40 @@ async fn nothing_is_written_for_a_follower_that_is_away() {
     );
     // Names of files are numbered.
     let next = lane.dir().temporary();
-    assert!(next.ends_with("0.tmp"), "{next:?}");
+    assert!(next.path().ends_with("0.tmp"), "{next:?}");
 }
 
 #[test]
 fn one_that_has_no_room_for_a_snapshot_is_not_asked_again_at_once() {
     let refused = rpc_error(&Status::resource_exhausted("other snapshots are being received"));
     assert!(matches!(refused, RPCError::Unreachable(_)), "{refused:?}");
+}
+
+const PAUSE: Duration = Duration::from_secs(20);
+
+#[tokio::test(start_paused = true)]
+async fn a_long_snapshot_has_the_time_it_takes_as_long_as_it_moves() {
+    let (progress, taken) = watch::channel(0);
+    let answer = async {
+        for _ in 0..100 {
+            tokio::time::sleep(PAUSE / 2).await;
+            progress.send_modify(|bytes| *bytes += 64 << 20);
+        }
+        drop(progress);
+        // To put 6400 MiB in place.
+        tokio::time::sleep(Duration::from_secs(1500)).await;
+        "in place"
+    };
+    assert_eq!(while_taken(PAUSE, taken, answer).await, Ok("in place"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_does_not_move_is_given_up() {
+    let (progress, taken) = watch::channel(0);
+    progress.send_replace(5 << 20);
+    let stuck = while_taken(PAUSE, taken.clone(), future::pending::<()>()).await;
+    assert_eq!(stuck.unwrap_err(), "nothing was taken for 20s after 5242880 bytes");
+    drop(progress);
+    let stuck = while_taken(PAUSE, taken, future::pending::<()>()).await;
+    assert_eq!(stuck.unwrap_err(), "5242880 bytes were not put in place within 21s");
 }

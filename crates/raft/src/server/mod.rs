@@ -57,7 +57,7 @@ pub(crate) struct Served {
     pub(crate) group: Group,
     /// Where its snapshots are received.
     pub(crate) snapshots: SnapshotDir,
-    receiving: Semaphore,
+    receiving: Arc<Semaphore>,
     /// Where its messages are decoded: those of the lanes not in front of group 0's core.
     runtime: Handle,
 }
@@ -65,7 +65,7 @@ pub(crate) struct Served {
 impl Served {
     /// A group, where its snapshots go, and the runtime of its core.
     pub(crate) fn new(group: Group, snapshots: SnapshotDir, runtime: Handle) -> Self {
-        let receiving = Semaphore::new(SNAPSHOTS_MAX);
+        let receiving = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
         Self {
             group,
             snapshots,

@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::task::Poll;
+use std::time::Duration;
 
-use futures::stream::{self, StreamExt};
+use futures::FutureExt;
+use futures::stream::{self, Stream, StreamExt};
 use openraft::raft::AppendEntriesRequest;
 use tokio::sync::mpsc;
+use tonic::{Code, Status};
+use whiskraft_proto::v1;
 use whiskraft_types::SchedulerId;
 
 use super::Served;
+use super::snapshot::Incoming;
 use crate::core::Group;
+use crate::disk::DiskSpace;
 use crate::runtime::Runtime;
 use crate::store::SnapshotDir;
 use crate::types::Types;
@@ -67,4 +73,53 @@ async fn messages_of_a_group_are_decoded_on_the_runtime_of_its_core() {
         assert_eq!(reader(&lane).await.as_deref(), Some("lanes"));
     }
     node.shutdown().await;
+}
+
+fn incoming(dir: &Path, disk_reserve: u64) -> Incoming {
+    Incoming {
+        pause: Duration::from_secs(30),
+        disk: Some(DiskSpace::new(dir, disk_reserve)),
+        temporary: SnapshotDir::open(dir).unwrap().temporary(),
+    }
+}
+
+/// A part of a snapshot, and then nothing for ever.
+fn part() -> impl Stream<Item = Result<v1::SnapshotChunk, Status>> + Unpin {
+    let chunk = v1::SnapshotChunk {
+        data: vec![1; 1000].into(),
+        ..v1::SnapshotChunk::default()
+    };
+    stream::iter([Ok(chunk)]).chain(stream::pending())
+}
+
+fn files(dir: &Path) -> usize {
+    std::fs::read_dir(dir).unwrap().count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_stops_coming_is_given_up_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let given_up = incoming(dir.path(), 0).receive(part()).await.unwrap_err();
+    assert_eq!(given_up.code(), Code::DeadlineExceeded, "{given_up}");
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_snapshot_whose_sender_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut receiving = Box::pin(incoming(dir.path(), 0).receive(part()));
+    while files(dir.path()) == 0 {
+        assert!((&mut receiving).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    drop(receiving);
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn rows_are_refused_while_the_disk_is_almost_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = incoming(dir.path(), u64::MAX).receive(part()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(files(dir.path()), 0);
 }

@@ -15,6 +15,7 @@ use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
 use crate::error::StartError;
 use crate::fatal::Fatal;
+use crate::held::Held;
 use crate::identity::DataDir;
 use crate::journal::{Journal, Lane, OpenJournal};
 use crate::network::Network;
@@ -131,7 +132,8 @@ impl Common {
         applied: watch::Sender<Applied>,
         machine: GroupMachine,
     ) -> Result<Group, StartError> {
-        let network = Network::new(self.peers.clone(), group);
+        let held = Held::default();
+        let network = Network::new(self.peers.clone(), group, held.clone());
         let (id, config, log) = (self.peers.id(), Arc::clone(&self.config), self.log(group));
         let raft = runtime.spawn(async move { Raft::new(id, config, network, log, machine).await });
         let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -145,6 +147,7 @@ impl Common {
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
             wall: self.wall,
+            held,
         })
     }
 }

@@ -312,7 +312,7 @@ impl RaftStateMachine<Types> for LaneMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> io::Result<()> {
-        let (file, _) = snapshot.into_file().await?;
+        let (file, _temporary) = snapshot.into_file().await?;
         let (rows, dir, shared) = (self.rows.clone(), self.dir.clone(), self.shared());
         let install = move || {
             let file = dir.adopt(file)?;

@@ -352,8 +352,8 @@ fn build(
     bodies: &Bodies,
     view: &View<'_>,
 ) -> io::Result<SnapshotFile> {
-    let path = dir.temporary();
-    let mut writer = SnapshotWriter::create(&path, header)?;
+    let temporary = dir.temporary();
+    let mut writer = SnapshotWriter::create(temporary.path(), header)?;
     writer.state(&codec::encode(state)?)?;
     let (from, to) = bodies.range();
     for table in TABLES {
@@ -364,7 +364,7 @@ fn build(
     }
     writer.finish()?;
     dir.adopt(SnapshotFile {
-        path,
+        path: temporary.path().to_owned(),
         header: header.clone(),
     })
 }

@@ -36,7 +36,7 @@ pub(crate) use log_view::LogView;
 pub(crate) use machine::{Applied, Machine, Shared};
 pub(crate) use retention::{Retention, split as split_expiry};
 pub(crate) use ring::Ring;
-pub(crate) use snapshot_dir::SnapshotDir;
+pub(crate) use snapshot_dir::{SnapshotDir, Temporary};
 pub(crate) use snapshot_file::{SnapshotFile, SnapshotHeader, SnapshotWriter};
 pub(crate) use snapshot_source::SnapshotSource;
 pub(crate) use sync::{SyncHandle, SyncThread};

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::{Scan, View};
 use super::lane_rows::{LANE_TABLES, LaneRows, LaneState};
-use super::snapshot_dir::SnapshotDir;
+use super::snapshot_dir::{SnapshotDir, Temporary};
 use super::snapshot_file::{SnapshotFile, SnapshotHeader, SnapshotWriter};
 use crate::codec;
 
@@ -41,7 +41,7 @@ pub(crate) struct LaneView {
 /// What is to become of a view.
 #[derive(Debug)]
 enum Wanted {
-    File(oneshot::Sender<io::Result<SnapshotFile>>),
+    File(oneshot::Sender<io::Result<(SnapshotFile, Temporary)>>),
     Pieces(mpsc::Sender<io::Result<Bytes>>),
 }
 
@@ -49,11 +49,11 @@ enum Wanted {
 pub(crate) type Pieces = BoxStream<'static, io::Result<Bytes>>;
 
 impl SnapshotSource {
-    /// The file, and whether it is the caller's to delete.
-    pub(crate) async fn into_file(self) -> io::Result<(SnapshotFile, bool)> {
+    /// The file; one that was written for the caller is there as long as its place is held.
+    pub(crate) async fn into_file(self) -> io::Result<(SnapshotFile, Option<Temporary>)> {
         match self {
-            Self::File(file) => Ok((file, false)),
-            Self::View(view) => view.into_file().await.map(|file| (file, true)),
+            Self::File(file) => Ok((file, None)),
+            Self::View(view) => view.into_file().await.map(|(file, held)| (file, Some(held))),
         }
     }
 
@@ -126,7 +126,7 @@ impl LaneView {
         })
     }
 
-    async fn into_file(self) -> io::Result<SnapshotFile> {
+    async fn into_file(self) -> io::Result<(SnapshotFile, Temporary)> {
         let (done, written) = oneshot::channel();
         let _ = self.wanted.send(Wanted::File(done));
         written.await.map_err(io::Error::other)?
@@ -149,15 +149,16 @@ struct LaneSnapshot<'a> {
 }
 
 impl LaneSnapshot<'_> {
-    fn write_file(&self, dir: &SnapshotDir) -> io::Result<SnapshotFile> {
-        let path = dir.temporary();
-        let mut writer = SnapshotWriter::create(&path, self.header)?;
+    fn write_file(&self, dir: &SnapshotDir) -> io::Result<(SnapshotFile, Temporary)> {
+        let temporary = dir.temporary();
+        let mut writer = SnapshotWriter::create(temporary.path(), self.header)?;
         self.write(&mut writer)?;
         writer.finish()?;
-        Ok(SnapshotFile {
-            path,
+        let file = SnapshotFile {
+            path: temporary.path().to_owned(),
             header: self.header.clone(),
-        })
+        };
+        Ok((file, temporary))
     }
 
     fn write_pieces(&self, pieces: &mpsc::Sender<io::Result<Bytes>>) {
