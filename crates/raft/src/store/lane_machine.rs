@@ -17,6 +17,7 @@ use whiskraft_state::journal::{JournalBatch, JournalCommand, Turn, UnixMillis};
 
 use super::lane_rows::{LaneRows, LaneState};
 use super::machine::Applied;
+use super::pressure::Pressure;
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::{SnapshotFile, SnapshotHeader};
 use super::snapshot_source::{LaneView, SnapshotSource};
@@ -96,6 +97,7 @@ pub(crate) struct LaneMachine {
     last: Option<LogId>,
     membership: Stored,
     clock: UnixMillis,
+    pressure: Pressure,
 }
 
 impl LaneMachine {
@@ -121,6 +123,7 @@ impl LaneMachine {
             last: None,
             membership: Stored::default(),
             clock: UnixMillis(0),
+            pressure: rows.pressure(),
             rows,
         };
         if let Some(state) = machine.rows.state()? {
@@ -262,7 +265,12 @@ pub(crate) fn batch_size(batch: &JournalBatch) -> usize {
 fn replace(rows: &LaneRows, file: &SnapshotFile) -> io::Result<LaneState> {
     let state: LaneState = codec::decode(&file.state()?)?;
     rows.begin_replace(&SnapshotDir::name(file.header.last))?;
-    file.rows(|some| rows.replace(some))?;
+    let pressure = rows.pressure();
+    file.rows(|some| {
+        let sizes = some.iter().map(|(_, _, value)| value.len() as u64);
+        pressure.wait_blocking(sizes.sum());
+        rows.replace(some)
+    })?;
     rows.end_replace(&state)?;
     Ok(state)
 }
@@ -292,6 +300,7 @@ impl RaftStateMachine<Types> for LaneMachine {
                 bytes += size(&next);
                 chunk.push(next);
             }
+            self.pressure.wait(bytes as u64).await;
             for (responder, answer) in self.apply_entries(chunk, bytes as u64)? {
                 responder.send(answer);
             }

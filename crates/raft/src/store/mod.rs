@@ -12,6 +12,7 @@ mod lane_rows;
 mod log_store;
 mod log_view;
 mod machine;
+mod pressure;
 mod retention;
 mod ring;
 mod seal;

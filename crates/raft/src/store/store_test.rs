@@ -272,6 +272,22 @@ mod on_disk {
             .unwrap()
     }
 
+    #[test]
+    fn a_table_that_is_not_flushed_does_not_soon_stop_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path()).unwrap();
+        assert_eq!(engine.backlog(), 0);
+        drop(engine);
+        let files = fs::read_dir(dir.path().join("store")).unwrap();
+        let names = files.map(|file| file.unwrap().path());
+        let is_options = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS");
+        let options = fs::read_to_string(names.filter(is_options).max().unwrap()).unwrap();
+        let count = |line: &str| options.lines().filter(|found| found.trim() == line).count();
+        assert_eq!(count("max_background_flushes=2"), 1, "{options}");
+        // Nine tables and the one that every database has.
+        assert_eq!(count("max_write_buffer_number=6"), 9, "{options}");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_torn_tail_loses_at_most_the_torn_entry() {
         torn_tail(META_GROUP, &put_namespace).await;
