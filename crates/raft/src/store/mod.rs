@@ -20,6 +20,7 @@ mod snapshot_dir;
 mod snapshot_file;
 mod snapshot_source;
 mod sync;
+mod watchdog;
 
 #[cfg(test)]
 mod lane_store_test;

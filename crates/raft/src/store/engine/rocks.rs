@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rocksdb::compaction_filter::Decision;
 use rocksdb::properties::NUM_IMMUTABLE_MEM_TABLE;
@@ -15,6 +16,7 @@ use super::{Scan, Table, Write};
 use crate::identity::DirLock;
 use crate::store::retention::Retention;
 use crate::store::seal;
+use crate::store::watchdog::Calls;
 
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
@@ -45,6 +47,7 @@ const DIARY_BYTES: usize = 4 << 20;
 /// RocksDB, open.
 pub(crate) struct Engine {
     db: DB,
+    calls: Arc<Calls>,
     /// Let go after the database is closed.
     _lock: DirLock,
 }
@@ -155,7 +158,7 @@ impl Engine {
     /// Opens or creates the database in a directory.
     pub(crate) fn open(dir: &Path, lock: DirLock, retention: &Retention) -> io::Result<Self> {
         let db = DB::open_cf_descriptors(&options(), dir, families(retention)).map_err(failed)?;
-        Ok(Self { db, _lock: lock })
+        Ok(Self::new(db, lock))
     }
 
     /// Opens the database of a node that is stopped, and changes nothing in it.
@@ -165,7 +168,20 @@ impl Engine {
         options.create_missing_column_families(false);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families(&Retention::default()), false)
             .map_err(failed)?;
-        Ok(Self { db, _lock: lock })
+        Ok(Self::new(db, lock))
+    }
+
+    fn new(db: DB, lock: DirLock) -> Self {
+        Self {
+            db,
+            calls: Arc::default(),
+            _lock: lock,
+        }
+    }
+
+    /// What has begun here and not ended.
+    pub(crate) fn calls(&self) -> Arc<Calls> {
+        Arc::clone(&self.calls)
     }
 
     fn family(&self, table: Table) -> io::Result<&ColumnFamily> {
@@ -189,6 +205,7 @@ impl Engine {
                 Write::DeleteRange(table, from, to) => batch.delete_range_cf(self.family(table)?, from, to),
             }
         }
+        let _call = self.calls.begin("a write");
         self.db.write(batch).map_err(failed)
     }
 
@@ -203,6 +220,7 @@ impl Engine {
 
     /// Makes every write so far durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        let _call = self.calls.begin("a sync");
         self.db.flush_wal(true).map_err(failed)
     }
 
