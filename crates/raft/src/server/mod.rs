@@ -14,6 +14,7 @@ mod server_test;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use openraft::errors::Fatal as CoreStopped;
@@ -37,6 +38,10 @@ use crate::wire;
 /// What became of a request of a replication stream.
 type Appended = Result<StreamAppendResult<Types>, CoreStopped<Types>>;
 
+/// Pause between two pings of a connection, and the longest wait for the answer: a peer that is gone without a word
+/// holds its calls, and what they have taken, that long.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Calls under way on one connection: forwarded proposals above all.
 const CALLS_MAX: u32 = 4096;
 /// Snapshots of a group received at a time: one of the leader, one of a leader that has just been replaced.
@@ -138,6 +143,8 @@ impl PeerService {
         let server = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_WAIT_MAX))
             .max_concurrent_streams(CALLS_MAX)
             .add_service(service)
             .serve_with_incoming(incoming);
