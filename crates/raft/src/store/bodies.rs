@@ -48,6 +48,11 @@ impl Bodies {
         self.engine.write(writes)
     }
 
+    /// Notes that there were no bodies to write up to an index, beyond those that are written.
+    pub(crate) fn note(&self, index: u64) -> io::Result<()> {
+        self.engine.write(vec![self.mark_write(index)?])
+    }
+
     fn mark_write(&self, index: u64) -> io::Result<Write> {
         Ok(Write::Put(
             Table::Meta,

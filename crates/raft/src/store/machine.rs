@@ -263,13 +263,19 @@ impl RaftStateMachine<Types> for Machine {
         let (state, _) = self.shared.clone_state();
         let (bodies, dir) = (self.bodies.clone(), self.dir.clone());
         let (viewed, is_viewed) = oneshot::channel();
+        let index = self.last.map_or(0, |last| last.index);
+        let is_behind = self.bodies_mark < index;
         // The view of the bodies belongs to the blocking thread that reads it; nothing is applied until it is taken.
         let build = tokio::task::spawn_blocking(move || {
+            // Or a start from this snapshot would take bodies for missing whose mark is only that of the last change.
+            let noted = if is_behind { bodies.note(index) } else { Ok(()) };
             let view = bodies.view();
             let _ = viewed.send(());
+            noted?;
             build(&dir, &header, &state, &bodies, &view)
         });
         let _ = is_viewed.await;
+        self.bodies_mark = self.bodies_mark.max(index);
         Builder {
             build: Some(build),
             current: Arc::clone(&self.current),

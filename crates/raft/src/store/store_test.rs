@@ -17,8 +17,8 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
-use whiskraft_state::{Command, DocumentKey, PutDocument};
-use whiskraft_types::NamespaceLimits;
+use whiskraft_state::{Command, DocumentKey, Effect, PutDocument};
+use whiskraft_types::{NamespaceLimits, Revision};
 
 use super::engine::Engine;
 use super::watchdog::Patience;
@@ -503,6 +503,31 @@ async fn replay_after_a_restart_does_not_write_old_bodies_over_newer_ones() {
     apply(&mut again, vec![put_document(1, "d", b"one")]).await;
     drop(again);
     assert_eq!(body(dir.path(), "d"), Some(b"two".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_from_a_snapshot_leaves_bodies_that_are_there_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path()).unwrap();
+    let bodies = Bodies::new(engine, META_GROUP);
+    let snapshots = dir.path().join("snapshots");
+    let open = || Machine::open(bodies.clone(), &snapshots, META_GROUP, Ring::new(100, 1 << 20)).unwrap();
+    let mut first = open();
+    apply(&mut first, vec![put_document(1, "d", b"body")]).await;
+    apply(&mut first, (2..=10).map(put_namespace).collect()).await;
+    snapshot(&mut first).await;
+    drop(first);
+    // Gone if everything is written anew.
+    let sign = Effect::PutDocument {
+        key: key("sign"),
+        revision: Revision(1),
+        body: b"here".to_vec(),
+    };
+    bodies.apply(vec![sign], bodies.mark().unwrap()).unwrap();
+    let again = open();
+    assert_eq!(again.last(), Some(id(10)));
+    let here = bodies.document(&key("sign")).unwrap();
+    assert!(here.is_some(), "bodies were written anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
