@@ -18,7 +18,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
 use whiskraft_state::{Command, DocumentKey, Effect, PutDocument};
-use whiskraft_types::{NamespaceLimits, Revision};
+use whiskraft_types::{LogRevision, NamespaceLimits};
 
 use super::engine::Engine;
 use super::watchdog::Patience;
@@ -520,7 +520,7 @@ async fn a_start_from_a_snapshot_leaves_bodies_that_are_there_alone() {
     // Gone if everything is written anew.
     let sign = Effect::PutDocument {
         key: key("sign"),
-        revision: Revision(1),
+        revision: LogRevision(1),
         body: b"here".to_vec(),
     };
     bodies.apply(vec![sign], bodies.mark().unwrap()).unwrap();
