@@ -288,6 +288,8 @@ impl RaftStateMachine<Types> for Machine {
         let install = move || {
             let state: State = codec::decode(&snapshot.state()?)?;
             let file = dir.adopt(snapshot)?;
+            // Until the tables are those of the snapshot too: they know documents that may be gone.
+            bodies.hide();
             replace_bodies(&bodies, &file)?;
             Ok::<_, io::Error>((file, state))
         };
@@ -298,6 +300,7 @@ impl RaftStateMachine<Types> for Machine {
         // Bodies written for entries of our own log are gone: what the snapshot does not cover is applied again.
         self.bodies_mark = 0;
         self.take(file, state)?;
+        self.bodies.show();
         self.dir.prune()
     }
 

@@ -30,7 +30,7 @@ mod store_test;
 pub(crate) use bodies::{Bodies, TABLES as BODY_TABLES};
 pub(crate) use engine::{Engine, Scan, Table, View, Write};
 pub(crate) use group_machine::GroupMachine;
-pub(crate) use keys::{group_range, lane_state as lane_key};
+pub(crate) use keys::{group_range, installing as installing_key, lane_state as lane_key};
 pub(crate) use lane_machine::{LaneMachine, LaneShared, batch_size};
 pub(crate) use lane_rows::{Found, LANE_TABLES, LaneRows, LaneState, installing_write};
 pub(crate) use log_store::{LogStore, purged_write};

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream;
@@ -597,6 +598,40 @@ async fn a_snapshot_is_of_one_moment_although_applying_goes_on() {
     drop(target);
     assert_eq!(body(dir.path(), "d"), Some(b"before".to_vec()));
     assert_eq!(body(dir.path(), "e"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_exists_is_never_missing_while_a_snapshot_is_put_in_place() {
+    let (source_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut source = machine(source_dir.path()).unwrap();
+    let filler = |index| put_document(index, &format!("a{index:03}"), &vec![3; 256 << 10]);
+    apply(&mut source, (1..=64).map(filler).collect()).await;
+    apply(&mut source, vec![put_document(65, "kept", b"k")]).await;
+    let built = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
+
+    let bodies = Bodies::new(engine(dir.path()).unwrap(), META_GROUP);
+    let snapshots = dir.path().join("snapshots");
+    let ring = Ring::new(100, 1 << 20);
+    let mut target = Machine::open(bodies.clone(), &snapshots, META_GROUP, ring).unwrap();
+    apply(&mut target, vec![put_document(1, "kept", b"k")]).await;
+    let (reader, stop) = (bodies.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let reading = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            match reader.document(&key("kept")) {
+                Ok(found) => assert!(found.is_some(), "it exists before and after"),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    });
+    target
+        .install_snapshot(&built.meta, built.snapshot)
+        .await
+        .unwrap();
+    stop.store(true, Ordering::Relaxed);
+    reading.join().unwrap();
+    assert!(bodies.document(&key("kept")).unwrap().is_some());
+    assert!(bodies.document(&key("a064")).unwrap().is_some());
 }
 
 #[tokio::test]
