@@ -4,12 +4,14 @@
 //! find the start of what it needs gone, and be sent a snapshot again and again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The followers of one group; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
     followers: Arc<Mutex<BTreeMap<u64, Hold>>>,
+    transfers: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +19,7 @@ struct Hold {
     /// Last entry in the snapshot.
     last: u64,
     is_arrived: bool,
+    transfer: u64,
 }
 
 /// A snapshot on its way. Dropped before it has arrived, it asks for nothing any more.
@@ -24,6 +27,7 @@ struct Hold {
 pub(crate) struct Sending {
     held: Held,
     follower: u64,
+    transfer: u64,
     is_arrived: bool,
 }
 
@@ -34,14 +38,17 @@ impl Held {
 
     /// Begins to send a snapshot to a follower.
     pub(crate) fn begin(&self, follower: u64, last: u64) -> Sending {
+        let transfer = self.transfers.fetch_add(1, Ordering::Relaxed);
         let hold = Hold {
             last,
             is_arrived: false,
+            transfer,
         };
         self.followers().insert(follower, hold);
         Sending {
             held: self.clone(),
             follower,
+            transfer,
             is_arrived: false,
         }
     }
@@ -69,7 +76,9 @@ impl Sending {
     /// The follower has put it in place, and goes on from the log.
     pub(crate) fn arrived(mut self) {
         self.is_arrived = true;
-        if let Some(hold) = self.held.followers().get_mut(&self.follower) {
+        let mut followers = self.held.followers();
+        let ours = followers.get_mut(&self.follower);
+        if let Some(hold) = ours.filter(|hold| hold.transfer == self.transfer) {
             hold.is_arrived = true;
         }
     }
@@ -78,7 +87,9 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if !self.is_arrived {
-            self.held.followers().remove(&self.follower);
+            let mut followers = self.held.followers();
+            // The next one may have begun before this one was let go.
+            followers.retain(|_, hold| hold.transfer != self.transfer);
         }
     }
 }
@@ -108,7 +119,10 @@ mod tests {
         let held = Held::default();
         let (first, second) = (held.begin(7, 100), held.begin(8, 200));
         assert_eq!(held.allowed(900, |_| Some(0)), 100);
+        let again = held.begin(7, 150);
         drop(first);
+        assert_eq!(held.allowed(900, |_| Some(0)), 150);
+        drop(again);
         assert_eq!(held.allowed(900, |_| Some(0)), 200);
         assert_eq!(held.allowed(900, |_| None), 900);
         second.arrived();
