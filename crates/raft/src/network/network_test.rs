@@ -57,10 +57,11 @@ async fn nothing_is_written_for_a_follower_that_is_away() {
     let sent = connection
         .full_snapshot(Vote::new(1, 1), snapshot, future::pending(), option)
         .await;
-    assert!(
-        matches!(sent, Err(StreamingError::Unreachable(_))),
-        "backed off from: {sent:?}"
-    );
+    let Err(StreamingError::Unreachable(error)) = sent else {
+        panic!("not backed off from: {sent:?}")
+    };
+    let error = error.to_string();
+    assert!(error.contains("scheduler 7 does not answer"), "{error}");
     // Names of files are numbered.
     let next = lane.dir().temporary();
     assert!(next.path().ends_with("0.tmp"), "{next:?}");
@@ -72,31 +73,37 @@ fn one_that_has_no_room_for_a_snapshot_is_not_asked_again_at_once() {
     assert!(matches!(refused, RPCError::Unreachable(_)), "{refused:?}");
 }
 
-const PAUSE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(200);
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_long_snapshot_has_the_time_it_takes_as_long_as_it_moves() {
     let (progress, taken) = watch::channel(0);
+    // One task polls all of it, what moves before what waits: a slow machine is slow for both.
     let answer = async {
-        for _ in 0..100 {
-            tokio::time::sleep(PAUSE / 2).await;
+        for _ in 0..20 {
+            tokio::time::sleep(PAUSE / 4).await;
             progress.send_modify(|bytes| *bytes += 64 << 20);
         }
         drop(progress);
-        // To put 6400 MiB in place.
-        tokio::time::sleep(Duration::from_secs(1500)).await;
+        tokio::time::sleep(PAUSE * 2).await;
         "in place"
     };
     assert_eq!(while_taken(PAUSE, taken, answer).await, Ok("in place"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_snapshot_that_does_not_move_is_given_up() {
     let (progress, taken) = watch::channel(0);
     progress.send_replace(5 << 20);
     let stuck = while_taken(PAUSE, taken.clone(), future::pending::<()>()).await;
-    assert_eq!(stuck.unwrap_err(), "nothing was taken for 20s after 5242880 bytes");
+    assert_eq!(
+        stuck.unwrap_err(),
+        "nothing was taken for 200ms after 5242880 bytes"
+    );
     drop(progress);
     let stuck = while_taken(PAUSE, taken, future::pending::<()>()).await;
-    assert_eq!(stuck.unwrap_err(), "5242880 bytes were not put in place within 21s");
+    assert_eq!(
+        stuck.unwrap_err(),
+        "5242880 bytes were not put in place within 1.2s"
+    );
 }

@@ -75,9 +75,12 @@ async fn messages_of_a_group_are_decoded_on_the_runtime_of_its_core() {
     node.shutdown().await;
 }
 
-fn incoming(dir: &Path, disk_reserve: u64) -> Incoming {
+const PAUSE: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(60);
+
+fn incoming(dir: &Path, pause: Duration, disk_reserve: u64) -> Incoming {
     Incoming {
-        pause: Duration::from_secs(30),
+        pause,
         disk: Some(DiskSpace::new(dir, disk_reserve)),
         temporary: SnapshotDir::open(dir).unwrap().temporary(),
     }
@@ -96,10 +99,10 @@ fn files(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_snapshot_that_stops_coming_is_given_up_and_removed() {
     let dir = tempfile::tempdir().unwrap();
-    let given_up = incoming(dir.path(), 0).receive(part()).await.unwrap_err();
+    let given_up = incoming(dir.path(), PAUSE, 0).receive(part()).await.unwrap_err();
     assert_eq!(given_up.code(), Code::DeadlineExceeded, "{given_up}");
     assert_eq!(files(dir.path()), 0);
 }
@@ -107,7 +110,7 @@ async fn a_snapshot_that_stops_coming_is_given_up_and_removed() {
 #[tokio::test]
 async fn nothing_is_left_of_a_snapshot_whose_sender_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut receiving = Box::pin(incoming(dir.path(), 0).receive(part()));
+    let mut receiving = Box::pin(incoming(dir.path(), LONG, 0).receive(part()));
     while files(dir.path()) == 0 {
         assert!((&mut receiving).now_or_never().is_none());
         tokio::task::yield_now().await;
@@ -119,7 +122,7 @@ async fn nothing_is_left_of_a_snapshot_whose_sender_goes() {
 #[tokio::test]
 async fn rows_are_refused_while_the_disk_is_almost_full() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = incoming(dir.path(), u64::MAX).receive(part()).await.unwrap_err();
+    let refused = incoming(dir.path(), LONG, u64::MAX).receive(part()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert_eq!(files(dir.path()), 0);
 }
