@@ -102,7 +102,7 @@ pub(crate) async fn watch_core(core: Group) {
         let raft = core.raft.clone();
         async move { raft.is_initialized().await.map(drop) }
     };
-    let reason = match end_of_core(probe).await {
+    let reason = match end_of_core(probe, PROBE_MAX).await {
         Some(CoreStopped::StorageError(error)) => {
             core.fatal.storage(&error.to_string());
             return;
@@ -119,14 +119,14 @@ pub(crate) async fn watch_core(core: Group) {
 }
 
 /// Asks a core again and again. Returns why it stopped, or nothing if it does not answer any more.
-async fn end_of_core<F>(mut probe: impl FnMut() -> F) -> Option<CoreStopped<Types>>
+async fn end_of_core<F>(mut probe: impl FnMut() -> F, wait: Duration) -> Option<CoreStopped<Types>>
 where
     F: Future<Output = Result<(), CoreStopped<Types>>>,
 {
     // Counted: a process that was stopped for a minute has not asked that often.
     let mut silent = 0;
     loop {
-        match tokio::time::timeout(PROBE_MAX, probe()).await {
+        match tokio::time::timeout(wait, probe()).await {
             Ok(Ok(())) => silent = 0,
             Ok(Err(stopped)) => return Some(stopped),
             Err(_) => silent += 1,
@@ -223,17 +223,23 @@ mod tests {
     use std::future;
 
     use super::*;
-    use crate::clock;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_core_that_does_not_answer_for_20_seconds_is_given_up() {
-        let start = clock::now();
-        let end = end_of_core(future::pending).await;
-        assert!(end.is_none());
-        assert_eq!(clock::now().duration_since(start), Duration::from_secs(20));
+    const WAIT: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_core_that_does_not_answer_twenty_times_is_given_up() {
+        let mut asked = 0;
+        let probe = || {
+            asked += 1;
+            future::pending()
+        };
+        let end = end_of_core(probe, WAIT).await;
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(asked, 20);
+        assert_eq!(PROBE_MAX * SILENT_PROBES_MAX, Duration::from_secs(20));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_core_that_answers_now_and_then_is_not() {
         let mut asked = 0;
         let probe = || {
@@ -241,13 +247,13 @@ mod tests {
             let asked = asked;
             async move {
                 match asked {
-                    100 => Err(CoreStopped::Panicked),
-                    _ if asked % 20 == 0 => Ok(()),
+                    50 => Err(CoreStopped::Panicked),
+                    20 | 40 => Ok(()),
                     _ => future::pending().await,
                 }
             }
         };
-        let end = end_of_core(probe).await;
+        let end = end_of_core(probe, WAIT).await;
         assert!(matches!(end, Some(CoreStopped::Panicked)), "{end:?}");
     }
 }
