@@ -38,6 +38,15 @@ impl Wall {
     }
 }
 
+/// Holds a thread up that may block, until it looks again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the engine has no way to wait for a flush without asking for one"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Holds a thread up, to imitate a slow disk.
 #[expect(
     clippy::disallowed_methods,

@@ -16,6 +16,7 @@ use crate::clock::Wall;
 use crate::config::Settings;
 use crate::disk::DiskSpace;
 use crate::fatal::Fatal;
+use crate::held::Held;
 use crate::peers::Peers;
 use crate::store::{Applied, GroupMachine, Shared};
 use crate::types::{Answer, Proposal, Types};
@@ -39,6 +40,8 @@ pub(crate) struct Group {
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
     pub(crate) wall: Wall,
+    /// What its log keeps for followers that are sent a snapshot.
+    pub(crate) held: Held,
 }
 
 impl std::fmt::Debug for Group {

@@ -17,6 +17,7 @@ mod disk;
 mod error;
 mod export;
 mod fatal;
+mod held;
 mod history;
 mod identity;
 mod journal;

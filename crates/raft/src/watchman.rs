@@ -3,6 +3,7 @@
 //! leader began, notices a dead core.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ use crate::journal::Journal;
 use crate::lanes;
 use crate::membership;
 use crate::propose::Proposer;
-use crate::types::Proposal;
+use crate::types::{Proposal, Types};
 
 /// Pause between rounds of questions to the other members.
 const ROUND_PAUSE: Duration = Duration::from_millis(400);
 /// Pause between looks at the consensus core.
 const CORE_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for the answer of the core to one question.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+/// Questions in a row without an answer after which the node stops.
+const SILENT_PROBES_MAX: u32 = 20;
 /// Pause between looks for a change of the membership that was left half-way.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
 /// Pause before an announcement or a step of joining is tried again.
@@ -91,23 +96,47 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
     }
 }
 
-/// Notices a consensus core that has stopped or panicked: the process would live on and answer nothing.
+/// Notices a consensus core that has stopped, panicked or fallen silent: the process would live on and answer nothing.
 pub(crate) async fn watch_core(core: Group) {
-    loop {
-        let probe = tokio::time::timeout(CORE_PAUSE * 5, core.raft.is_initialized()).await;
-        if let Ok(Err(stopped)) = probe {
-            let reason = match stopped {
-                CoreStopped::StorageError(error) => {
-                    core.fatal.storage(&error.to_string());
-                    return;
-                }
-                CoreStopped::Panicked => StopReason::Raft("it panicked; start again".to_owned()),
-                CoreStopped::Stopped => StopReason::Raft("it stopped".to_owned()),
-            };
-            core.fatal.stop(reason);
+    let probe = || {
+        let raft = core.raft.clone();
+        async move { raft.is_initialized().await.map(drop) }
+    };
+    let reason = match end_of_core(probe, PROBE_MAX).await {
+        Some(CoreStopped::StorageError(error)) => {
+            core.fatal.storage(&error.to_string());
             return;
         }
-        tokio::time::sleep(CORE_PAUSE).await;
+        Some(CoreStopped::Panicked) => "it panicked; start again".to_owned(),
+        Some(CoreStopped::Stopped) => "it stopped".to_owned(),
+        None => format!(
+            "that of group {} has not answered for {:?}; start again",
+            core.group,
+            PROBE_MAX * SILENT_PROBES_MAX
+        ),
+    };
+    core.fatal.stop(StopReason::Raft(reason));
+}
+
+/// Asks a core again and again. Returns why it stopped, or nothing if it does not answer any more.
+async fn end_of_core<F>(mut probe: impl FnMut() -> F, wait: Duration) -> Option<CoreStopped<Types>>
+where
+    F: Future<Output = Result<(), CoreStopped<Types>>>,
+{
+    // Counted: a process that was stopped for a minute has not asked that often.
+    let mut silent = 0;
+    loop {
+        match tokio::time::timeout(wait, probe()).await {
+            Ok(Ok(())) => silent = 0,
+            Ok(Err(stopped)) => return Some(stopped),
+            Err(_) => silent += 1,
+        }
+        if silent >= SILENT_PROBES_MAX {
+            return None;
+        }
+        if silent == 0 {
+            tokio::time::sleep(CORE_PAUSE).await;
+        }
     }
 }
 
@@ -186,5 +215,45 @@ pub(crate) async fn settle_membership(core: Core) {
     loop {
         tokio::time::sleep(SETTLE_PAUSE).await;
         membership::settle(&core).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_core_that_does_not_answer_twenty_times_is_given_up() {
+        let mut asked = 0;
+        let probe = || {
+            asked += 1;
+            future::pending()
+        };
+        let end = end_of_core(probe, WAIT).await;
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(asked, 20);
+        assert_eq!(PROBE_MAX * SILENT_PROBES_MAX, Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_core_that_answers_now_and_then_is_not() {
+        let mut asked = 0;
+        let probe = || {
+            asked += 1;
+            let asked = asked;
+            async move {
+                match asked {
+                    50 => Err(CoreStopped::Panicked),
+                    20 | 40 => Ok(()),
+                    _ => future::pending().await,
+                }
+            }
+        };
+        let end = end_of_core(probe, WAIT).await;
+        assert!(matches!(end, Some(CoreStopped::Panicked)), "{end:?}");
     }
 }

@@ -4,6 +4,9 @@
 
 mod snapshot;
 
+#[cfg(test)]
+mod network_test;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use tonic::{Code, Status};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
 
+use crate::held::Held;
 use crate::peers::{Class, Peers};
 use crate::store::SnapshotSource;
 use crate::types::{META_GROUP, Types, Vote};
@@ -40,12 +44,13 @@ const STREAM_IDLE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Network {
     peers: Peers,
     group: u32,
+    held: Held,
 }
 
 impl Network {
     /// The network of a group, over these channels.
-    pub(crate) fn new(peers: Peers, group: u32) -> Self {
-        Self { peers, group }
+    pub(crate) fn new(peers: Peers, group: u32, held: Held) -> Self {
+        Self { peers, group, held }
     }
 
     fn connection(&self, target: u64, node: &BasicNode, meta: Class, lane: Class) -> Connection {
@@ -56,6 +61,7 @@ impl Network {
             target,
             address: node.addr.clone(),
             class,
+            held: self.held.clone(),
         }
     }
 }
@@ -84,6 +90,7 @@ pub(crate) struct Connection {
     target: u64,
     address: String,
     class: Class,
+    held: Held,
 }
 
 type Result<T> = std::result::Result<T, RPCError<Types>>;
@@ -100,9 +107,11 @@ fn unreachable(text: impl ToString) -> RPCError<Types> {
 /// way in a moment counts as unreachable.
 fn rpc_error(status: &Status) -> RPCError<Types> {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied => {
-            unreachable(status)
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::PermissionDenied
+        | Code::ResourceExhausted => unreachable(status),
         _ => network_error(status),
     }
 }
@@ -256,11 +265,24 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> std::result::Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if !self.peers.is_reachable(self.target) {
+            let text = format!("scheduler {} does not answer", self.target);
+            return Err(StreamingError::Unreachable(Unreachable::from_string(text)));
+        }
+        let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let sending = self.held.begin(self.target, last);
         let send = async {
-            let frames = snapshot::frames(self.envelope(), vote, snapshot.snapshot).await?;
+            let (frames, taken) = snapshot::frames(self.envelope(), vote, snapshot.snapshot)?;
             let mut client = self.client()?;
-            self.call(option.soft_ttl(), client.install_snapshot(frames))
-                .await
+            let install = client.install_snapshot(frames);
+            let reply = snapshot::while_taken(option.soft_ttl(), taken, install).await;
+            let reply = reply.map_err(|stuck| {
+                network_error(format!("snapshot for scheduler {}: {stuck}", self.target))
+            })?;
+            let reply = reply.map_err(|status| rpc_error(&status))?;
+            self.peers.answered(self.target);
+            sending.arrived();
+            Ok::<_, RPCError<Types>>(reply.into_inner())
         };
         tokio::select! {
             biased;

@@ -8,11 +8,18 @@ mod identify;
 mod leader;
 mod snapshot;
 
+#[cfg(test)]
+mod server_test;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use openraft::errors::Fatal as CoreStopped;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,9 +32,16 @@ use crate::identity::Identity;
 use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
 use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
-use crate::types::META_GROUP;
+use crate::types::{META_GROUP, Types};
 use crate::wire;
 
+/// What became of a request of a replication stream.
+type Appended = Result<StreamAppendResult<Types>, CoreStopped<Types>>;
+
+/// Pause between two pings of a connection, and the longest wait for the answer: a peer that is gone without a word
+/// holds its calls, and what they have taken, that long.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Calls under way on one connection: forwarded proposals above all.
 const CALLS_MAX: u32 = 4096;
 /// Snapshots of a group received at a time: one of the leader, one of a leader that has just been replaced.
@@ -48,18 +62,31 @@ pub(crate) struct Served {
     pub(crate) group: Group,
     /// Where its snapshots are received.
     pub(crate) snapshots: SnapshotDir,
-    receiving: Semaphore,
+    receiving: Arc<Semaphore>,
+    /// Where its messages are decoded: those of the lanes not in front of group 0's core.
+    runtime: Handle,
 }
 
 impl Served {
-    /// A group and where its snapshots go.
-    pub(crate) fn new(group: Group, snapshots: SnapshotDir) -> Self {
-        let receiving = Semaphore::new(SNAPSHOTS_MAX);
+    /// A group, where its snapshots go, and the runtime of its core.
+    pub(crate) fn new(group: Group, snapshots: SnapshotDir, runtime: Handle) -> Self {
+        let receiving = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
         Self {
             group,
             snapshots,
             receiving,
+            runtime,
         }
+    }
+
+    /// Hands the requests of a replication stream to the consensus core, as fast as it takes them.
+    fn append<S>(&self, requests: S) -> impl Stream<Item = Appended> + Send + use<S>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + 'static,
+    {
+        // The task that reads the requests, and so decodes them, is spawned where this is called.
+        let _entered = self.runtime.enter();
+        self.group.raft.stream_append(requests)
     }
 }
 
@@ -116,6 +143,8 @@ impl PeerService {
         let server = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_WAIT_MAX))
             .max_concurrent_streams(CALLS_MAX)
             .add_service(service)
             .serve_with_incoming(incoming);
@@ -176,7 +205,7 @@ impl Peer for PeerService {
         let first = frames.message().await?;
         let first = first.ok_or_else(|| invalid("the stream has no first message"))?;
         let served = self.admit_group(first.envelope.as_ref())?;
-        let (raft, group) = (served.group.raft.clone(), served.group.group);
+        let group = served.group.group;
         let service = self.clone();
         let frames = stream::iter([Ok(first)]).chain(frames);
         let requests = frames.map(move |frame| {
@@ -197,8 +226,8 @@ impl Peer for PeerService {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let replies = raft
-            .stream_append(requests)
+        let replies = served
+            .append(requests)
             .map(|reply| reply.map(wire::stream_result).map_err(stopped));
         Ok(Response::new(replies.boxed()))
     }

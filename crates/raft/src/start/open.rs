@@ -15,6 +15,7 @@ use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
 use crate::error::StartError;
 use crate::fatal::Fatal;
+use crate::held::Held;
 use crate::identity::DataDir;
 use crate::journal::{Journal, Lane, OpenJournal};
 use crate::network::Network;
@@ -131,7 +132,8 @@ impl Common {
         applied: watch::Sender<Applied>,
         machine: GroupMachine,
     ) -> Result<Group, StartError> {
-        let network = Network::new(self.peers.clone(), group);
+        let held = Held::default();
+        let network = Network::new(self.peers.clone(), group, held.clone());
         let (id, config, log) = (self.peers.id(), Arc::clone(&self.config), self.log(group));
         let raft = runtime.spawn(async move { Raft::new(id, config, network, log, machine).await });
         let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -145,6 +147,7 @@ impl Common {
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
             wall: self.wall,
+            held,
         })
     }
 }
@@ -201,7 +204,8 @@ pub(super) async fn open(
         cluster_name: config.cluster_name.as_str().into(),
         changing: Arc::default(),
     };
-    let mut groups = BTreeMap::from([(META_GROUP, Served::new(core.group.clone(), snapshots))]);
+    let served = Served::new(core.group.clone(), snapshots, runtime.handle());
+    let mut groups = BTreeMap::from([(META_GROUP, served)]);
     let lane_settings = meta.settings.of_lanes();
     let common = Common {
         config: lane_config(&lane_settings, &meta.peers.cluster_id())?,
@@ -214,7 +218,8 @@ pub(super) async fn open(
         let machine = GroupMachine::Lane(machine);
         let applied = shared.applied.clone();
         let group = common.run(&lane_runtime, number, applied, machine).await?;
-        groups.insert(number, Served::new(group.clone(), snapshots));
+        let served = Served::new(group.clone(), snapshots, lane_runtime.handle());
+        groups.insert(number, served);
         open_lanes.push(Lane::new(group, shared));
     }
     let journal = Journal::new(core.clone(), open_lanes);

@@ -50,6 +50,11 @@ pub(crate) fn lane_state(group: u32) -> [u8; 5] {
     meta(group, Meta::Lane)
 }
 
+/// The record of a snapshot that is being put in place.
+pub(crate) fn installing(group: u32) -> [u8; 5] {
+    meta(group, Meta::Installing)
+}
+
 /// First and last (exclusive) key of a group, in every table.
 pub(crate) fn group_range(group: u32) -> ([u8; 4], [u8; 4]) {
     (group_start(group), group_end(group))

@@ -17,6 +17,7 @@ use whiskraft_state::journal::{JournalBatch, JournalCommand, Turn, UnixMillis};
 
 use super::lane_rows::{LaneRows, LaneState};
 use super::machine::Applied;
+use super::pressure::Pressure;
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::{SnapshotFile, SnapshotHeader};
 use super::snapshot_source::{LaneView, SnapshotSource};
@@ -25,8 +26,8 @@ use crate::types::{Answer, LogId, LogIdRecord, MembershipRecord, Proposal, Snaps
 
 /// Entries applied in one write at most.
 const APPLY_MAX: usize = 256;
-/// Bytes of payloads and records after which a write takes no further entry.
-const APPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of payloads and records after which a write takes no further entry: group 0's writes wait behind one.
+const APPLY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of log between two marks.
 const MARK_BYTES: u64 = 8 << 20;
 /// Marks kept: what they cover is more than a log ever has.
@@ -96,6 +97,7 @@ pub(crate) struct LaneMachine {
     last: Option<LogId>,
     membership: Stored,
     clock: UnixMillis,
+    pressure: Pressure,
 }
 
 impl LaneMachine {
@@ -121,6 +123,7 @@ impl LaneMachine {
             last: None,
             membership: Stored::default(),
             clock: UnixMillis(0),
+            pressure: rows.pressure(),
             rows,
         };
         if let Some(state) = machine.rows.state()? {
@@ -262,7 +265,12 @@ pub(crate) fn batch_size(batch: &JournalBatch) -> usize {
 fn replace(rows: &LaneRows, file: &SnapshotFile) -> io::Result<LaneState> {
     let state: LaneState = codec::decode(&file.state()?)?;
     rows.begin_replace(&SnapshotDir::name(file.header.last))?;
-    file.rows(|some| rows.replace(some))?;
+    let pressure = rows.pressure();
+    file.rows(|some| {
+        let sizes = some.iter().map(|(_, _, value)| value.len() as u64);
+        pressure.wait_blocking(sizes.sum());
+        rows.replace(some)
+    })?;
     rows.end_replace(&state)?;
     Ok(state)
 }
@@ -292,6 +300,7 @@ impl RaftStateMachine<Types> for LaneMachine {
                 bytes += size(&next);
                 chunk.push(next);
             }
+            self.pressure.wait(bytes as u64).await;
             for (responder, answer) in self.apply_entries(chunk, bytes as u64)? {
                 responder.send(answer);
             }
@@ -312,7 +321,7 @@ impl RaftStateMachine<Types> for LaneMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> io::Result<()> {
-        let (file, _) = snapshot.into_file().await?;
+        let (file, _temporary) = snapshot.into_file().await?;
         let (rows, dir, shared) = (self.rows.clone(), self.dir.clone(), self.shared());
         let install = move || {
             let file = dir.adopt(file)?;

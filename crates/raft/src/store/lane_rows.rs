@@ -14,6 +14,7 @@ use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
 use super::engine::{Engine, Scan, Table, View, Write};
 use super::keys::{self, Meta};
+use super::pressure::Pressure;
 use super::retention::{Retention, prefix, split};
 use crate::codec;
 use crate::types::{LogIdRecord, MembershipRecord};
@@ -85,6 +86,11 @@ impl LaneRows {
             group,
             retention,
         }
+    }
+
+    /// Where to ask before much is written.
+    pub(crate) fn pressure(&self) -> Pressure {
+        Pressure::new(Arc::clone(&self.engine))
     }
 
     /// How far the lane has applied; nothing if it is new.

@@ -15,6 +15,7 @@ use openraft::{OptionalSend, RaftTypeConfig};
 
 use super::engine::{Engine, Scan, Table, Write};
 use super::keys::{self, Meta};
+use super::pressure::Pressure;
 use super::sync::SyncHandle;
 use crate::codec;
 use crate::types::{self, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
@@ -30,12 +31,19 @@ pub(crate) struct LogStore {
     engine: Arc<Engine>,
     sync: SyncHandle,
     group: u32,
+    pressure: Pressure,
 }
 
 impl LogStore {
     /// The log of a group in an engine.
     pub(crate) fn new(engine: Arc<Engine>, sync: SyncHandle, group: u32) -> Self {
-        Self { engine, sync, group }
+        let pressure = Pressure::new(Arc::clone(&engine));
+        Self {
+            engine,
+            sync,
+            group,
+            pressure,
+        }
     }
 
     /// Last purged log id.
@@ -124,6 +132,15 @@ fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
     bytes.extend(entry.log_id.leader_id.node_id.to_le_bytes());
     bytes.extend(types::encode_payload(entry)?);
     Ok(bytes)
+}
+
+/// Bytes of values that are written, about.
+fn bytes(writes: &[Write]) -> u64 {
+    let sizes = writes.iter().map(|write| match write {
+        Write::Put(_, _, value) => value.len() as u64,
+        Write::Delete(..) | Write::DeleteRange(..) => 0,
+    });
+    sizes.sum()
 }
 
 pub(super) fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
@@ -247,6 +264,9 @@ impl RaftLogStorage<Types> for LogStore {
             encode_stored(&entry).map(|value| Write::Put(Table::Log, key, value))
         };
         let writes = entries.into_iter().map(put).collect::<io::Result<Vec<_>>>()?;
+        if self.group != META_GROUP {
+            self.pressure.wait(bytes(&writes)).await;
+        }
         self.engine.write(writes)?;
         self.sync.notify(callback).await
     }
@@ -279,7 +299,12 @@ impl RaftLogStorage<Types> for LogStore {
             // power cut would leave a log that has lost its start and does not know.
             self.sync.wait().await?;
             let (first, last) = (keys::log(self.group, 0), keys::log(self.group, log_id.index));
-            self.engine.drop_files(Table::Log, &first, &last)?;
+            // It deletes files and syncs the list of those that are left.
+            let engine = Arc::clone(&self.engine);
+            let drop_files = move || engine.drop_files(Table::Log, &first, &last);
+            return tokio::task::spawn_blocking(drop_files)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }

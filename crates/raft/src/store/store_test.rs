@@ -6,6 +6,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream;
@@ -17,10 +18,11 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
-use whiskraft_state::{Command, DocumentKey, PutDocument};
-use whiskraft_types::NamespaceLimits;
+use whiskraft_state::{Command, DocumentKey, Effect, PutDocument};
+use whiskraft_types::{LogRevision, NamespaceLimits};
 
 use super::engine::Engine;
+use super::watchdog::Patience;
 use super::{Bodies, LogStore, Machine, Retention, Ring, SnapshotDir, SyncThread};
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
@@ -272,6 +274,22 @@ mod on_disk {
             .unwrap()
     }
 
+    #[test]
+    fn a_table_that_is_not_flushed_does_not_soon_stop_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path()).unwrap();
+        assert_eq!(engine.backlog(), 0);
+        drop(engine);
+        let files = fs::read_dir(dir.path().join("store")).unwrap();
+        let names = files.map(|file| file.unwrap().path());
+        let is_options = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS");
+        let options = fs::read_to_string(names.filter(is_options).max().unwrap()).unwrap();
+        let count = |line: &str| options.lines().filter(|found| found.trim() == line).count();
+        assert_eq!(count("max_background_flushes=2"), 1, "{options}");
+        // Nine tables and the one that every database has.
+        assert_eq!(count("max_write_buffer_number=6"), 9, "{options}");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_torn_tail_loses_at_most_the_torn_entry() {
         torn_tail(META_GROUP, &put_namespace).await;
@@ -489,6 +507,31 @@ async fn replay_after_a_restart_does_not_write_old_bodies_over_newer_ones() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_from_a_snapshot_leaves_bodies_that_are_there_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(dir.path()).unwrap();
+    let bodies = Bodies::new(engine, META_GROUP);
+    let snapshots = dir.path().join("snapshots");
+    let open = || Machine::open(bodies.clone(), &snapshots, META_GROUP, Ring::new(100, 1 << 20)).unwrap();
+    let mut first = open();
+    apply(&mut first, vec![put_document(1, "d", b"body")]).await;
+    apply(&mut first, (2..=10).map(put_namespace).collect()).await;
+    snapshot(&mut first).await;
+    drop(first);
+    // Gone if everything is written anew.
+    let sign = Effect::PutDocument {
+        key: key("sign"),
+        revision: LogRevision(1),
+        body: b"here".to_vec(),
+    };
+    bodies.apply(vec![sign], bodies.mark().unwrap()).unwrap();
+    let again = open();
+    assert_eq!(again.last(), Some(id(10)));
+    let here = bodies.document(&key("sign")).unwrap();
+    assert!(here.is_some(), "bodies were written anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_install_that_was_cut_off_is_completed_at_the_next_start() {
     let (source_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut source = machine(source_dir.path()).unwrap();
@@ -557,6 +600,40 @@ async fn a_snapshot_is_of_one_moment_although_applying_goes_on() {
     assert_eq!(body(dir.path(), "e"), None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_exists_is_never_missing_while_a_snapshot_is_put_in_place() {
+    let (source_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut source = machine(source_dir.path()).unwrap();
+    let filler = |index| put_document(index, &format!("a{index:03}"), &vec![3; 256 << 10]);
+    apply(&mut source, (1..=64).map(filler).collect()).await;
+    apply(&mut source, vec![put_document(65, "kept", b"k")]).await;
+    let built = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
+
+    let bodies = Bodies::new(engine(dir.path()).unwrap(), META_GROUP);
+    let snapshots = dir.path().join("snapshots");
+    let ring = Ring::new(100, 1 << 20);
+    let mut target = Machine::open(bodies.clone(), &snapshots, META_GROUP, ring).unwrap();
+    apply(&mut target, vec![put_document(1, "kept", b"k")]).await;
+    let (reader, stop) = (bodies.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let reading = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            match reader.document(&key("kept")) {
+                Ok(found) => assert!(found.is_some(), "it exists before and after"),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    });
+    target
+        .install_snapshot(&built.meta, built.snapshot)
+        .await
+        .unwrap();
+    stop.store(true, Ordering::Relaxed);
+    reading.join().unwrap();
+    assert!(bodies.document(&key("kept")).unwrap().is_some());
+    assert!(bodies.document(&key("a064")).unwrap().is_some());
+}
+
 #[tokio::test]
 async fn the_sync_thread_ends_with_its_owner_although_a_handle_is_left() {
     let dir = TempDir::new().unwrap();
@@ -565,4 +642,25 @@ async fn the_sync_thread_ends_with_its_owner_although_a_handle_is_left() {
     syncs.wait().await.unwrap();
     drop(owner);
     assert!(syncs.wait().await.is_err(), "nothing is synced after the end");
+}
+
+#[tokio::test]
+async fn a_sync_that_never_returns_stops_the_node_and_does_not_hold_it_up() {
+    let dir = TempDir::new().unwrap();
+    let (engine, fatal) = (engine(dir.path()).unwrap(), Fatal::new());
+    let patience = Patience {
+        turn: Duration::from_millis(10),
+        stop: 2,
+        abort: u32::MAX,
+        ..Patience::default()
+    };
+    let never = Duration::from_secs(24 * 60 * 60);
+    let (owner, syncs) = SyncThread::start_with(engine, fatal.clone(), never, patience).unwrap();
+    let waiting = tokio::spawn(async move { syncs.wait().await });
+    let reason = tokio::time::timeout(Duration::from_secs(30), fatal.wait()).await;
+    let reason = reason.unwrap().to_string();
+    assert!(reason.contains("the disk does not answer"), "{reason}");
+    drop(owner);
+    assert!(!waiting.is_finished(), "nothing was said to be synced");
+    waiting.abort();
 }
