@@ -10,7 +10,7 @@ use whiskraft_proto::v1;
 use super::{PeerService, invalid, stopped};
 use crate::codec;
 use crate::store::{SnapshotFile, SnapshotHeader, SnapshotSource};
-use crate::types::Types;
+use crate::types::{LogIdRecord, Types};
 use crate::wire;
 
 type Snapshot = openraft::alias::SnapshotOf<Types, SnapshotSource>;
@@ -49,6 +49,8 @@ impl PeerService {
             }
         };
         let meta = snapshot.header.meta().map_err(invalid)?;
+        let witness = self.inner.peers.witness();
+        witness.receives(header.group, meta.last_log_id.map(LogIdRecord::from));
         let snapshot = SnapshotSource::File(snapshot);
         let installed = served
             .group
