@@ -108,7 +108,9 @@ impl Setup {
     }
 
     async fn check(self) {
-        let Self { mut cluster, load, .. } = self;
+        let Self {
+            mut cluster, load, ..
+        } = self;
         let history = load.finish().await;
         for id in [1, 3] {
             assert!(

@@ -55,7 +55,9 @@ impl Answer {
             .shown
             .iter()
             .filter_map(|(group, shown)| peers.witness().lost(*group, shown));
-        losses.next().map(|loss| loss.refusal(peers.id(), self.id, address))
+        losses
+            .next()
+            .map(|loss| loss.refusal(peers.id(), self.id, address))
     }
 }
 
@@ -231,7 +233,11 @@ impl<'a> Forming<'a> {
                 self.known.insert(id, answer.incarnation);
                 Ok(None)
             }
-            None if is_whole => Err(StartError::Unknown(other_directory(self.identity.id, id, address))),
+            None if is_whole => Err(StartError::Unknown(other_directory(
+                self.identity.id,
+                id,
+                address,
+            ))),
             None => {
                 self.wait_for(id, address, "it has formed, and has not heard of this one");
                 Ok(None)

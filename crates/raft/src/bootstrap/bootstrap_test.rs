@@ -67,7 +67,9 @@ fn a_cluster_forms_when_all_have_answered_in_one_round() {
     let mut forming = Forming::new(&identity, &cluster);
     assert_eq!(round(&mut forming, [Ok(waiting(2)), silent()]).unwrap(), None);
     assert_eq!(round(&mut forming, [silent(), Ok(waiting(3))]).unwrap(), None);
-    let all = round(&mut forming, [Ok(waiting(2)), Ok(waiting(3))]).unwrap().unwrap();
+    let all = round(&mut forming, [Ok(waiting(2)), Ok(waiting(3))])
+        .unwrap()
+        .unwrap();
     assert_eq!(all.members, (1..=3).map(|id| (id, incarnation(id))).collect());
 }
 
@@ -76,7 +78,9 @@ fn a_cluster_forms_when_all_have_answered_in_one_round() {
 fn one_that_hears_of_it_from_another_knows_all_members_all_the_same() {
     let (identity, cluster) = (identity(1), cluster());
     let mut forming = Forming::new(&identity, &cluster);
-    let heard = round(&mut forming, [silent(), Ok(formed(3, 1, &[1, 2, 3]))]).unwrap().unwrap();
+    let heard = round(&mut forming, [silent(), Ok(formed(3, 1, &[1, 2, 3]))])
+        .unwrap()
+        .unwrap();
     assert_eq!(heard.members.keys().collect::<Vec<_>>(), [&1, &2, &3]);
     assert_eq!(heard.lanes, 3);
 }
@@ -88,7 +92,11 @@ fn one_that_knows_a_part_of_the_members_refuses_nobody() {
     let mut forming = Forming::new(&identity, &cluster);
     let part = || Ok(formed(2, 1, &[2, 3]));
     assert_eq!(round(&mut forming, [part(), silent()]).unwrap(), None);
-    assert!(forming.missing[0].contains("has not heard of this one"), "{:?}", forming.missing);
+    assert!(
+        forming.missing[0].contains("has not heard of this one"),
+        "{:?}",
+        forming.missing
+    );
     let all = round(&mut forming, [part(), Ok(formed(3, 1, &[1, 2, 3]))]).unwrap();
     assert_eq!(all.unwrap().members.len(), 3);
 }

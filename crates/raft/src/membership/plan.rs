@@ -301,8 +301,11 @@ mod tests {
         behind.lanes.insert(2, [1, 2, 3, 7].into());
         for order in [remove(3), demote(3)] {
             let error = next(&behind, order, false).unwrap_err();
-            assert!(matches!(&error, MembershipError::InProgress(text)
-                if text == "lane 2 of the journal still counts the vote of scheduler 7"), "{error}");
+            assert!(
+                matches!(&error, MembershipError::InProgress(text)
+                if text == "lane 2 of the journal still counts the vote of scheduler 7"),
+                "{error}"
+            );
         }
         // It does not count 5 yet, and 3 is silent: without 2 it would be alone.
         let mut early = silent(view(), &[3]);
@@ -311,8 +314,11 @@ mod tests {
         early.lanes.insert(2, [1, 2, 3].into());
         early.lanes.insert(1, early.voters.clone());
         let error = next(&early, remove(2), false).unwrap_err();
-        assert!(matches!(&error, MembershipError::Refused(text)
-            if text.starts_with("lane 2 of the journal would have no quorum without scheduler 2")), "{error}");
+        assert!(
+            matches!(&error, MembershipError::Refused(text)
+            if text.starts_with("lane 2 of the journal would have no quorum without scheduler 2")),
+            "{error}"
+        );
         let forced = MemberOrder::Remove {
             id: id(2),
             force: true,

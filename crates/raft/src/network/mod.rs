@@ -243,7 +243,10 @@ impl RaftNetworkV2<Types> for Connection {
         let frame = wire::append(self.envelope(), &request, self.disk.synced_in(vote));
         let mut client = self.client()?;
         let reply = self
-            .call(option.soft_ttl(), client.append_once(frame.map_err(network_error)?))
+            .call(
+                option.soft_ttl(),
+                client.append_once(frame.map_err(network_error)?),
+            )
             .await?;
         let response = wire::parse_append_response(reply)?;
         let sent = request.entries.last().map(|entry| entry.log_id);

@@ -196,10 +196,7 @@ pub(super) async fn open(
 impl Store {
     /// Members of the cluster, as far as the lanes know.
     pub(super) fn members(&self) -> BTreeMap<u64, String> {
-        let nodes = self
-            .lanes
-            .iter()
-            .flat_map(|(_, lane)| lane.membership().nodes());
+        let nodes = self.lanes.iter().flat_map(|(_, lane)| lane.membership().nodes());
         nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
     }
 

@@ -8,11 +8,7 @@ const fn ballot(term: u64) -> Ballot {
 }
 
 const fn entry(term: u64, index: u64) -> LogIdRecord {
-    LogIdRecord {
-        term,
-        node: 1,
-        index,
-    }
+    LogIdRecord { term, node: 1, index }
 }
 
 const fn held(term: u64, last: LogIdRecord) -> Held {
@@ -30,8 +26,16 @@ fn what_was_shown_and_is_gone_is_lacking() {
         ("more", held(5, entry(5, 101)), false),
         ("entries of the vote are gone", held(5, entry(5, 99)), true),
         ("the vote is gone", held(4, entry(4, 120)), true),
-        ("a later leader took back what was not committed", held(6, entry(5, 90)), false),
-        ("a later leader put its own in place", held(6, entry(6, 91)), false),
+        (
+            "a later leader took back what was not committed",
+            held(6, entry(5, 90)),
+            false,
+        ),
+        (
+            "a later leader put its own in place",
+            held(6, entry(6, 91)),
+            false,
+        ),
         ("a committed entry is gone", held(6, entry(5, 89)), true),
         ("everything is gone", Held::default(), true),
     ];
@@ -185,7 +189,10 @@ impl Model {
             5 => self.synced = self.ops.len(),
             // The leader commits what a quorum has, also without this member.
             6 => {
-                let known = self.shown.and_then(|shown| shown.last).map_or(0, |last| last.index);
+                let known = self
+                    .shown
+                    .and_then(|shown| shown.last)
+                    .map_or(0, |last| last.index);
                 let all = known.min(last);
                 self.committed = self.committed.max(draw.below(all + 1));
             }
@@ -219,11 +226,17 @@ fn a_power_cut_is_no_loss_and_an_older_directory_is() {
                 let (held, log) = replay(&model.ops[..left]);
                 let lacks = held.lacks(&shown);
                 if left >= model.synced {
-                    assert!(!lacks, "seed {seed}: {held:?} after a power cut, {shown:?} was shown");
+                    assert!(
+                        !lacks,
+                        "seed {seed}: {held:?} after a power cut, {shown:?} was shown"
+                    );
                 } else {
                     let has_all = model.owed.iter().all(|entry| log.contains(entry));
                     let is_whole = held.vote >= shown.vote && has_all;
-                    assert!(lacks || is_whole, "seed {seed}: {held:?} has lost something of {shown:?}");
+                    assert!(
+                        lacks || is_whole,
+                        "seed {seed}: {held:?} has lost something of {shown:?}"
+                    );
                     found += u32::from(lacks);
                 }
             }
