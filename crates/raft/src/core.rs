@@ -1,7 +1,7 @@
 //! The running consensus core of a group and what the parts of a node ask it for: who leads, whether this node may act
 //! as the leader, a write into its own log.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) cluster_name: Arc<str>,
     /// Held while this node, as the leader, changes the membership.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// The lanes, which have the members of group 0 a moment later; set once they run.
+    pub(crate) lanes: Arc<OnceLock<Vec<Group>>>,
 }
 
 impl std::ops::Deref for Core {

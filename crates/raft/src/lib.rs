@@ -37,6 +37,7 @@ mod types;
 mod watch;
 mod watchman;
 mod wire;
+mod witness;
 
 pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};

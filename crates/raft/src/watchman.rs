@@ -1,5 +1,5 @@
 //! Background duties of a member: asks the others now and then who they are (so that reachability is known and a
-//! mistaken identity is found), announces itself in the members table, becomes a voter, completes what a former
+//! mistaken identity or a disk that has lost something is found), announces itself in the members table, becomes a voter, completes what a former
 //! leader began, notices a dead core.
 
 use std::collections::BTreeSet;
@@ -19,6 +19,7 @@ use crate::journal::Journal;
 use crate::lanes;
 use crate::membership;
 use crate::propose::Proposer;
+use crate::store::SeenStore;
 use crate::types::{Proposal, Types};
 
 /// Pause between rounds of questions to the other members.
@@ -31,6 +32,8 @@ const PROBE_MAX: Duration = Duration::from_secs(1);
 const SILENT_PROBES_MAX: u32 = 20;
 /// Pause between looks for a change of the membership that was left half-way.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two times at which it is kept what others have shown: what a start of the whole cluster may not know.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before an announcement or a step of joining is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -80,6 +83,7 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
         return;
     }
     core.peers.answered(id);
+    let loss = answer.loss(&core.peers, address);
     match answer.ours {
         Some(ours) if ours != identity.incarnation => {
             core.fatal.stop(StopReason::Identity(bootstrap::other_directory(
@@ -92,7 +96,35 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
             lanes::leave(journal).await;
             core.fatal.stop(StopReason::Removed(SchedulerId(identity.id)));
         }
-        Some(_) | None => {}
+        Some(_) | None => {
+            if let Some(refusal) = loss {
+                core.fatal.stop(StopReason::Identity(refusal));
+            }
+        }
+    }
+}
+
+/// Keeps what the others have shown for the next start, again and again.
+pub(crate) async fn keep_seen(core: Core, store: SeenStore) {
+    loop {
+        tokio::time::sleep(KEEP_PAUSE).await;
+        keep_once(&core, &store);
+    }
+}
+
+/// Keeps what the others have shown, if it has changed.
+pub(crate) fn keep_once(core: &Core, store: &SeenStore) {
+    let members: BTreeSet<u64> = core.metrics(|metrics| {
+        let nodes = metrics.membership_config.nodes();
+        nodes.map(|(id, _)| *id).collect()
+    });
+    // A node that has no log yet does not know who is a member.
+    let is_member = |id| members.is_empty() || members.contains(&id);
+    let Some(seen) = core.peers.witness().to_keep(is_member) else {
+        return;
+    };
+    if let Err(error) = store.save(&seen) {
+        tracing::warn!(%error, "what other members have shown is not kept for the next start");
     }
 }
 

@@ -27,6 +27,7 @@ use whiskraft_proto::v1::peer_server::{Peer, PeerServer};
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
 use crate::core::{Core, Group};
+use crate::error::StopReason;
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
@@ -181,8 +182,51 @@ impl PeerService {
         }
         let group = envelope.map_or(META_GROUP, |envelope| envelope.group);
         let served = self.running()?.groups.get(&group);
-        served.ok_or_else(|| Status::permission_denied(format!("raft group {group} is not known here")))
+        let served = served
+            .ok_or_else(|| Status::permission_denied(format!("raft group {group} is not known here")))?;
+        match envelope.and_then(|envelope| lost(&served.group, envelope)) {
+            None => Ok(served),
+            Some(refusal) => {
+                served.group.fatal.stop(StopReason::Identity(refusal.clone()));
+                Err(Status::failed_precondition(refusal))
+            }
+        }
     }
+
+    /// A vote that a member asks for; refused if its log lacks what it has acknowledged.
+    fn admit_candidate(
+        &self,
+        request: v1::VoteRequest,
+    ) -> Result<(&Served, openraft::raft::VoteRequest<Types>), Status> {
+        let served = self.admit_group(request.envelope.as_ref())?;
+        let from = request.envelope.as_ref().map_or(0, |envelope| envelope.from);
+        let has = request.last_log.map_or(0, |last| last.index);
+        let seen = self.inner.peers.witness().seen(served.group.group, from);
+        if let Some(shown) = seen.filter(|shown| shown.committed > has) {
+            return Err(Status::failed_precondition(format!(
+                "scheduler {from} asks for a vote with a log up to entry {has}, and had committed entries up to {}",
+                shown.committed
+            )));
+        }
+        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        Ok((served, parsed))
+    }
+
+    /// Notes what a leader shows of its own disk.
+    fn note_leader(&self, request: &v1::AppendRequest) {
+        if let (Some(envelope), Some(shown)) = (&request.envelope, wire::shown_by_leader(request)) {
+            let witness = self.inner.peers.witness();
+            witness.note(envelope.group, envelope.from, &shown);
+        }
+    }
+}
+
+/// The refusal of this node, if its disk lacks what the sender knows that it had.
+fn lost(group: &Group, envelope: &v1::Envelope) -> Option<String> {
+    let shown = wire::parse_shown(envelope.shown.as_ref()?);
+    let loss = group.peers.witness().lost(group.group, &shown)?;
+    let address = group.address(envelope.from).unwrap_or_default();
+    Some(loss.refusal(group.id(), envelope.from, &address))
 }
 
 fn invalid(error: impl ToString) -> Status {
@@ -216,6 +260,7 @@ impl Peer for PeerService {
             if served.group.group != group {
                 return Err(format!("a stream of group {group} turned to another"));
             }
+            service.note_leader(&frame);
             wire::parse_append(frame).map_err(|error| error.to_string())
         });
         // The first bad message ends the stream: leaving it out would make a gap that the leader does not see.
@@ -238,15 +283,14 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let request = request.into_inner();
         let served = self.admit_group(request.envelope.as_ref())?;
+        self.note_leader(&request);
         let parsed = wire::parse_append(request).map_err(invalid)?;
         let reply = served.group.raft.append_entries(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::append_response(reply)))
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let served = self.admit_group(request.envelope.as_ref())?;
-        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        let (served, parsed) = self.admit_candidate(request.into_inner())?;
         let reply = served.group.raft.vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }
@@ -255,9 +299,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let served = self.admit_group(request.envelope.as_ref())?;
-        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        let (served, parsed) = self.admit_candidate(request.into_inner())?;
         let reply = served.group.raft.pre_vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }

@@ -19,8 +19,9 @@ use crate::codec;
 use crate::core::Group;
 use crate::disk::DiskSpace;
 use crate::store::{SnapshotFile, SnapshotHeader, SnapshotSource, Temporary};
-use crate::types::{META_GROUP, Types, Vote};
+use crate::types::{LogIdRecord, META_GROUP, Types, Vote};
 use crate::wire;
+use crate::witness::Witness;
 
 /// Longest wait for the first message.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -55,10 +56,10 @@ impl PeerService {
         receiving.spawn_on(incoming.receive(frames), &served.runtime);
         let received = receiving.join_next().await;
         let temporary = received.ok_or_else(|| stopped("the node stops"))?.map_err(stopped)??;
-        let group = served.group.clone();
+        let (group, witness) = (served.group.clone(), self.inner.peers.witness().clone());
         let installing = served
             .runtime
-            .spawn(install(group, vote, header, temporary, permit));
+            .spawn(install(group, witness, vote, header, temporary, permit));
         installing.await.map_err(stopped)?
     }
 }
@@ -110,6 +111,7 @@ impl Incoming {
 /// Checks a file and puts it in place; others are received when this has ended.
 async fn install(
     group: Group,
+    witness: Witness,
     vote: Vote,
     header: SnapshotHeader,
     temporary: Temporary,
@@ -117,6 +119,7 @@ async fn install(
 ) -> Result<v1::SnapshotResponse, Status> {
     let snapshot = check(temporary.path().to_owned(), &header).await?;
     let meta = snapshot.header.meta().map_err(invalid)?;
+    witness.receives(header.group, meta.last_log_id.map(LogIdRecord::from));
     let snapshot = SnapshotSource::File(snapshot);
     let installed = group
         .raft

@@ -35,6 +35,8 @@ pub(crate) enum Meta {
     Lane = 6,
     /// Where in a lane's log how many bytes were applied.
     Marks = 7,
+    /// What the other members have shown to be on their disks, in all groups.
+    Seen = 8,
 }
 
 /// A small record: group, tag.

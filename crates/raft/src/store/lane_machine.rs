@@ -132,6 +132,11 @@ impl LaneMachine {
         Ok(machine)
     }
 
+    /// Members of the lane, as far as applied.
+    pub(crate) fn membership(&self) -> &Stored {
+        &self.membership
+    }
+
     /// What the rest of the node reads.
     pub(crate) fn shared(&self) -> Arc<LaneShared> {
         Arc::clone(&self.shared)

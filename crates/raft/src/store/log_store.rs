@@ -16,9 +16,10 @@ use openraft::{OptionalSend, RaftTypeConfig};
 use super::engine::{Engine, Scan, Table, Write};
 use super::keys::{self, Meta};
 use super::pressure::Pressure;
-use super::sync::SyncHandle;
+use super::sync::{SyncHandle, Unsynced};
 use crate::codec;
-use crate::types::{self, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
+use crate::types::{self, Ballot, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
+use crate::witness::{Held, OwnDisk};
 
 /// Entries in one read for replication; a message holds that many at most.
 pub(super) const READ_ENTRIES_MAX: usize = 1000;
@@ -32,6 +33,7 @@ pub(crate) struct LogStore {
     sync: SyncHandle,
     group: u32,
     pressure: Pressure,
+    disk: Arc<OwnDisk>,
 }
 
 impl LogStore {
@@ -43,7 +45,33 @@ impl LogStore {
             sync,
             group,
             pressure,
+            disk: Arc::default(),
         }
+    }
+
+    /// What the disk has confirmed of this log.
+    pub(crate) fn disk(&self) -> Arc<OwnDisk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// Notes what is there at the start; rows or a snapshot may be ahead of the log.
+    pub(crate) fn note_opened(&self, applied: Option<LogId>) -> io::Result<()> {
+        let (_, last) = self.ends()?;
+        let last = last.max(applied).map(LogIdRecord::from);
+        let vote = self.vote()?.map(Ballot::from).unwrap_or_default();
+        self.disk.opened(Held { vote, last });
+        Ok(())
+    }
+
+    /// Last purged and last log id.
+    fn ends(&self) -> io::Result<(Option<LogId>, Option<LogId>)> {
+        let purged = self.purged()?;
+        let from = keys::log(self.group, purged.map_or(0, |id| id.index + 1));
+        let last = self
+            .engine
+            .last(Table::Log, &from, &keys::group_end(self.group))?;
+        let last = last.map(|(key, value)| decode_stored(&key, &value)).transpose()?;
+        Ok((purged, last.map(|entry| entry.log_id).or(purged)))
     }
 
     /// Last purged log id.
@@ -219,15 +247,9 @@ impl RaftLogStorage<Types> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
-        let purged = self.purged()?;
-        let from = keys::log(self.group, purged.map_or(0, |id| id.index + 1));
-        let last = self
-            .engine
-            .last(Table::Log, &from, &keys::group_end(self.group))?;
-        let last = last.map(|(key, value)| decode_stored(&key, &value)).transpose()?;
-        let last_log_id = last.map(|entry| entry.log_id).or(purged);
+        let (last_purged_log_id, last_log_id) = self.ends()?;
         Ok(LogState {
-            last_purged_log_id: purged,
+            last_purged_log_id,
             last_log_id,
         })
     }
@@ -239,7 +261,9 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.engine
             .write(vec![self.put_meta(Meta::Vote, &VoteRecord::from(*vote))?])?;
-        self.sync.wait().await
+        self.sync.wait().await?;
+        self.disk.voted(Ballot::from(*vote));
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -247,7 +271,9 @@ impl RaftLogStorage<Types> for LogStore {
             Some(id) => self.put_meta(Meta::Committed, &LogIdRecord::from(id))?,
             None => Write::Delete(Table::Meta, keys::meta(self.group, Meta::Committed).to_vec()),
         };
-        self.engine.write(vec![write])
+        self.engine.write(vec![write])?;
+        self.disk.committed(committed.map_or(0, |id| id.index));
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -259,7 +285,9 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let mut last = None;
         let put = |entry: Entry| {
+            last = Some(LogIdRecord::from(entry.log_id));
             let key = keys::log(self.group, entry.log_id.index).to_vec();
             encode_stored(&entry).map(|value| Write::Put(Table::Log, key, value))
         };
@@ -268,7 +296,11 @@ impl RaftLogStorage<Types> for LogStore {
             self.pressure.wait(bytes(&writes)).await;
         }
         self.engine.write(writes)?;
-        self.sync.notify(callback).await
+        let unsynced = Unsynced {
+            flushed: callback,
+            last: last.map(|last| (self.disk(), last)),
+        };
+        self.sync.notify(unsynced).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {

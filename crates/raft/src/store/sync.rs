@@ -16,17 +16,25 @@ use super::engine::Engine;
 use super::watchdog::{Patience, Watchdog};
 use crate::clock;
 use crate::fatal::Fatal;
-use crate::types::Types;
+use crate::types::{LogIdRecord, Types};
+use crate::witness::OwnDisk;
 
 /// Appends and votes that wait for a sync; the consensus core has a handful in flight, so this is never full.
 const JOBS_MAX: usize = 4096;
 
 /// Longest wait for the last sync when the node stops: longer than any on a disk that answers at all.
 const END_MAX: Duration = Duration::from_secs(10);
+/// Entries that wait for a sync.
+pub(super) struct Unsynced {
+    /// Told when they are there.
+    pub(super) flushed: IOFlushed<Types>,
+    /// The last of them, and where it is noted that the disk has confirmed it.
+    pub(super) last: Option<(Arc<OwnDisk>, LogIdRecord)>,
+}
 
 /// Who waits for a sync.
 enum Job {
-    Log(IOFlushed<Types>),
+    Log(Unsynced),
     Signal(oneshot::Sender<io::Result<()>>),
     /// The node stops: nothing after this is synced.
     End,
@@ -107,9 +115,9 @@ impl Drop for SyncThread {
 }
 
 impl SyncHandle {
-    /// Completes `flushed` after the next sync.
-    pub(crate) async fn notify(&self, flushed: IOFlushed<Types>) -> io::Result<()> {
-        self.jobs.send(Job::Log(flushed)).await.map_err(|_| ended())
+    /// Completes an append after the next sync.
+    pub(super) async fn notify(&self, unsynced: Unsynced) -> io::Result<()> {
+        self.jobs.send(Job::Log(unsynced)).await.map_err(|_| ended())
     }
 
     /// Waits for the next sync.
@@ -157,7 +165,13 @@ fn complete(job: Job, failure: Option<&(io::ErrorKind, String)>) {
         Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
     };
     match job {
-        Job::Log(flushed) => flushed.io_completed(result),
+        Job::Log(Unsynced { flushed, last }) => {
+            // Noted before anybody hears of it.
+            if let (Ok(()), Some((disk, last))) = (&result, last) {
+                disk.synced(last);
+            }
+            flushed.io_completed(result);
+        }
         // Whoever asked may have been dropped meanwhile; the sync counts all the same.
         Job::Signal(done) => drop(done.send(result)),
         Job::End => {}
