@@ -9,7 +9,6 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
-use crate::clock::Wall;
 use crate::config::{NodeConfig, Settings};
 use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
@@ -113,7 +112,6 @@ struct Common {
     peers: Peers,
     fatal: Fatal,
     disk: DiskSpace,
-    wall: Wall,
     engine: Arc<Engine>,
     syncs: SyncHandle,
 }
@@ -131,6 +129,10 @@ impl Common {
         applied: watch::Sender<Applied>,
         machine: GroupMachine,
     ) -> Result<Group, StartError> {
+        let time = match &machine {
+            GroupMachine::Meta(_) => None,
+            GroupMachine::Lane(lane) => Some(Arc::clone(&lane.shared().time)),
+        };
         let network = Network::new(self.peers.clone(), group);
         let (id, config, log) = (self.peers.id(), Arc::clone(&self.config), self.log(group));
         let raft = runtime.spawn(async move { Raft::new(id, config, network, log, machine).await });
@@ -144,7 +146,7 @@ impl Common {
             fatal: self.fatal.clone(),
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
-            wall: self.wall,
+            time,
         })
     }
 }
@@ -175,7 +177,6 @@ pub(super) async fn open(
     let meta = Common {
         config: meta_config(&settings, &peers.cluster_id())?,
         disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
-        wall: Wall::start(),
         settings,
         peers,
         fatal,
