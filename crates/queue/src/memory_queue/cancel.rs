@@ -102,12 +102,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    /// Whether the journal has still to say whether it is durable.
-    fn is_unread(&self, id: ActivationId) -> bool {
-        let is_told = |entry: &Entry<P, R>| entry.payload.is_none() && !entry.is_durable();
-        self.is_recovering && self.ledger.find(id).is_some_and(is_told)
-    }
-
     fn mark_cancelled(&mut self, id: ActivationId) {
         if let Some(entry) = self.ledger.find_mut(id) {
             entry.is_cancelled = true;
