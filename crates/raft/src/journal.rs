@@ -292,7 +292,8 @@ impl Journal {
     /// Never more than has really passed.
     #[must_use]
     pub fn clock(&self, lane: LaneId) -> LaneMillis {
-        self.lane(lane).map_or(LaneMillis(0), |lane| lane.shared.time.now())
+        self.lane(lane)
+            .map_or(LaneMillis(0), |lane| lane.shared.time.now())
     }
 
     /// Record of an activation that has ended.

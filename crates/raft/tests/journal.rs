@@ -101,7 +101,13 @@ async fn what_one_node_appends_every_node_finds() {
         for number in 1..=3 {
             let journaled = found(cluster.node(node), number).unwrap();
             assert_eq!(journaled.lane, LaneId(u32::from(number)));
-            assert_eq!(journaled.row.state, RowState::Open { not_before: None });
+            assert_eq!(
+                journaled.row.state,
+                RowState::Open {
+                    not_before: None,
+                    due: None
+                }
+            );
             let payload = journal.payload(journaled.lane, id(number)).unwrap();
             assert_eq!(payload.as_deref(), Some(&[number; 100][..]));
             let open = journal

@@ -14,9 +14,7 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::cancel_activation_response::Outcome;
 use whiskraft_proto::v1::controller_client::ControllerClient;
 use whiskraft_proto::v1::find_activation_response::State;
-use whiskraft_state::journal::{
-    Accept, Digest, JournalBatch, JournalCommand, JournalOutcome, UnixMillis,
-};
+use whiskraft_state::journal::{Accept, Digest, JournalBatch, JournalCommand, JournalOutcome, UnixMillis};
 use whiskraft_state::{Command, Response};
 use whiskraft_types::{ActionLimits, ActivationId, Epoch};
 
@@ -391,10 +389,7 @@ async fn accept_damaged(cluster: &Cluster, led: &v1::QueueLeadership, number: u8
     };
     let outcomes = soon("an acceptance", append).await;
     assert!(
-        matches!(
-            outcomes[..],
-            [JournalOutcome::Written | JournalOutcome::Known(_)]
-        ),
+        matches!(outcomes[..], [JournalOutcome::Written | JournalOutcome::Known(_)]),
         "{outcomes:?}"
     );
 }
@@ -411,7 +406,10 @@ async fn one_whose_payload_cannot_be_read_ends_with_a_record_that_says_so() {
     let record = until(&cluster, at, 2, State::Done).await.record.unwrap();
     assert_eq!((record.status(), record.run), (v1::Status::WhiskError, 1));
     let text = String::from_utf8(record.result.to_vec()).unwrap();
-    assert!(text.contains("its arguments in the journal cannot be read"), "{text}");
+    assert!(
+        text.contains("its arguments in the journal cannot be read"),
+        "{text}"
+    );
     // The other one is none the worse for it.
     let mut invoker = Invoker::start(7, &cluster.addresses()).await;
     invoker.serve_create().await;

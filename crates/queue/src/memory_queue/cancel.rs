@@ -173,7 +173,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.action.concurrency > 1 {
             // Of a durable one they hear when the journal has this end.
             let entry = self.ledger.find_mut(id).filter(|entry| !entry.is_durable());
-            let mut asks = entry.map(|entry| std::mem::take(&mut entry.asks)).unwrap_or_default();
+            let mut asks = entry
+                .map(|entry| std::mem::take(&mut entry.asks))
+                .unwrap_or_default();
             self.finish(now, id, End::cancelled(None), out);
             return answer_all(&mut asks, CancelAnswer::Stopping, out);
         }

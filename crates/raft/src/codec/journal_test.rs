@@ -111,7 +111,13 @@ fn rows() -> Vec<JournalRow> {
         dead_letter,
     };
     vec![
-        row(Some(Digest([1; 16])), RowState::Open { not_before: None, due: None }),
+        row(
+            Some(Digest([1; 16])),
+            RowState::Open {
+                not_before: None,
+                due: None,
+            },
+        ),
         row(Some(Digest([1; 16])), ended(true)),
         row(None, ended(false)),
     ]

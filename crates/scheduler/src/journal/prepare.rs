@@ -152,7 +152,9 @@ impl Reader {
                 write.place = Some(place);
                 Prepared::Write(write)
             }
-            Entry::Retry { .. } | Entry::End { .. } | Entry::Cancel => change(found, write, entry, is_caught_up),
+            Entry::Retry { .. } | Entry::End { .. } | Entry::Cancel => {
+                change(found, write, entry, is_caught_up)
+            }
         }
     }
 

@@ -62,7 +62,9 @@ async fn append_surely(journal: &Journal, lane: LaneId, command: JournalCommand)
                 let _ = journal.wait_applied(lane, revision).await;
                 return;
             }
-            Err(error) => tracing::debug!(lane = lane.0, %error, "entry of a recovery not written, tries again"),
+            Err(error) => {
+                tracing::debug!(lane = lane.0, %error, "entry of a recovery not written, tries again")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(APPEND_PAUSE_MAX);
@@ -166,6 +168,16 @@ pub(crate) async fn read(
 impl Cursor {
     /// The next parts; after an error the same are read again.
     fn parts(&mut self, journal: &Journal) -> Result<Vec<Part>, StoreError> {
+        let from = (self.queue, self.lane, self.after);
+        let parts = self.next_parts(journal);
+        if parts.is_err() {
+            // What was read before the error is dropped with it.
+            (self.queue, self.lane, self.after) = from;
+        }
+        parts
+    }
+
+    fn next_parts(&mut self, journal: &Journal) -> Result<Vec<Part>, StoreError> {
         let mut parts = Vec::new();
         let (mut count, mut len) = (0, 0);
         while self.queue < self.queues.len() && count < PART_MAX && len < PART_LEN {
@@ -255,7 +267,9 @@ pub(crate) async fn end_damaged(context: Context, (key, epoch): Led, damaged: Ve
         tracing::error!(activation = %row.id, queue = %key, reason, "payload in the journal is damaged, cannot run");
         let outcome = Outcome::Failure {
             status: ActivationStatus::WhiskError,
-            text: format!("The activation cannot run: its arguments in the journal cannot be read ({reason})."),
+            text: format!(
+                "The activation cannot run: its arguments in the journal cannot be read ({reason})."
+            ),
         };
         let end = JournalCommand::End(End {
             id: row.id,

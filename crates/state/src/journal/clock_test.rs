@@ -112,7 +112,9 @@ impl Lane {
             Event::Apply(node, count) => (0..count).for_each(|_| self.apply(node)),
             Event::Restart(node) => {
                 let applied = self.nodes[node].applied;
-                let clock = applied.checked_sub(1).map_or(LaneMillis(0), |last| self.clocks[last]);
+                let clock = applied
+                    .checked_sub(1)
+                    .map_or(LaneMillis(0), |last| self.clocks[last]);
                 self.nodes[node].clock = LaneClock::new(clock, moment(self.real));
                 self.leader = self.leader.filter(|leader| *leader != node);
             }
@@ -147,7 +149,10 @@ impl Lane {
         };
         if let (Some(clock), Some((_, real))) = (self.clocks.last(), self.log.last()) {
             for (by_clock, really) in ages(*clock, *real, self.clocks.len()) {
-                prop_assert!(by_clock <= really, "{by_clock:?} by the clock, {really:?} in truth");
+                prop_assert!(
+                    by_clock <= really,
+                    "{by_clock:?} by the clock, {really:?} in truth"
+                );
             }
         }
         for node in &self.nodes {

@@ -300,10 +300,7 @@ fn at(now: u64, command: JournalCommand) -> JournalBatch {
 fn the_clock_of_a_lane_never_goes_back() {
     let mut store = Store::default();
     store.apply(at(500, archive(1, 0, 0)));
-    assert_eq!(
-        store.apply(at(10, accept(1, 0, 5, 1))),
-        [JournalOutcome::Written]
-    );
+    assert_eq!(store.apply(at(10, accept(1, 0, 5, 1))), [JournalOutcome::Written]);
     assert_eq!(store.clock, LaneMillis(500));
 }
 
