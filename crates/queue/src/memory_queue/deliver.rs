@@ -123,7 +123,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// Whether only invokers have told of it, and the journal has still to say what it has.
-    fn is_unread(&self, id: ActivationId) -> bool {
+    pub(super) fn is_unread(&self, id: ActivationId) -> bool {
         self.is_recovering && self.ledger.find(id).is_some_and(|entry| entry.payload.is_none())
     }
 

@@ -9,7 +9,7 @@ use whiskraft_types::{ActivationId, ActivationStatus, Instant};
 
 use super::MemoryQueue;
 use super::ending::End;
-use crate::ledger::{Done, EndKind, Entry, Stage, Waiters};
+use crate::ledger::{Done, EndKind, Entry, Mark, Stage, Waiters};
 use crate::{Output, Recovered};
 
 /// Text for a held back activation whose fate no invoker could tell in time.
@@ -39,6 +39,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.ledger.is_recorded(id) {
             return;
         }
+        if recovered.cancelled
+            && let Some(entry) = self.ledger.find_mut(id)
+        {
+            (entry.is_cancelled, entry.mark) = (true, Mark::Written);
+        }
         match self.ledger.find(id) {
             None => {
                 let entry = self.recovered_entry(now, recovered);
@@ -66,7 +71,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             {
                 out.push(Output::AcknowledgeInvoker { invoker, id });
             }
-            (entry.waiters, entry.noted) = (known.waiters, known.noted);
+            (entry.waiters, entry.noted, entry.asks) = (known.waiters, known.noted, known.asks);
         }
         self.recover_new(now, entry, not_before, out);
     }
@@ -85,6 +90,22 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             entry.run = entry.run.max(recovered.run);
         }
         self.end_again(now, id, out);
+        if recovered.cancelled {
+            self.cancel_again(now, id, out);
+        }
+    }
+
+    /// The journal says of one that was known here that it ends as cancelled.
+    fn cancel_again(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        match self.ledger.find(id).map(|entry| &entry.stage) {
+            Some(Stage::Waiting | Stage::Delayed(_)) => self.finish(now, id, End::cancelled(None), out),
+            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
+                let at = *at;
+                self.stop(now, id, at, out);
+            }
+            // Its end follows what it waits for.
+            Some(Stage::Journaling { .. } | Stage::Held | Stage::Ending(_) | Stage::Done(_)) | None => {}
+        }
     }
 
     fn recover_new(
@@ -176,6 +197,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let ticket = self.next_ticket(now, recovered.waited, recovered.id, true);
         let (waiters, payload) = (Waiters::default(), Some(recovered.payload));
         // Its line is chosen next.
-        Entry::new(now, Stage::Held, waiters, payload, ticket, 1).in_run(recovered.run.max(1))
+        let entry = Entry::new(now, Stage::Held, waiters, payload, ticket, 1);
+        let mut entry = entry.in_run(recovered.run.max(1));
+        if recovered.cancelled {
+            (entry.is_cancelled, entry.mark) = (true, Mark::Written);
+        }
+        entry
     }
 }

@@ -288,7 +288,8 @@ fn one_in_flight_whose_acceptance_is_asked_for_is_not_run_a_second_time() {
          submit a1 durable attempt 2 -> journal a1
          cancel a1                  -> nothing
          register i1 c1 has a1 asks 0 -> nothing
-         journal a1 open 1          -> accepted a1, answer 1 stopping, stop a1 in c1",
+         journal a1 open 1          -> accepted a1, stop a1 in c1, mark a1
+         marked a1                  -> answer 1 stopping",
     );
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use whiskraft_state::journal::{JournalBatch, UnixMillis};
+use whiskraft_state::journal::{JournalBatch, LaneMillis};
 
 use super::{ROUND_PAUSE, STEP_TIMEOUT};
 use crate::clock;
@@ -57,7 +57,7 @@ fn matched(group: &Group, follower: u64) -> Option<u64> {
 
 /// Tells a lane the time when nobody else did for a while, if this node leads it.
 pub(super) async fn tell_time(group: Group, shared: Arc<LaneShared>) {
-    let (mut known, mut since) = (UnixMillis(0), clock::now());
+    let (mut known, mut since) = (LaneMillis(0), clock::now());
     loop {
         tokio::time::sleep(ROUND_PAUSE.min(group.settings.lane_tick)).await;
         let clock = shared.read(|rows| Ok(rows.clock())).unwrap_or(known);
@@ -69,10 +69,7 @@ pub(super) async fn tell_time(group: Group, shared: Arc<LaneShared>) {
             continue;
         }
         since = now;
-        let batch = JournalBatch {
-            now: UnixMillis(group.wall.millis()),
-            commands: Vec::new(),
-        };
+        let batch = JournalBatch::of(Vec::new());
         if let Err(error) = group.write(Proposal::Journal(batch), STEP_TIMEOUT).await {
             tracing::debug!(lane = group.group, ?error, "lane was not told the time");
         }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
-use crate::clock::Wall;
 use crate::config::{NodeConfig, Settings};
 use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
@@ -117,7 +116,6 @@ struct Common {
     peers: Peers,
     fatal: Fatal,
     disk: DiskSpace,
-    wall: Wall,
     logs: BTreeMap<u32, LogStore>,
 }
 
@@ -132,6 +130,10 @@ impl Common {
     ) -> Result<Group, StartError> {
         let log = self.logs.get(&group).cloned();
         let log = log.ok_or_else(|| StartError::Raft(format!("group {group} has no log")))?;
+        let time = match &machine {
+            GroupMachine::Meta(_) => None,
+            GroupMachine::Lane(lane) => Some(Arc::clone(&lane.shared().time)),
+        };
         let held = Held::default();
         let network = Network::new(self.peers.clone(), group, held.clone(), log.disk());
         let (id, config) = (self.peers.id(), Arc::clone(&self.config));
@@ -146,8 +148,8 @@ impl Common {
             fatal: self.fatal.clone(),
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
-            wall: self.wall,
             held,
+            time,
         })
     }
 }
@@ -215,7 +217,6 @@ impl Store {
         let meta = Common {
             config: meta_config(&settings, &peers.cluster_id())?,
             disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
-            wall: Wall::start(),
             settings,
             peers,
             fatal,

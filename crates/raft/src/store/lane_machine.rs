@@ -13,9 +13,10 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use whiskraft_state::Response;
-use whiskraft_state::journal::{JournalBatch, JournalCommand, Turn, UnixMillis};
+use whiskraft_state::journal::{JournalBatch, JournalCommand, LaneMillis, Turn};
 
 use super::lane_rows::{LaneRows, LaneState};
+use super::lane_time::LaneTime;
 use super::machine::Applied;
 use super::pressure::Pressure;
 use super::snapshot_dir::SnapshotDir;
@@ -45,6 +46,8 @@ type Answered = (ApplyResponder<Types>, Answer);
 pub(crate) struct LaneShared {
     /// `None` once the node has stopped. Write-locked while a snapshot replaces the rows.
     rows: RwLock<Option<LaneRows>>,
+    /// Its clock, as this node sees it.
+    pub(crate) time: Arc<LaneTime>,
     /// How far the lane has applied.
     pub(crate) applied: watch::Sender<Applied>,
     /// Bytes of log applied since the start, about.
@@ -96,7 +99,7 @@ pub(crate) struct LaneMachine {
     group: u32,
     last: Option<LogId>,
     membership: Stored,
-    clock: UnixMillis,
+    clock: LaneMillis,
     pressure: Pressure,
 }
 
@@ -112,6 +115,7 @@ impl LaneMachine {
         let marks = rows.marks()?;
         let shared = LaneShared {
             rows: RwLock::new(Some(rows.clone())),
+            time: Arc::new(LaneTime::start()),
             applied: watch::Sender::new(Applied::default()),
             bytes: AtomicU64::new(marks.last().map_or(0, |(_, bytes)| *bytes)),
             marks: RwLock::new(marks),
@@ -122,7 +126,7 @@ impl LaneMachine {
             group,
             last: None,
             membership: Stored::default(),
-            clock: UnixMillis(0),
+            clock: LaneMillis(0),
             pressure: rows.pressure(),
             rows,
         };
@@ -157,6 +161,7 @@ impl LaneMachine {
         self.membership = Stored::try_from(state.membership)?;
         self.clock = state.clock;
         self.rows.set_clock(state.clock);
+        self.shared.time.see(state.clock);
         self.shared.applied.send_replace(Applied::of(self.last));
         Ok(())
     }
@@ -186,6 +191,7 @@ impl LaneMachine {
         let mut answers = Vec::with_capacity(entries.len());
         let rows = self.rows.clone();
         let mut turn = Turn::new(&rows, self.clock);
+        let mut has_batch = false;
         for (entry, responder) in entries {
             self.last = Some(entry.log_id);
             let answer = match entry.payload {
@@ -194,7 +200,10 @@ impl LaneMachine {
                     self.membership = Stored::new(self.last, membership);
                     Answer::Response(Response::Done)
                 }
-                EntryPayload::Normal(Proposal::Journal(batch)) => Answer::Outcomes(turn.apply(batch)?),
+                EntryPayload::Normal(Proposal::Journal(batch)) => {
+                    has_batch = true;
+                    Answer::Outcomes(turn.apply(batch)?)
+                }
                 EntryPayload::Normal(Proposal::Command(_)) => {
                     let text = format!(
                         "entry {} of lane {} is not of the journal",
@@ -215,6 +224,9 @@ impl LaneMachine {
         }
         self.shared.bytes.store(total, Ordering::Relaxed);
         self.rows.set_clock(clock);
+        if has_batch {
+            self.shared.time.see(clock);
+        }
         self.shared.applied.send_replace(Applied::of(self.last));
         Ok(answers)
     }
@@ -259,7 +271,7 @@ pub(crate) fn batch_size(batch: &JournalBatch) -> usize {
         JournalCommand::Accept(accept) => COMMAND_BYTES + accept.payload.len(),
         JournalCommand::End(end) => COMMAND_BYTES + end.record.len(),
         JournalCommand::Archive(archive) => COMMAND_BYTES + archive.record.len(),
-        JournalCommand::Retry(_) => COMMAND_BYTES,
+        JournalCommand::Retry(_) | JournalCommand::Cancel(_) => COMMAND_BYTES,
         JournalCommand::Fence { queues } => COMMAND_BYTES * queues.len(),
         JournalCommand::Purge { ids } => COMMAND_BYTES + 16 * ids.len(),
     });

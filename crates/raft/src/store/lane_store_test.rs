@@ -14,7 +14,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
 use whiskraft_state::journal::{
-    Accept, Digest, End, EndKind, JournalBatch, JournalCommand, JournalRow, UnixMillis,
+    Accept, Digest, End, EndKind, JournalBatch, JournalCommand, JournalRow, LaneMillis, UnixMillis,
 };
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
@@ -107,7 +107,7 @@ fn log_id(index: u64) -> LogId {
 }
 
 fn entry(index: u64, now: u64, commands: Vec<JournalCommand>) -> Entry {
-    let now = UnixMillis(now);
+    let now = LaneMillis(now);
     Entry {
         log_id: log_id(index),
         payload: EntryPayload::Normal(Proposal::Journal(JournalBatch { now, commands })),
@@ -121,6 +121,7 @@ fn accept_command(number: u8) -> JournalCommand {
         epoch: Epoch(5),
         digest: Digest([number; 16]),
         accepted: UnixMillis(1),
+        waited: Duration::ZERO,
         not_before: None,
         payload: vec![number; 1000],
     })
@@ -137,7 +138,7 @@ fn end(index: u64, number: u8, kind: EndKind) -> Entry {
         epoch: Epoch(5),
         run: 1,
         at: UnixMillis(100),
-        expires: UnixMillis(200),
+        keep: Duration::from_millis(100),
         kind,
         record: vec![number; 500],
     };
@@ -184,7 +185,7 @@ async fn a_lane_goes_on_where_it_was_without_its_log() {
     drop(opened);
     let opened = open(dir.path());
     assert_eq!(opened.machine.last(), Some(log_id(5)));
-    assert_eq!(opened.rows.clock(), UnixMillis(100));
+    assert_eq!(opened.rows.clock(), LaneMillis(100));
     assert_eq!(open_ids(&opened.rows), [id(2)]);
     assert_eq!(opened.rows.open_queues().unwrap(), [key()]);
     assert!(!found(&opened.rows, 1).is_open());

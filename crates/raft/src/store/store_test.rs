@@ -259,7 +259,7 @@ fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
 
 #[cfg(feature = "rocks")]
 mod on_disk {
-    use whiskraft_state::journal::{JournalBatch, JournalCommand, UnixMillis};
+    use whiskraft_state::journal::{JournalBatch, JournalCommand, LaneMillis};
 
     use super::*;
 
@@ -303,7 +303,7 @@ mod on_disk {
     fn journal_entry(index: u64) -> Entry {
         let ids = vec![whiskraft_types::ActivationId::from_bytes([7; 16])];
         let batch = JournalBatch {
-            now: UnixMillis(index),
+            now: LaneMillis(index),
             commands: vec![JournalCommand::Purge { ids }],
         };
         Entry {
