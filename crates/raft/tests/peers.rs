@@ -148,7 +148,9 @@ async fn a_dead_peer_is_not_called_without_a_pause() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_gone_without_a_word_loses_its_connection() {
     let cluster = Cluster::running(1, Settings::default()).await;
-    let mut silent = TcpStream::connect(cluster.addresses[&SchedulerId(1)]).await.unwrap();
+    let mut silent = TcpStream::connect(cluster.addresses[&SchedulerId(1)])
+        .await
+        .unwrap();
     // The preface of HTTP/2 and empty settings; no ping is answered.
     silent
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")

@@ -18,8 +18,8 @@ use crate::error::StartError;
 use crate::identity::{self, DataDir, Identity};
 use crate::start::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::store::{
-    Engine, LaneState, Retention, SnapshotDir, SnapshotFile, SnapshotHeader, SnapshotWriter, Temporary, Write,
-    installing_write, purged_write,
+    Engine, LaneState, Retention, SnapshotDir, SnapshotFile, SnapshotHeader, SnapshotWriter, Temporary,
+    Write, installing_write, purged_write,
 };
 use crate::types::{LogIdRecord, META_GROUP, MembershipRecord};
 

@@ -154,7 +154,8 @@ impl Source {
 
 fn lane_state(view: &View<'_>, lane: u32) -> io::Result<LaneState> {
     if record::<String>(view, store::installing_key(lane))?.is_some() {
-        let text = format!("rows of lane {lane} are being replaced by those of its leader; try again in a moment");
+        let text =
+            format!("rows of lane {lane} are being replaced by those of its leader; try again in a moment");
         return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
     }
     // A lane that has applied nothing has none.

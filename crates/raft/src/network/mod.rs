@@ -336,9 +336,8 @@ impl RaftNetworkV2<Types> for Connection {
             let mut client = self.client()?;
             let install = client.install_snapshot(frames);
             let reply = snapshot::while_taken(option.soft_ttl(), taken, install).await;
-            let reply = reply.map_err(|stuck| {
-                network_error(format!("snapshot for scheduler {}: {stuck}", self.target))
-            })?;
+            let reply = reply
+                .map_err(|stuck| network_error(format!("snapshot for scheduler {}: {stuck}", self.target)))?;
             let reply = reply.map_err(|status| rpc_error(&status))?;
             self.peers.answered(self.target);
             sending.arrived();

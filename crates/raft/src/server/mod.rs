@@ -17,8 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use openraft::errors::Fatal as CoreStopped;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::AppendEntriesRequest;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
@@ -35,9 +34,6 @@ use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
 use crate::types::{META_GROUP, Types};
 use crate::wire;
-
-/// What became of a request of a replication stream.
-type Appended = Result<StreamAppendResult<Types>, CoreStopped<Types>>;
 
 /// Pause between two pings of a connection, and the longest wait for the answer: a peer that is gone without a word
 /// holds its calls, and what they have taken, that long.
@@ -81,13 +77,16 @@ impl Served {
     }
 
     /// Hands the requests of a replication stream to the consensus core, as fast as it takes them.
-    fn append<S>(&self, requests: S) -> impl Stream<Item = Appended> + Send + use<S>
-    where
-        S: Stream<Item = AppendEntriesRequest<Types>> + Send + 'static,
-    {
+    fn append(
+        &self,
+        requests: impl Stream<Item = AppendEntriesRequest<Types>> + Send + 'static,
+    ) -> BoxStream<'static, Result<v1::AppendResponse, Status>> {
         // The task that reads the requests, and so decodes them, is spawned where this is called.
         let _entered = self.runtime.enter();
-        self.group.raft.stream_append(requests)
+        let replies = self.group.raft.stream_append(requests);
+        replies
+            .map(|reply| reply.map(wire::stream_result).map_err(stopped))
+            .boxed()
     }
 }
 
@@ -271,10 +270,7 @@ impl Peer for PeerService {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let replies = served
-            .append(requests)
-            .map(|reply| reply.map(wire::stream_result).map_err(stopped));
-        Ok(Response::new(replies.boxed()))
+        Ok(Response::new(served.append(requests)))
     }
 
     async fn append_once(

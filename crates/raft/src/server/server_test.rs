@@ -122,7 +122,10 @@ async fn nothing_is_left_of_a_snapshot_whose_sender_goes() {
 #[tokio::test]
 async fn rows_are_refused_while_the_disk_is_almost_full() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = incoming(dir.path(), LONG, u64::MAX).receive(part()).await.unwrap_err();
+    let refused = incoming(dir.path(), LONG, u64::MAX)
+        .receive(part())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert_eq!(files(dir.path()), 0);
 }

@@ -306,7 +306,11 @@ async fn the_pieces_of_a_snapshot_are_its_file_and_are_in_none() {
     let of_file: Vec<_> = of_file.map(Result::unwrap).collect().await;
     assert_eq!(of_file.concat(), pieces.concat());
     drop(temporary);
-    assert_eq!(fs::read_dir(snapshots).unwrap().count(), 0, "its file went with its place");
+    assert_eq!(
+        fs::read_dir(snapshots).unwrap().count(),
+        0,
+        "its file went with its place"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,9 +342,10 @@ async fn a_file_that_nobody_waits_for_any_more_is_removed() {
     let engine = Arc::downgrade(&opened.engine);
     let source = long_view(&mut opened).await;
     assert!(source.into_file().now_or_never().is_none(), "it takes a while");
-    let next = opened.machine.dir().temporary();
+    let files = opened.machine.dir();
     drop(opened);
     closed(&engine).await;
+    let next = files.temporary();
     assert!(next.path().ends_with("1.tmp"), "it was written");
     let snapshots = dir.path().join("snapshots");
     assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 0);

@@ -25,9 +25,13 @@ mod sync;
 mod watchdog;
 
 #[cfg(test)]
+mod bodies_test;
+#[cfg(test)]
 mod lane_store_test;
 #[cfg(test)]
 mod store_test;
+#[cfg(test)]
+mod sync_test;
 
 pub(crate) use bodies::{Bodies, TABLES as BODY_TABLES};
 pub(crate) use engine::{Engine, Scan, Table, View, Write};

@@ -201,8 +201,7 @@ impl<W: Write> SnapshotWriter<W> {
         let len = u32::try_from(payload.len()).map_err(|_| damaged("a chunk is longer than 4 GiB"))?;
         self.out.write_all(&[kind as u8])?;
         self.out.write_all(&len.to_le_bytes())?;
-        self.out
-            .write_all(&checksum(kind as u8, payload).to_le_bytes())?;
+        self.out.write_all(&checksum(kind as u8, payload).to_le_bytes())?;
         self.out.write_all(payload)?;
         self.chunks += 1;
         self.bytes += u64::from(len);

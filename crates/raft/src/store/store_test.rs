@@ -6,7 +6,6 @@ use std::io;
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream;
@@ -18,17 +17,16 @@ use openraft::storage::{
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig, StorageError};
 use tempfile::TempDir;
-use whiskraft_state::{Command, DocumentKey, Effect, PutDocument};
-use whiskraft_types::{LogRevision, NamespaceLimits};
+use whiskraft_state::{Command, DocumentKey, PutDocument};
+use whiskraft_types::NamespaceLimits;
 
 use super::engine::Engine;
-use super::watchdog::Patience;
 use super::{Bodies, LogStore, Machine, Retention, Ring, SnapshotDir, SyncThread};
 use crate::fatal::Fatal;
 use crate::identity::DataDir;
 use crate::types::{Entry, LeaderId, LogId, META_GROUP, Proposal, Types, Vote};
 
-fn engine(dir: &Path) -> io::Result<Arc<Engine>> {
+pub(super) fn engine(dir: &Path) -> io::Result<Arc<Engine>> {
     let lock = DataDir::open(dir).map_err(io::Error::other)?.into_lock();
     Ok(Arc::new(Engine::open(
         &dir.join("store"),
@@ -62,7 +60,7 @@ impl Open {
     }
 }
 
-fn machine(dir: &Path) -> io::Result<Machine> {
+pub(super) fn machine(dir: &Path) -> io::Result<Machine> {
     let bodies = Bodies::new(engine(dir)?, META_GROUP);
     Machine::open(
         bodies,
@@ -213,7 +211,7 @@ async fn store_passes_the_suite_when_it_is_reopened_after_every_call() {
     Suite::test_all(ReopenedBuilder).await.unwrap();
 }
 
-fn id(index: u64) -> LogId {
+pub(super) fn id(index: u64) -> LogId {
     LogId {
         leader_id: LeaderId { term: 1, node_id: 1 },
         index,
@@ -227,7 +225,7 @@ fn entry(index: u64, command: Command) -> Entry {
     }
 }
 
-fn put_namespace(index: u64) -> Entry {
+pub(super) fn put_namespace(index: u64) -> Entry {
     let name = format!("n{index}").parse().unwrap();
     entry(
         index,
@@ -238,7 +236,7 @@ fn put_namespace(index: u64) -> Entry {
     )
 }
 
-fn key(name: &str) -> DocumentKey {
+pub(super) fn key(name: &str) -> DocumentKey {
     DocumentKey {
         kind: "note".to_owned(),
         namespace: "guest".parse().unwrap(),
@@ -246,7 +244,7 @@ fn key(name: &str) -> DocumentKey {
     }
 }
 
-fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
+pub(super) fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
     let put = PutDocument {
         key: key(name),
         body: body.to_vec(),
@@ -430,7 +428,7 @@ async fn reads_for_replication_are_bounded_and_never_empty() {
     open.close();
 }
 
-async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
+pub(super) async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
     let entries = entries
         .into_iter()
         .map(|entry| Ok::<EntryResponder<Types>, io::Error>((entry, None)));
@@ -440,7 +438,7 @@ async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
         .unwrap();
 }
 
-async fn snapshot(machine: &mut Machine) {
+pub(super) async fn snapshot(machine: &mut Machine) {
     machine
         .get_snapshot_builder()
         .await
@@ -504,31 +502,6 @@ async fn replay_after_a_restart_does_not_write_old_bodies_over_newer_ones() {
     apply(&mut again, vec![put_document(1, "d", b"one")]).await;
     drop(again);
     assert_eq!(body(dir.path(), "d"), Some(b"two".to_vec()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_from_a_snapshot_leaves_bodies_that_are_there_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let engine = engine(dir.path()).unwrap();
-    let bodies = Bodies::new(engine, META_GROUP);
-    let snapshots = dir.path().join("snapshots");
-    let open = || Machine::open(bodies.clone(), &snapshots, META_GROUP, Ring::new(100, 1 << 20)).unwrap();
-    let mut first = open();
-    apply(&mut first, vec![put_document(1, "d", b"body")]).await;
-    apply(&mut first, (2..=10).map(put_namespace).collect()).await;
-    snapshot(&mut first).await;
-    drop(first);
-    // Gone if everything is written anew.
-    let sign = Effect::PutDocument {
-        key: key("sign"),
-        revision: LogRevision(1),
-        body: b"here".to_vec(),
-    };
-    bodies.apply(vec![sign], bodies.mark().unwrap()).unwrap();
-    let again = open();
-    assert_eq!(again.last(), Some(id(10)));
-    let here = bodies.document(&key("sign")).unwrap();
-    assert!(here.is_some(), "bodies were written anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -598,69 +571,4 @@ async fn a_snapshot_is_of_one_moment_although_applying_goes_on() {
     drop(target);
     assert_eq!(body(dir.path(), "d"), Some(b"before".to_vec()));
     assert_eq!(body(dir.path(), "e"), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_document_that_exists_is_never_missing_while_a_snapshot_is_put_in_place() {
-    let (source_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut source = machine(source_dir.path()).unwrap();
-    let filler = |index| put_document(index, &format!("a{index:03}"), &vec![3; 256 << 10]);
-    apply(&mut source, (1..=64).map(filler).collect()).await;
-    apply(&mut source, vec![put_document(65, "kept", b"k")]).await;
-    let built = source.get_snapshot_builder().await.build_snapshot().await.unwrap();
-
-    let bodies = Bodies::new(engine(dir.path()).unwrap(), META_GROUP);
-    let snapshots = dir.path().join("snapshots");
-    let ring = Ring::new(100, 1 << 20);
-    let mut target = Machine::open(bodies.clone(), &snapshots, META_GROUP, ring).unwrap();
-    apply(&mut target, vec![put_document(1, "kept", b"k")]).await;
-    let (reader, stop) = (bodies.clone(), Arc::new(AtomicBool::new(false)));
-    let stopped = Arc::clone(&stop);
-    let reading = std::thread::spawn(move || {
-        while !stopped.load(Ordering::Relaxed) {
-            match reader.document(&key("kept")) {
-                Ok(found) => assert!(found.is_some(), "it exists before and after"),
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
-            }
-        }
-    });
-    target
-        .install_snapshot(&built.meta, built.snapshot)
-        .await
-        .unwrap();
-    stop.store(true, Ordering::Relaxed);
-    reading.join().unwrap();
-    assert!(bodies.document(&key("kept")).unwrap().is_some());
-    assert!(bodies.document(&key("a064")).unwrap().is_some());
-}
-
-#[tokio::test]
-async fn the_sync_thread_ends_with_its_owner_although_a_handle_is_left() {
-    let dir = TempDir::new().unwrap();
-    let engine = engine(dir.path()).unwrap();
-    let (owner, syncs) = SyncThread::start(engine, Fatal::new(), Duration::ZERO).unwrap();
-    syncs.wait().await.unwrap();
-    drop(owner);
-    assert!(syncs.wait().await.is_err(), "nothing is synced after the end");
-}
-
-#[tokio::test]
-async fn a_sync_that_never_returns_stops_the_node_and_does_not_hold_it_up() {
-    let dir = TempDir::new().unwrap();
-    let (engine, fatal) = (engine(dir.path()).unwrap(), Fatal::new());
-    let patience = Patience {
-        turn: Duration::from_millis(10),
-        stop: 2,
-        abort: u32::MAX,
-        ..Patience::default()
-    };
-    let never = Duration::from_secs(24 * 60 * 60);
-    let (owner, syncs) = SyncThread::start_with(engine, fatal.clone(), never, patience).unwrap();
-    let waiting = tokio::spawn(async move { syncs.wait().await });
-    let reason = tokio::time::timeout(Duration::from_secs(30), fatal.wait()).await;
-    let reason = reason.unwrap().to_string();
-    assert!(reason.contains("the disk does not answer"), "{reason}");
-    drop(owner);
-    assert!(!waiting.is_finished(), "nothing was said to be synced");
-    waiting.abort();
 }

@@ -137,7 +137,10 @@ impl Watch {
                 "{what} has not ended for {waited:?}: the disk does not answer; look at it and start again"
             ));
         } else if self.looks == patience.abort {
-            tracing::error!(what, "the disk does not answer and holds up the stop; the process ends");
+            tracing::error!(
+                what,
+                "the disk does not answer and holds up the stop; the process ends"
+            );
             (patience.end)();
         }
     }

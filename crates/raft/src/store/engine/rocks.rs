@@ -231,7 +231,11 @@ impl Engine {
             let waiting = self.db.property_int_value_cf(family, NUM_IMMUTABLE_MEM_TABLE);
             waiting.ok().flatten()
         };
-        Table::ALL.into_iter().filter_map(of_table).max().unwrap_or_default()
+        Table::ALL
+            .into_iter()
+            .filter_map(of_table)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The value of a key.
