@@ -11,7 +11,7 @@ use whiskraft_types::{ActivationId, ContainerId, Instant};
 
 use super::MemoryQueue;
 use super::ending::End;
-use crate::ledger::{Ending, Entry, Mark, Next, Stage};
+use crate::ledger::{Ending, Mark, Next, Stage};
 use crate::{CancelAnswer, Output};
 
 /// Wishes for one activation that wait for the journal; further ones are asked to come again.

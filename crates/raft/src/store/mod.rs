@@ -49,4 +49,4 @@ pub(crate) use seen::SeenStore;
 pub(crate) use snapshot_dir::{SnapshotDir, Temporary};
 pub(crate) use snapshot_file::{SnapshotFile, SnapshotHeader, SnapshotWriter};
 pub(crate) use snapshot_source::SnapshotSource;
-pub(crate) use sync::{SyncHandle, SyncThread};
+pub(crate) use sync::SyncThread;

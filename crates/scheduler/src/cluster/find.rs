@@ -57,7 +57,7 @@ impl Cluster {
         let mut response = found_response(id, found);
         if matches!(response.state(), State::Delayed | State::Done)
             && let Lookup::Found(Journaled { row, .. }) = self.look_up(id, namespace)?
-            && let RowState::Open { not_before } = row.state
+            && let RowState::Open { not_before, .. } = row.state
         {
             response.durable = true;
             match response.state() {
