@@ -315,6 +315,8 @@ pub struct Recovered<P> {
     pub id: ActivationId,
     /// Time since a scheduler first accepted it.
     pub waited: Duration,
+    /// Time since its next run might begin: less if it, or a retry of it, was to wait first.
+    pub ready: Duration,
     /// Run that is under way or next, from 1.
     pub run: u32,
     /// It must not begin before.

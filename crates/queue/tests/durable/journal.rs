@@ -134,6 +134,10 @@ impl World {
         let recovered = open.map(|(id, row)| Recovered {
             id: *id,
             waited: self.now.saturating_since(row.accepted_at),
+            ready: self.now.saturating_since(
+                row.not_before
+                    .map_or(row.accepted_at, |at| at.max(row.accepted_at)),
+            ),
             run: row.run,
             not_before: row.not_before,
             cancelled: row.cancelled,

@@ -451,3 +451,16 @@ fn acceptance_without_an_answer_was_sent_to_nobody_that_is_lost() {
          find a2 waiting",
     );
 }
+
+/// Its time came while nobody led the queue: that it was accepted long before is no reason to end it.
+#[test]
+fn a_delay_that_ended_long_after_the_acceptance_is_no_age() {
+    check(
+        "wait 100000s
+         takeover recovering i1 with c1
+         recovered a1:1::90000s::5s a2:1::90000s -> nothing
+         register i1 c1 has asks 0   -> nothing
+         tick -> journal end failed a2 whisk: Activation processing is not initiated for 86400000 ms
+         find a1 waiting",
+    );
+}

@@ -292,6 +292,7 @@ fn recovered(context: &Context, Opened { journaled, payload }: Opened) -> Recove
     Recovered {
         id: row.id,
         waited: row.waited(journal.clock(lane)),
+        ready: row.ready(journal.clock(lane)),
         run: row.run,
         not_before: not_before(journal, lane, &row, context.clock.now()),
         cancelled: row.cancelled,

@@ -170,22 +170,30 @@ impl Shard {
         &mut self,
         key: &QueueKey,
         epoch: Epoch,
-        mut recovered: Vec<Recovered<Payload>>,
+        recovered: Vec<Recovered<Payload>>,
         is_last: bool,
     ) {
         let Some(slot) = self.in_epoch(key, epoch) else {
             return;
         };
-        if let Some(local) = self.queues.get_mut(slot)
-            && let Some(mut before) = local.recovering.take()
-        {
-            before.append(&mut recovered);
-            if !is_last {
-                local.recovering = Some(before);
-                return;
+        let recovering = self
+            .queues
+            .get_mut(slot)
+            .and_then(|local| local.recovering.take());
+        let recovered = match recovering {
+            Some(mut recovering) => {
+                recovering.add(self.now, recovered);
+                if !is_last {
+                    if let Some(local) = self.queues.get_mut(slot) {
+                        local.recovering = Some(recovering);
+                    }
+                    return;
+                }
+                recovering.into_rows()
             }
-            recovered = before;
-        }
+            // One that was found later.
+            None => recovered,
+        };
         let count = recovered.len();
         if count > 0 {
             tracing::info!(queue = %key, %epoch, count, "durable activations recovered");

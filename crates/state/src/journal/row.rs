@@ -97,6 +97,17 @@ impl JournalRow {
         clock.since(self.since)
     }
 
+    /// Time since its next run might begin, by the lane's clock; none if it may not yet.
+    #[must_use]
+    pub fn ready(&self, clock: LaneMillis) -> Duration {
+        match self.state {
+            RowState::Open {
+                not_before: Some(at), ..
+            } => clock.since(at),
+            _ => self.waited(clock),
+        }
+    }
+
     /// Time until its next run may begin; none if it may. The lane's clock decides. Where the run was asked for at a wall
     /// time, that may come earlier by at most [`WALL_TRUST`].
     #[must_use]
