@@ -139,9 +139,9 @@ async fn a_directory_that_was_put_back_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_has_lost_acknowledged_entries_is_refused() {
     let mut cluster = Cluster::running(3, Settings::default()).await;
-    grow(&cluster, 100).await;
+    grow(&cluster, 50).await;
     cluster.stop(2).await;
-    cut_tail(&cluster.dir(2), 4_000);
+    cut_tail(&cluster.dir(2), 2_000);
     assert_lost(&mut cluster, 2).await;
     propose(cluster.node(1), put_namespace("a", 1)).await;
 }
