@@ -18,7 +18,7 @@ use super::snapshot::while_taken;
 use super::{Network, rpc_error};
 use crate::Settings;
 use crate::held::Held;
-use crate::identity::DataDir;
+use crate::identity::{DataDir, Identity};
 use crate::peers::Peers;
 use crate::store::{Engine, LaneMachine, LaneRows, Retention};
 use crate::types::{Entry, LeaderId, LogId, Types, Vote};
@@ -48,10 +48,11 @@ async fn nothing_is_written_for_a_follower_that_is_away() {
     let mut lane = lane(dir.path()).await;
     let snapshot = lane.get_current_snapshot().await.unwrap().unwrap();
     let runtimes = (Handle::current(), Handle::current());
-    let peers = Peers::new(runtimes, "cluster".to_owned(), 1, &Settings::default());
+    let identity = Identity::new("test", "cluster".to_owned(), 1, 3).unwrap();
+    let peers = Peers::new(runtimes, &identity, &Settings::default());
     // A port that nobody listens at.
     let addr = "127.0.0.1:1".to_owned();
-    let mut network = Network::new(peers, LANE, Held::default());
+    let mut network = Network::new(peers, LANE, Held::default(), Arc::default());
     let mut connection = network.new_snapshot_client(7, &BasicNode { addr }).await;
     let option = RPCOption::new(Duration::from_secs(30));
     let sent = connection

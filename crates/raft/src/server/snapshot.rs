@@ -55,7 +55,9 @@ impl PeerService {
         let mut receiving = JoinSet::new();
         receiving.spawn_on(incoming.receive(frames), &served.runtime);
         let received = receiving.join_next().await;
-        let temporary = received.ok_or_else(|| stopped("the node stops"))?.map_err(stopped)??;
+        let temporary = received
+            .ok_or_else(|| stopped("the node stops"))?
+            .map_err(stopped)??;
         let (group, witness) = (served.group.clone(), self.inner.peers.witness().clone());
         let installing = served
             .runtime
