@@ -319,7 +319,7 @@ async fn one_that_runs_is_stopped_where_it_runs_and_ends_as_cancelled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_was_to_stop_is_stopped_by_the_next_leader_and_ends_as_cancelled_whatever_its_record_says() {
-    let (cluster, old, mut controller) = cluster(&[("retry-attempts", "5")]).await;
+    let (mut cluster, old, controller) = cluster(&[("retry-attempts", "5")]).await;
     let mut invoker = Invoker::start(7, &cluster.addresses()).await;
     controller.submit_durable(&old, 1, "{}").await;
     let (_, create) = invoker.serve_create().await;
