@@ -404,11 +404,7 @@ async fn one_that_joins_under_a_wrong_name_or_address_is_refused() {
 /// The identity of the directory of whoever answers at an address.
 async fn incarnation_at(address: &str) -> Option<[u8; 16]> {
     let mut client = PeerClient::connect(format!("http://{address}")).await.ok()?;
-    let request = v1::IdentifyRequest {
-        cluster_id: String::new(),
-        from: 0,
-        to: 0,
-    };
+    let request = v1::IdentifyRequest::default();
     let answer = client.identify(request).await.ok()?.into_inner();
     <[u8; 16]>::try_from(&answer.incarnation[..]).ok()
 }
