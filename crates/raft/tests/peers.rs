@@ -17,6 +17,7 @@ use whiskraft_types::SchedulerId;
 
 fn vote_request(cluster_id: &str, to: u64, group: u32) -> v1::VoteRequest {
     let envelope = Some(v1::Envelope {
+        shown: None,
         cluster_id: cluster_id.to_owned(),
         group,
         from: 2,
@@ -68,6 +69,7 @@ async fn messages_for_another_cluster_group_or_target_are_refused() {
         Code::InvalidArgument
     );
     let envelope = Some(v1::Envelope {
+        shown: None,
         cluster_id: ours.to_owned(),
         group: 0,
         from: 2,
@@ -93,6 +95,7 @@ async fn a_damaged_snapshot_is_not_installed() {
     let cluster_id = cluster.node(1).cluster_id().to_owned();
     let head = v1::SnapshotChunk {
         envelope: Some(v1::Envelope {
+            shown: None,
             cluster_id,
             group: 0,
             from: 2,
