@@ -360,6 +360,10 @@ async fn one_that_was_to_stop_is_stopped_by_the_next_leader_and_ends_as_cancelle
     });
     assert_eq!(told.await, deliver.id);
     // It failed, for which another run would follow.
+    let deliver = v1::Deliver {
+        epoch: reregister.epoch,
+        ..deliver
+    };
     invoker.fail(new, &key("guest", ACTION), &deliver, 1).await;
     let found = until(&cluster, cluster.any(), 1, State::Done).await;
     assert!(found.record.unwrap().cancelled);
