@@ -16,6 +16,7 @@ const INVOKERS: u64 = 2;
 const QUEUES: usize = 3;
 const STEP: u64 = 300;
 /// A start that goes wrong says so within this time.
+const PROBE: Duration = Duration::from_millis(500);
 const VERDICT_LIMIT: Duration = Duration::from_secs(20);
 /// A start that is refused is refused within this time.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
@@ -73,8 +74,9 @@ impl Setup {
                 let last = exit.output.lines().last().unwrap_or_default().to_owned();
                 return Some(Reaction::Ends(exit.code, last));
             }
-            let status = cluster.status_of(VICTIM).await?;
-            (!status.fenced).then_some(Reaction::Serves)
+            // One that does not answer soon may have ended meanwhile.
+            let status = tokio::time::timeout(PROBE, cluster.status_of(VICTIM)).await;
+            (!status.ok()??.fenced).then_some(Reaction::Serves)
         })
         .await;
         self.took = took;
