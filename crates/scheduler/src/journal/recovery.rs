@@ -100,7 +100,7 @@ pub(crate) struct Opened {
 /// An open activation that cannot run, and why.
 #[derive(Debug)]
 pub(crate) struct Damaged {
-    journaled: Journaled,
+    journaled: Box<Journaled>,
     reason: String,
 }
 
@@ -117,6 +117,7 @@ pub(crate) fn opened(journaled: Journaled, payload: Option<Bytes>) -> Result<Ope
         Some(Err(error)) => error.to_string(),
         None => "they are missing".to_owned(),
     };
+    let journaled = Box::new(journaled);
     Err(Damaged { journaled, reason })
 }
 
@@ -263,7 +264,7 @@ pub(crate) async fn pass_on(
 pub(crate) async fn end_damaged(context: Context, (key, epoch): Led, damaged: Vec<Damaged>) {
     let journal = context.node.journal();
     for Damaged { journaled, reason } in damaged {
-        let Journaled { lane, row } = journaled;
+        let Journaled { lane, row } = *journaled;
         tracing::error!(activation = %row.id, queue = %key, reason, "payload in the journal is damaged, cannot run");
         let outcome = Outcome::Failure {
             status: ActivationStatus::WhiskError,
