@@ -49,6 +49,11 @@ impl Member {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
+    /// Forgets its process, which is killed if it still runs.
+    pub fn forget(&mut self) {
+        self.process = None;
+    }
+
     /// Sets what its next process finds in the environment.
     pub fn set_env(&mut self, env: Vec<(String, String)>) {
         self.env = env;
@@ -93,9 +98,47 @@ pub struct Cluster {
     pub recorder: Recorder,
     /// What simulated invokers started, if they record it.
     pub starts: Starts,
-    client_addresses: BTreeMap<u64, SocketAddr>,
-    _relays: Vec<Relay>,
+    /// Where schedulers listen, by number.
+    pub(crate) links: BTreeMap<u64, Links>,
+    /// Settings of every scheduler.
+    pub(crate) set: Vec<String>,
+    /// Schedulers that were made to join so far.
+    pub(crate) newcomers: u64,
     dir: TempDir,
+}
+
+/// The relays before the two listeners of a scheduler.
+#[derive(Debug)]
+pub(crate) struct Links {
+    pub(crate) peer: Relay,
+    pub(crate) client: Relay,
+}
+
+impl Links {
+    /// Relays to listeners that nobody has yet.
+    pub(crate) async fn new(name: &str, board: &Switchboard) -> Self {
+        let relay = async || {
+            Relay::start(name, free_address(), board.clone())
+                .await
+                .expect("a relay")
+        };
+        Self {
+            peer: relay().await,
+            client: relay().await,
+        }
+    }
+
+    /// The arguments of the scheduler behind them.
+    pub(crate) fn args(&self) -> Vec<String> {
+        words(&[
+            "--peer-listen",
+            &self.peer.target().to_string(),
+            "--client-listen",
+            &self.client.target().to_string(),
+            "--advertise-client",
+            &self.client.address().to_string(),
+        ])
+    }
 }
 
 /// Ports for members: below those that systems give to outgoing connections, which could take one while its member is down.
@@ -121,6 +164,9 @@ impl Cluster {
     /// Starts everything and waits until it serves.
     pub async fn start(options: ClusterOptions) -> Self {
         let mut cluster = Self::prepare(&options).await;
+        if let Some(file) = &options.backup {
+            cluster.restore_all(file).await;
+        }
         let names: Vec<u64> = cluster.schedulers.keys().copied().collect();
         names.iter().for_each(|id| cluster.start_scheduler(*id));
         cluster.serves().await;
@@ -133,32 +179,14 @@ impl Cluster {
     async fn prepare(options: &ClusterOptions) -> Self {
         let dir = test_dir();
         let switchboard = Switchboard::default();
-        let (mut relays, mut peers, mut clients, mut listeners) =
-            (Vec::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut links = BTreeMap::new();
         for id in 1..=options.schedulers {
-            let (peer, client) = (free_address(), free_address());
-            let name = format!("scheduler-{id}");
-            let near_peer = Relay::start(&name, peer, switchboard.clone())
-                .await
-                .expect("a relay");
-            let near_client = Relay::start(&name, client, switchboard.clone())
-                .await
-                .expect("a relay");
-            peers.insert(id, near_peer.address());
-            clients.insert(id, near_client.address());
-            listeners.insert(id, (peer, client));
-            relays.extend([near_peer, near_client]);
+            links.insert(id, Links::new(&format!("scheduler-{id}"), &switchboard).await);
         }
-        let initial = peers
+        let peers = links
             .iter()
-            .map(|(id, at)| format!("{id}={at}"))
-            .collect::<Vec<_>>()
-            .join(",");
-        let endpoints = clients
-            .values()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(",");
+            .map(|(id, link)| format!("{id}={}", link.peer.address()));
+        let initial = peers.collect::<Vec<_>>().join(",");
         let mut cluster = Self {
             schedulers: BTreeMap::new(),
             invokers: BTreeMap::new(),
@@ -166,28 +194,19 @@ impl Cluster {
             disks: BTreeMap::new(),
             recorder: Recorder::new(&dir.path().join("history")),
             starts: Starts::new(&dir.path().join("starts")),
-            client_addresses: clients,
-            _relays: relays,
+            links,
+            set: options.set.clone(),
+            newcomers: 0,
             dir,
         };
-        for (id, (peer, client)) in listeners {
-            let mut args = words(&[
-                "scheduler",
-                "--id",
-                &id.to_string(),
-                "--initial-cluster",
-                &initial,
-            ]);
-            args.extend(words(&[
-                "--peer-listen",
-                &peer.to_string(),
-                "--client-listen",
-                &client.to_string(),
-            ]));
-            args.extend(words(&[
-                "--advertise-client",
-                &cluster.client_addresses[&id].to_string(),
-            ]));
+        let endpoints = cluster.endpoints().join(",");
+        for id in 1..=options.schedulers {
+            let number = id.to_string();
+            let mut args = words(&["scheduler", "--id", &number, "--initial-cluster", &initial]);
+            args.extend(cluster.links[&id].args());
+            if let Some(name) = &options.name {
+                args.extend(words(&["--cluster-name", name]));
+            }
             let name = format!("scheduler-{id}");
             let home = cluster.dir.path().join(&name);
             let data_dir = match options.disk_mib {
@@ -200,6 +219,7 @@ impl Cluster {
             };
             let mut member = cluster.member(&name, ("--data-dir", data_dir), args, &options.set);
             member.env.clone_from(&options.scheduler_env);
+            member.binary.clone_from(&options.binary);
             cluster.schedulers.insert(id, member);
         }
         for id in 1..=options.invokers {
@@ -214,13 +234,14 @@ impl Cluster {
             }
             let name = format!("invoker-{id}");
             let home = cluster.dir.path().join(&name);
-            let member = cluster.member(&name, ("--work-dir", home), args, &set);
+            let mut member = cluster.member(&name, ("--work-dir", home), args, &set);
+            member.binary.clone_from(&options.binary);
             cluster.invokers.insert(id, member);
         }
         cluster
     }
 
-    fn member(
+    pub(crate) fn member(
         &self,
         name: &str,
         (dir_flag, data_dir): (&str, PathBuf),
@@ -250,6 +271,11 @@ impl Cluster {
     /// Starts a scheduler that does not run.
     pub fn start_scheduler(&mut self, id: u64) {
         let member = self.schedulers.get_mut(&id).expect("a scheduler of this cluster");
+        start(member, &self.switchboard);
+    }
+
+    /// Starts a process that is in no list of this cluster (any more).
+    pub fn start_alone(&self, member: &mut Member) {
         start(member, &self.switchboard);
     }
 
@@ -308,7 +334,7 @@ impl Cluster {
     /// Cuts a scheduler off from all others, from invokers and from the test's own clients.
     pub fn cut_off(&self, id: u64) {
         let others: Vec<String> = self.names().chain(["driver".to_owned()]).collect();
-        self.switchboard.isolate(&format!("scheduler-{id}"), &others);
+        self.switchboard.isolate(&self.schedulers[&id].name, &others);
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
@@ -321,7 +347,16 @@ impl Cluster {
     /// Client addresses, all of them.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.client_addresses.values().map(ToString::to_string).collect()
+        self.links
+            .values()
+            .map(|link| link.client.address().to_string())
+            .collect()
+    }
+
+    /// Client address of one scheduler.
+    #[must_use]
+    pub fn endpoint(&self, id: u64) -> String {
+        self.links[&id].client.address().to_string()
     }
 
     /// Client addresses of the schedulers that were started and not killed.
@@ -331,9 +366,7 @@ impl Cluster {
             .schedulers
             .iter()
             .filter(|(_, member)| member.process.is_some());
-        running
-            .map(|(id, _)| self.client_addresses[id].to_string())
-            .collect()
+        running.map(|(id, _)| self.endpoint(*id)).collect()
     }
 
     /// A new SDK client of this cluster.
@@ -345,8 +378,7 @@ impl Cluster {
 
     /// What one scheduler says; `None` if it does not answer.
     pub async fn status_of(&self, id: u64) -> Option<Status> {
-        let endpoint = self.client_addresses[&id].to_string();
-        let client = Client::connect([endpoint]).await.ok()?;
+        let client = Client::connect([self.endpoint(id)]).await.ok()?;
         client.status_of(SchedulerId(id)).await.ok()
     }
 
@@ -427,6 +459,6 @@ fn start(member: &mut Member, board: &Switchboard) {
     member.process = Some(process);
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }

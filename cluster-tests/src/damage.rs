@@ -36,6 +36,19 @@ pub fn tear(path: &Path, bytes: usize) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Cuts bytes off the end of a file: writes that the disk had confirmed, and has lost.
+///
+/// # Errors
+/// When it cannot be changed, or is shorter.
+pub fn cut_tail(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = fs::File::options().write(true).open(path)?;
+    let len = file.metadata()?.len();
+    let left = len.checked_sub(bytes);
+    let left = left.ok_or_else(|| io::Error::other(format!("{} has {len} bytes only", path.display())))?;
+    file.set_len(left)?;
+    file.sync_all()
+}
+
 /// Flips the lowest bit of the byte at `at`.
 ///
 /// # Errors
@@ -86,5 +99,8 @@ mod tests {
         copy_dir(&dir.path().join("a"), &copy).unwrap();
         assert_eq!(fs::read(copy.join("1.log")).unwrap(), b"013301");
         assert!(flip_bit(&long, 6).is_err(), "there is no such byte");
+        cut_tail(&long, 2).unwrap();
+        assert_eq!(fs::read(&long).unwrap(), b"0133");
+        assert!(cut_tail(&long, 5).is_err(), "there are no so many bytes");
     }
 }

@@ -207,6 +207,12 @@ impl DurableLoad {
         self.clock.elapsed()
     }
 
+    /// The clock of [`Operation::began`].
+    #[must_use]
+    pub fn clock(&self) -> Deadline {
+        self.clock
+    }
+
     /// Waits for so many more acknowledgements, and says how long it took.
     ///
     /// # Panics

@@ -1,7 +1,11 @@
 //! What an operator asks, over plain gRPC and through the command line of the binary under test.
 
+use std::fmt;
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use serde_json::Value;
+use tokio::task::JoinHandle;
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::controller_client::ControllerClient;
 use whiskraft_proto::v1::operator_client::OperatorClient;
@@ -9,6 +13,32 @@ use whiskraft_types::QueueKey;
 
 use crate::cluster::Cluster;
 use crate::process::binary;
+use crate::wait::Deadline;
+
+/// What a command answered that was asked for JSON.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed; `null` if that was no JSON.
+    pub json: Value,
+    /// What it said to people.
+    pub error: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            code,
+            json,
+            error,
+            took,
+        } = self;
+        write!(f, "code {code:?} after {took:.1?}: {json} {}", error.trim())
+    }
+}
 
 impl Cluster {
     /// Queues in which something waits, with the number of activations waiting in all of them, as the leaders say. A
@@ -39,16 +69,38 @@ impl Cluster {
     /// # Panics
     /// When it cannot be started.
     pub async fn command(&self, words: &[&str]) -> Output {
+        let run = self.runner(words);
+        let output = tokio::task::spawn_blocking(run).await.expect("the task ends");
+        output.expect("the binary starts")
+    }
+
+    /// Starts a command of the binary with `--json` against this cluster. What happens to the cluster does not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started, then the task does.
+    pub fn order(&self, words: &[&str]) -> JoinHandle<Answer> {
+        let run = self.runner(&[words, &["--json"]].concat());
+        tokio::task::spawn_blocking(move || {
+            let clock = Deadline::after(Duration::MAX);
+            let output = run().expect("the binary starts");
+            Answer {
+                code: output.status.code(),
+                json: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+                error: String::from_utf8_lossy(&output.stderr).into_owned(),
+                took: clock.elapsed(),
+            }
+        })
+    }
+
+    fn runner(&self, words: &[&str]) -> impl FnOnce() -> std::io::Result<Output> + Send + use<> {
         let endpoints = self.endpoints().join(",");
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        let run = move || {
+        move || {
             Command::new(binary())
                 .args(words)
                 .env("WHISKRAFT_ENDPOINTS", endpoints)
                 .output()
-        };
-        let output = tokio::task::spawn_blocking(run).await.expect("the task ends");
-        output.expect("the binary starts")
+        }
     }
 
     /// Replays the log in the data directory of a scheduler that was stopped, and gives what the check says.

@@ -1,6 +1,7 @@
 //! What a test says about the cluster it wants.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What differs from a plain cluster of three schedulers and one invoker.
 #[derive(Debug, Clone)]
@@ -21,6 +22,12 @@ pub struct ClusterOptions {
     pub record_starts: bool,
     /// Environment of every scheduler.
     pub scheduler_env: Vec<(String, String)>,
+    /// Binary with which everybody starts at first; `None`: the one under test.
+    pub binary: Option<PathBuf>,
+    /// Name of the cluster, if it is not the usual one.
+    pub name: Option<String>,
+    /// Backup from which the data directories of the schedulers are made.
+    pub backup: Option<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -75,6 +82,21 @@ impl ClusterOptions {
         self
     }
 
+    /// Of so many schedulers.
+    #[must_use]
+    pub fn of(mut self, schedulers: u64) -> Self {
+        self.schedulers = schedulers;
+        self
+    }
+
+    /// Under this name, with what a backup holds.
+    #[must_use]
+    pub fn restored(mut self, name: &str, backup: &Path) -> Self {
+        self.name = Some(name.to_owned());
+        self.backup = Some(backup.to_owned());
+        self
+    }
+
     /// With the whole log kept, so that [`Cluster::check_log`](crate::Cluster::check_log) sees every revision.
     #[must_use]
     pub fn keeping_the_log(self) -> Self {
@@ -94,6 +116,9 @@ impl Default for ClusterOptions {
             disk_mib: None,
             record_starts: false,
             scheduler_env: Vec::new(),
+            binary: None,
+            name: None,
+            backup: None,
         }
     }
 }

@@ -51,6 +51,17 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Another build of the program, of the release before: `WHISKRAFT_BIN_OLD`.
+///
+/// # Panics
+/// When it is named and not there.
+#[must_use]
+pub fn old_binary() -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os("WHISKRAFT_BIN_OLD")?);
+    assert!(path.is_file(), "WHISKRAFT_BIN_OLD={} is missing", path.display());
+    Some(path)
+}
+
 impl Process {
     /// Starts the binary with `args`; everything it prints is appended to `log`.
     ///

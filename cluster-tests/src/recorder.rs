@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use whiskraft_client::{ActionSpec, Client, Expect};
 use whiskraft_types::{ActionLimits, ByteSize};
@@ -41,8 +42,8 @@ impl Recorder {
         &self.path
     }
 
-    /// Python source of the action that records: it appends one line in one write, sleeps `sleep_ms`, and answers
-    /// with a value that only a run with this argument can know.
+    /// Python source of the action that records: it appends one line in one write, sleeps `sleep_ms`, waits for the file
+    /// `gate` if one is named, and answers with a value that only a run with this argument can know.
     #[must_use]
     pub fn action(&self) -> String {
         format!(
@@ -53,6 +54,8 @@ impl Recorder {
                  os.write(out, line.encode())\n    \
                  os.close(out)\n    \
                  time.sleep(args.get('sleep_ms', 0) / 1000)\n    \
+                 while 'gate' in args and not os.path.exists(args['gate']):\n        \
+                     time.sleep(0.01)\n    \
                  return {{'n': args['n'], 'square': args['n'] ** 2, 'id': os.environ['__OW_ACTIVATION_ID']}}\n",
             path = self.path.display().to_string(),
         )
@@ -95,6 +98,8 @@ impl Cluster {
         );
         spec.limits = ActionLimits {
             memory: ByteSize::mib(128),
+            // A run may wait for a gate behind which much is prepared.
+            timeout: Duration::from_secs(300),
             instances,
             ..ActionLimits::default()
         };

@@ -150,6 +150,7 @@ fn inodes_of(pid: u32) -> impl Iterator<Item = u64> {
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     task: JoinHandle<()>,
 }
 
@@ -161,14 +162,30 @@ impl Relay {
     pub async fn start(to: &str, target: SocketAddr, board: Switchboard) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let to = to.to_owned();
+        let (to, aim) = (to.to_owned(), watch::Sender::new(target));
+        let aimed = aim.subscribe();
         let task = tokio::spawn(async move {
             while let Ok((near, from)) = listener.accept().await {
-                let (board, to) = (board.clone(), to.clone());
+                let (board, to, target) = (board.clone(), to.clone(), *aimed.borrow());
                 tokio::spawn(async move { carry(near, from.port(), target, &to, &board).await });
             }
         });
-        Ok(Self { address, task })
+        Ok(Self {
+            address,
+            target: aim,
+            task,
+        })
+    }
+
+    /// Where its connections lead.
+    #[must_use]
+    pub fn target(&self) -> SocketAddr {
+        *self.target.borrow()
+    }
+
+    /// Leads new connections to another listener: somebody else has the address now.
+    pub fn divert(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Where to connect.

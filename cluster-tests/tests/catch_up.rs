@@ -86,16 +86,15 @@ async fn a_follower_cut_off_for_ten_thousand_entries_catches_up_by_snapshot() {
     cluster.serves().await;
 }
 
-/// Whether each lane of one list is, by a number of it, beyond the same lane of another.
-fn all_beyond(lanes: &[LaneStatus], number: fn(&LaneStatus) -> u64, others: &[LaneStatus]) -> bool {
-    lanes.iter().zip(others).all(|(lane, other)| {
-        assert_eq!(lane.lane, other.lane);
-        number(lane) > other.last_log
-    })
+/// Lanes of one list that are, by a number of theirs, beyond what another list says that they had.
+fn beyond(lanes: &[LaneStatus], number: fn(&LaneStatus) -> u64, others: &[LaneStatus]) -> Vec<u32> {
+    let pairs = lanes.iter().zip(others);
+    let beyond = pairs.filter(|(lane, other)| lane.lane == other.lane && number(lane) > other.last_log);
+    beyond.map(|(lane, _)| lane.lane).collect()
 }
 
-/// The journal: the follower misses more of every lane than their logs keep, so that rows are sent; it is killed while it
-/// takes them.
+/// The journal: the follower misses more of a lane than its log keeps, so that rows are sent; it is killed while it takes them.
+/// A scheduler that leads two lanes writes to one of them, so not all need have gone on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_misses_the_lanes_logs_catches_up_by_their_rows() {
     const INVOKERS: u64 = 2;
@@ -120,15 +119,15 @@ async fn a_follower_that_misses_the_lanes_logs_catches_up_by_their_rows() {
     let before = cluster.status_of(follower).await.expect("status").raft.lanes;
     cluster.cut_off(follower);
     let gone = async || {
+        let mut gone: Vec<u32> = before.iter().map(|lane| lane.lane).collect();
         for id in [leader, third] {
             let lanes = cluster.status_of(id).await?.raft.lanes;
-            if !all_beyond(&lanes, |lane| lane.purged, &before) {
-                return None;
-            }
+            let there = beyond(&lanes, |lane| lane.purged, &before);
+            gone.retain(|lane| there.contains(lane));
         }
-        Some(())
+        (!gone.is_empty()).then_some(gone)
     };
-    until("what it misses of the lanes' logs is gone", LIMIT, gone).await;
+    let (gone, _) = until("what it misses of a lane's log is gone", LIMIT, gone).await;
     let ahead = cluster.status_of(leader).await.expect("status").raft.lanes;
 
     cluster.switchboard.heal();
@@ -139,18 +138,20 @@ async fn a_follower_that_misses_the_lanes_logs_catches_up_by_their_rows() {
     }
     let caught_up = async || {
         let lanes = cluster.status_of(follower).await?.raft.lanes;
-        all_beyond(&lanes, |lane| lane.applied + 1, &ahead).then_some(lanes)
+        let there = beyond(&lanes, |lane| lane.applied + 1, &ahead);
+        (there.len() == ahead.len()).then_some(lanes)
     };
     let (after, took) = until("the follower has caught up", LIMIT, caught_up).await;
+    let by_rows = beyond(&after, |lane| lane.purged, &before);
     assert!(
-        all_beyond(&after, |lane| lane.purged, &before),
-        "by rows, not by log: {after:?}"
+        gone.iter().all(|lane| by_rows.contains(lane)),
+        "by rows, not by log: {gone:?}, {after:?}"
     );
     load.progress(STEP, LIMIT).await;
     let history = load.finish().await;
     let judgement = judge(&cluster, &history, &BTreeMap::new()).await;
     println!(
-        "lanes ({}): caught up {took:.1?} after the last of 3 kills, from {:?} to {:?}\n  {judgement}",
+        "lanes ({}): {gone:?} by rows, caught up {took:.1?} after the last of 3 kills, from {:?} to {:?}\n  {judgement}",
         machine(),
         before.iter().map(|lane| lane.last_log).collect::<Vec<_>>(),
         after.iter().map(|lane| lane.applied).collect::<Vec<_>>(),

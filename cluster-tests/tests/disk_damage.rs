@@ -1,5 +1,6 @@
 //! F03, F04, F05: the files of one scheduler are cut, flipped or put back to an earlier state while it is down. Whatever the
-//! scheduler makes of them, nothing acknowledged is lost and no damaged byte reaches anybody.
+//! scheduler makes of them, nothing acknowledged is lost and no damaged byte reaches anybody. What is missing and was promised
+//! is found by what the others remember, and the scheduler is refused.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,13 +16,24 @@ const INVOKERS: u64 = 2;
 const QUEUES: usize = 3;
 const STEP: u64 = 300;
 /// A start that goes wrong says so within this time.
+const PROBE: Duration = Duration::from_millis(500);
 const VERDICT_LIMIT: Duration = Duration::from_secs(20);
+/// A start that is refused is refused within this time.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(5);
+/// Exit code of a start that was refused.
+const REFUSED: Option<i32> = Some(3);
+/// Bytes of the write-ahead log that a disk loses: more than is on its way to it at any moment.
+const LOST_BYTES: u64 = 64 << 10;
+/// Longest gap in the work of the two others, elections on a busy machine included.
+const GAP_LIMIT: Duration = Duration::from_secs(5);
 /// The scheduler whose files suffer.
 const VICTIM: u64 = 2;
 
 struct Setup {
     cluster: Cluster,
     load: DurableLoad,
+    /// Time from the last start of the victim to its reaction.
+    took: Duration,
 }
 
 /// What a scheduler makes of its damaged directory.
@@ -41,7 +53,8 @@ impl Setup {
         let queues = tenants::put_queues(&clients[0], "x", QUEUES, 10).await;
         let load = DurableLoad::start(clients, Work::new(queues, 8, u64::MAX));
         load.progress(STEP, LIMIT).await;
-        Self { cluster, load }
+        let took = Duration::ZERO;
+        Self { cluster, load, took }
     }
 
     /// Kills the victim, does this to its directory, and starts it.
@@ -52,7 +65,7 @@ impl Setup {
         self.cluster.start_scheduler(VICTIM);
         let cluster = &mut self.cluster;
         let patience = Deadline::after(VERDICT_LIMIT);
-        let (reaction, _) = until("the scheduler serves, ends or waits", LIMIT, async || {
+        let (reaction, took) = until("the scheduler serves, ends or waits", LIMIT, async || {
             if patience.is_past() {
                 return Some(Reaction::Waits);
             }
@@ -61,10 +74,12 @@ impl Setup {
                 let last = exit.output.lines().last().unwrap_or_default().to_owned();
                 return Some(Reaction::Ends(exit.code, last));
             }
-            let status = cluster.status_of(VICTIM).await?;
-            (!status.fenced).then_some(Reaction::Serves)
+            // One that does not answer soon may have ended meanwhile.
+            let status = tokio::time::timeout(PROBE, cluster.status_of(VICTIM)).await;
+            (!status.ok()??.fenced).then_some(Reaction::Serves)
         })
         .await;
+        self.took = took;
         if reaction != Reaction::Serves {
             self.cluster.kill_scheduler(VICTIM);
         }
@@ -72,8 +87,32 @@ impl Setup {
         reaction
     }
 
+    /// As [`Setup::restart_after`], and the scheduler has to be refused for what it has lost, soon, while the others go on.
+    async fn is_refused_after(&mut self, harm: impl FnOnce(&Path)) {
+        let reaction = self.restart_after(harm).await;
+        println!("  {reaction:?}");
+        let Reaction::Ends(code, text) = reaction else {
+            panic!("a scheduler that has lost what it acknowledged: {reaction:?}");
+        };
+        assert_eq!(code, REFUSED, "{text}");
+        assert!(text.contains("scheduler 2 has lost what its disk had"), "{text}");
+        assert!(text.contains("cluster replace 2 --with"), "{text}");
+        assert!(self.took < REFUSAL_LIMIT, "refused after {:?}", self.took);
+        let gap = self.load.progress(STEP, LIMIT).await;
+        let records = self.load.newest_records(&self.cluster.endpoints()[0]).await;
+        println!(
+            "  refused {:.1?} after its start; {STEP} more took {gap:.1?}, {} records read ({})",
+            self.took,
+            records.len(),
+            machine()
+        );
+        assert!(gap < GAP_LIMIT, "{gap:?}");
+    }
+
     async fn check(self) {
-        let Self { mut cluster, load } = self;
+        let Self {
+            mut cluster, load, ..
+        } = self;
         let history = load.finish().await;
         for id in [1, 3] {
             assert!(
@@ -138,9 +177,9 @@ async fn a_flipped_bit_is_found() {
     setup.check().await;
 }
 
-/// F05: the directory is put back to what it was some time ago. Its scheduler may be refused or wait; the others go on.
+/// F05: the directory is put back to what it was some time ago. Its scheduler is refused; the others go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_of_yesterday_harms_nobody() {
+async fn a_directory_of_yesterday_is_refused() {
     let mut setup = Setup::new().await;
     let copy = setup.cluster.dir().join("yesterday");
     let kept = setup
@@ -148,12 +187,24 @@ async fn a_directory_of_yesterday_harms_nobody() {
         .await;
     assert_eq!(kept, Reaction::Serves, "a copy does no harm");
     setup.load.progress(2 * STEP, LIMIT).await;
-    let reaction = setup
-        .restart_after(|dir| {
+    println!("directory put back:");
+    setup
+        .is_refused_after(|dir| {
             std::fs::remove_dir_all(dir).expect("removed");
             damage::copy_dir(&copy, dir).expect("put back");
         })
         .await;
-    println!("directory put back ({}): {reaction:?}", machine());
+    setup.check().await;
+}
+
+/// F03, F05: a disk has lost writes that it had confirmed. Its scheduler is refused, the lanes that it led are led by others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lied_is_refused() {
+    let mut setup = Setup::new().await;
+    setup.load.progress(2 * STEP, LIMIT).await;
+    println!("{LOST_BYTES} bytes of the write-ahead log lost:");
+    setup
+        .is_refused_after(|dir| damage::cut_tail(&write_ahead_log(dir), LOST_BYTES).expect("cut"))
+        .await;
     setup.check().await;
 }

@@ -1,6 +1,6 @@
 //! What a durable acknowledgement costs, beside one sync of the same disk, and what the cluster's own log feels of it.
 //!
-//! `WHISKRAFT_BENCH_SECONDS` is the length of each measurement (5 unless set).
+//! `WHISKRAFT_BENCH_SECONDS` is the length of each measurement (5 unless set), `WHISKRAFT_LANES` the number of lanes (3).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -55,11 +55,16 @@ fn probe(client: &Client) -> (watch::Sender<bool>, JoinHandle<Vec<Duration>>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn durable_acknowledgements_beside_one_sync() {
     let time = Duration::from_secs(size("WHISKRAFT_BENCH_SECONDS", 5));
-    let cluster = Cluster::start(ClusterOptions::simulated(2, "32GiB")).await;
+    let lanes = size("WHISKRAFT_LANES", 3);
+    let options = ClusterOptions::simulated(2, "32GiB").with(&format!("raft.lanes={lanes}"));
+    let cluster = Cluster::start(options).await;
     let clients = cluster.clients(CLIENTS).await;
     let queues = tenants::put_queues(&clients[0], "b", QUEUES, 40).await;
 
-    println!("durable acknowledgement ({}), {time:?} each:", machine());
+    println!(
+        "durable acknowledgement ({}), {lanes} lanes, {time:?} each:",
+        machine()
+    );
     println!(
         "  one write and fdatasync of 4 KiB, idle: {}",
         syncs(cluster.dir())

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use whiskraft_client::ActivationRecord;
 use whiskraft_cluster_tests::{
-    Ask, Cluster, ClusterOptions, Done, Driver, Outcome, Spread, drawn, machine, size, tenants, until,
+    Ask, Cluster, ClusterOptions, Done, Driver, Outcome, Spread, drawn, machine, pass, size, tenants, until,
 };
 use whiskraft_types::ActivationStatus;
 
@@ -16,8 +16,10 @@ const INVOKERS: u64 = 8;
 const CALLERS: usize = 48;
 const CONTAINERS: u32 = 16;
 /// Longest run: some end while nobody leads.
-const RUN_MS_MAX: u64 = 1500;
-const CALLS_BETWEEN: u64 = 100;
+const RUN_MS_MAX: u64 = 600;
+const CALLS_BETWEEN: u64 = 60;
+/// Time for which every second leader stands still before it is killed: what ends meanwhile is acknowledged by nobody.
+const STILL: Duration = Duration::from_millis(150);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What the activations in flight were doing at the moment of a kill.
@@ -88,8 +90,13 @@ async fn the_leader_of_a_queue_is_killed_with_work_in_every_state() {
     });
     progress(&driver, CALLS_BETWEEN).await;
     let mut kills = Vec::new();
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let leader = cluster.leader_of(&client, key.action.as_str()).await;
+        if round % 2 == 1 {
+            let member = cluster.schedulers.get_mut(&leader).expect("a scheduler");
+            member.process().pause();
+            pass(STILL).await;
+        }
         kills.push((driver.elapsed(), wall_ms()));
         cluster.kill_scheduler(leader);
         progress(&driver, CALLS_BETWEEN).await;

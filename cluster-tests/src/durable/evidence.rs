@@ -67,7 +67,7 @@ impl Evidence {
 /// `limit` has passed; what it said last.
 ///
 /// # Panics
-/// When it takes no connection or a question finds no answer for [`TRIES`] times: a judgement needs all of the evidence.
+/// When it takes no connection or a question finds no answer for 100 times: a judgement needs all of the evidence.
 pub async fn look(
     endpoint: &str,
     operations: &[&Operation],

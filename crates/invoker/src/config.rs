@@ -140,7 +140,8 @@ pub struct LinkConfig {
     /// First wait before trying a failed connection again; doubles, with jitter. Default 50ms.
     #[serde(with = "humantime_serde")]
     pub backoff_min: Duration,
-    /// Longest such wait. Default 2s.
+    /// Longest such wait: a small part of a session's life, or one that lives could be over before the schedulers that came
+    /// back are found. Default 500ms.
     #[serde(with = "humantime_serde")]
     pub backoff_max: Duration,
 }
@@ -152,7 +153,7 @@ impl Default for LinkConfig {
             ping_interval: Duration::from_millis(300),
             ping_timeout: Duration::from_millis(500),
             backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
+            backoff_max: Duration::from_millis(500),
         }
     }
 }

@@ -9,6 +9,7 @@ use whiskraft_types::{ActivationId, Instant, Lease};
 
 use crate::pool::{InFlight, Mode};
 use crate::results::Stored;
+use crate::timers::Timer;
 use crate::{Completed, Deliver, Finished, Life, Output, Pool, WorkerId};
 
 impl<A, D, R> Pool<A, D, R>
@@ -30,13 +31,19 @@ where
             content,
         } = deliver;
         match accepted {
-            Ok((worker, start_by, init)) => out.push(Output::Run {
-                worker,
-                id,
-                init,
-                start_by,
-                content,
-            }),
+            Ok((worker, start_by, init)) => {
+                // Its leader has settled the run before.
+                if let Some(emptied) = self.results.remove(&id) {
+                    self.tell_held_end(emptied, out);
+                }
+                out.push(Output::Run {
+                    worker,
+                    id,
+                    init,
+                    start_by,
+                    content,
+                });
+            }
             Err(reason) => {
                 tracing::debug!(activation = %id, %container, reason, "refused");
                 out.push(Output::Refused {
@@ -50,8 +57,9 @@ where
         }
     }
 
-    /// Answers a delivery of an id that is in flight or has a result here, of the same run or a later one: that run is never
-    /// started again. A later run may start: its leader has settled the one before, whose result goes.
+    /// Answers a delivery of a run that is in flight or has a result here, or of an earlier run of that activation: it is not
+    /// started. False for every other delivery. A run whose result was acknowledged is not known here any more: see
+    /// [`Deliver::run`] for why none comes.
     fn answer_repeated(
         &mut self,
         now: Instant,
@@ -59,50 +67,74 @@ where
         out: &mut Vec<Output<A, D, R>>,
     ) -> bool {
         let running = self.in_flight.get(&deliver.id).copied();
-        let known = running
-            .map(|here| here.run)
-            .or_else(|| self.results.find(&deliver.id).map(|stored| stored.run));
-        let Some(known) = known else {
-            return false;
+        let known = match running {
+            // Nobody will hear of its result.
+            Some(here) if self.is_orphaned(here.worker) => None,
+            Some(here) => Some(here.run),
+            None => self.results.find(&deliver.id).map(|stored| stored.run),
         };
-        if deliver.run > known {
-            if running.is_none()
-                && let Some(container) = self.results.remove(&deliver.id)
-            {
-                self.tell_held_end(container, out);
+        if known.is_none_or(|known| known < deliver.run) {
+            return false;
+        }
+        if !self.is_from_leader(deliver) {
+            // Nobody listens to an answer, and "refused" would be a lie.
+            return true;
+        }
+        if let Some(here) = self.in_flight.get_mut(&deliver.id) {
+            // Its end is the answer.
+            here.again = Some((deliver.container, deliver.epoch));
+        } else {
+            self.answer_with_result(now, deliver, out);
+        }
+        if let Some(worker) = self.by_id.get(&deliver.container).copied() {
+            if let Some(container) = self.containers.get_mut(&worker) {
+                container.asks = container.asks.saturating_sub(1);
             }
-            return false;
+            self.top_up(now, worker, out);
         }
-        let Some(worker) = self.by_id.get(&deliver.container).copied() else {
-            return true;
-        };
-        let Some(container) = self.containers.get_mut(&worker) else {
-            return true;
-        };
-        if container.epoch != deliver.epoch || container.leader != deliver.from {
-            // From an earlier leader: nobody listens to an answer, and "refused" would be a lie.
-            return true;
-        }
-        container.asks = container.asks.saturating_sub(1);
-        let (key, epoch, to) = (container.key.clone(), container.epoch, container.leader);
-        if running.is_some() {
-            // Its result is the answer.
-        } else if self.is_fenced(now) {
-            self.held_back = true;
-        } else if let Some(stored) = self.results.find(&deliver.id) {
-            stored.sent = true;
-            let (record, container) = (stored.record.clone(), deliver.container);
-            out.push(Output::Completed(Completed {
-                to,
-                container,
-                key,
-                epoch,
-                record,
-                credits: 0,
-            }));
-        }
-        self.top_up(now, worker, out);
         true
+    }
+
+    fn answer_with_result(&mut self, now: Instant, deliver: &Deliver<D>, out: &mut Vec<Output<A, D, R>>) {
+        let is_fenced = self.is_fenced(now);
+        let Some(stored) = self.results.find(&deliver.id) else {
+            return;
+        };
+        stored.sent = !is_fenced;
+        if is_fenced {
+            self.held_back = true;
+            return;
+        }
+        out.push(Output::Completed(Completed {
+            to: deliver.from,
+            container: deliver.container,
+            key: stored.key.clone(),
+            epoch: deliver.epoch,
+            record: stored.record.clone(),
+            credits: 0,
+        }));
+    }
+
+    fn is_orphaned(&self, worker: WorkerId) -> bool {
+        self.containers
+            .get(&worker)
+            .is_none_or(|container| container.orphaned)
+    }
+
+    /// Whether a delivery of an activation that is known here comes from the leader of now.
+    fn is_from_leader(&mut self, deliver: &Deliver<D>) -> bool {
+        let in_flight = self.in_flight.get(&deliver.id).map(|here| here.worker);
+        // Where it was delivered may be gone; its queue is that of its run.
+        let worker = self.by_id.get(&deliver.container).copied().or(in_flight);
+        let leadership = match worker.and_then(|worker| self.containers.get(&worker)) {
+            Some(container) => Some((container.leader, container.epoch)),
+            None => {
+                let key = self.results.find(&deliver.id).map(|stored| &stored.key);
+                let queue = key.and_then(|key| self.queues.find(key));
+                queue.map(|queue| (queue.leader, queue.epoch))
+            }
+        };
+        leadership == Some((deliver.from, deliver.epoch))
     }
 
     /// Takes an activation into its container: owner, last moment to start it, and whether the code has to be loaded.
@@ -134,6 +166,9 @@ where
             return Err("the invoker shuts down");
         }
         if self.in_flight.contains_key(&deliver.id) {
+            // The container is as good as before, but the same delivery must not come back at once.
+            let at = now + self.settings.pull_retry;
+            self.timers.arm(at, Timer::AskAgain(worker));
             return Err("an earlier run of it has not ended here");
         }
         let Some(start_by) = start_by else {
@@ -142,8 +177,12 @@ where
         };
         container.running.push(deliver.id);
         let init = container.life == Life::Fresh;
-        let run = deliver.run;
-        self.in_flight.insert(deliver.id, InFlight { worker, run });
+        let here = InFlight {
+            worker,
+            run: deliver.run,
+            again: None,
+        };
+        self.in_flight.insert(deliver.id, here);
         if init {
             self.enter(worker, Life::Initialising);
         }
@@ -190,7 +229,7 @@ where
             healthy,
         } = finished;
         self.judge(now, healthy);
-        let Some(run) = self.end_run(now, worker, id, reusable) else {
+        let Some(InFlight { run, .. }) = self.end_run(now, worker, id, reusable) else {
             return;
         };
         let fenced = self.is_fenced(now);
@@ -240,14 +279,17 @@ where
         reason: String,
         out: &mut Vec<Output<A, D, R>>,
     ) {
-        if self.end_run(now, worker, id, reusable).is_none() {
+        let Some(InFlight { again, .. }) = self.end_run(now, worker, id, reusable) else {
             return;
-        }
+        };
         let Some(container) = self.containers.get(&worker) else {
             return;
         };
         if !container.orphaned {
-            let (to, epoch, container) = (container.leader, container.epoch, container.id);
+            let (to, epoch) = (container.leader, container.epoch);
+            // One answer: a second one would be taken for that of a delivery to come.
+            let again = again.filter(|(_, of)| *of == epoch);
+            let container = again.map_or(container.id, |(at, _)| at);
             out.push(Output::Refused {
                 to,
                 id,
@@ -260,10 +302,16 @@ where
         self.settle(now, worker, out);
     }
 
-    /// Takes an activation out of its container; which run of it that was, `None` if it was not there.
-    fn end_run(&mut self, now: Instant, worker: WorkerId, id: ActivationId, reusable: bool) -> Option<u32> {
+    /// Takes an activation out of its container; what ran, `None` if it was not there.
+    fn end_run(
+        &mut self,
+        now: Instant,
+        worker: WorkerId,
+        id: ActivationId,
+        reusable: bool,
+    ) -> Option<InFlight> {
         let here = self.in_flight.get(&id).filter(|here| here.worker == worker);
-        let Some(InFlight { run, .. }) = here.copied() else {
+        let Some(here) = here.copied() else {
             tracing::error!(activation = %id, %worker, "end of an activation that does not run here");
             return None;
         };
@@ -278,7 +326,7 @@ where
             // The code was not loaded; the next activation, if there may be one, starts with that.
             self.enter(worker, Life::Fresh);
         }
-        Some(run)
+        Some(here)
     }
 
     pub(crate) fn on_results_acked(

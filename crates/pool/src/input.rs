@@ -218,6 +218,11 @@ pub struct Deliver<D> {
     /// Epoch of the sender's leadership.
     pub epoch: Epoch,
     /// Which run of the activation this is, from 1.
+    ///
+    /// A leader counts up: within an epoch it delivers no run before one that it has delivered, and no run again whose result
+    /// it has acknowledged, since its ledger (of a durable activation: the journal) has the end of that run first. So the pool
+    /// need not remember what was acknowledged. The next leader may count an activation that is not durable from 1 again, and
+    /// an id that comes back when the ledger has forgotten it is a new activation.
     pub run: u32,
     /// Payload and context.
     pub content: D,

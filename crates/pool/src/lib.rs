@@ -6,7 +6,8 @@
 //! container is created from), `D` (what is delivered) and `R` (the record of a finished activation).
 //!
 //! Invariant: the memory of everything that exists (removing containers included) never exceeds the total.
-//! Invariant: an activation id that is in flight or has an unacknowledged result is never started again.
+//! Invariant: an activation that is in flight is never started again, and one with an unacknowledged result only in a later run.
+//! Invariant: a result is forgotten only when it was acknowledged, or the leader's next run of the activation was taken in.
 //! Invariant: a container is asked to pause only when nothing runs in it and the leader holds no ask of it.
 //! Invariant: whatever is delivered ends as completed or refused.
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use whiskraft_types::{ActivationId, ByteSize, ContainerId, Instant, Lease, QueueKey, Revision};
+use whiskraft_types::{ActivationId, ByteSize, ContainerId, Epoch, Instant, Lease, QueueKey, Revision};
 
 use crate::container::Container;
 use crate::health::Health;
@@ -53,6 +53,8 @@ pub(crate) struct InFlight {
     pub(crate) worker: WorkerId,
     /// Which run of it.
     pub(crate) run: u32,
+    /// Where it was delivered again meanwhile, for the last time, and in which epoch: there its leader waits for an answer.
+    pub(crate) again: Option<(ContainerId, Epoch)>,
 }
 
 /// What the invoker as a whole is up to.

@@ -11,7 +11,7 @@ use whiskraft_types::{
     ActivationId, ActivationStatus, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision,
 };
 
-use crate::{Moved, Outcome};
+use crate::{CancelAnswer, Moved, Outcome};
 
 /// An SDK instance: the same for all its streams and reconnects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +135,14 @@ pub enum Input<P, R> {
         id: ActivationId,
         /// What it came to.
         verdict: Verdict<R>,
+    },
+    /// The answer to one [`Mark`](crate::Output::Mark).
+    Marked {
+        /// Of which activation.
+        id: ActivationId,
+        /// What those hear who have asked: `Stopping` once it is on the disks of a quorum, `Ended` if the activation had
+        /// ended before, `Unavailable` if the journal does not have it.
+        answer: CancelAnswer,
     },
     /// Somebody entitled wants the activation to end. Answered by exactly one `CancelAnswered`, which may come later;
     /// with the leadership end those that are open.
@@ -307,10 +315,14 @@ pub struct Recovered<P> {
     pub id: ActivationId,
     /// Time since a scheduler first accepted it.
     pub waited: Duration,
+    /// Time since its next run might begin: less if it, or a retry of it, was to wait first.
+    pub ready: Duration,
     /// Run that is under way or next, from 1.
     pub run: u32,
     /// It must not begin before.
     pub not_before: Option<Instant>,
+    /// Whether its caller was told that it ends as cancelled.
+    pub cancelled: bool,
     /// What to run it with.
     pub payload: P,
 }

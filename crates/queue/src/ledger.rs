@@ -25,7 +25,7 @@ use crate::waiting::Ticket;
 use crate::{ControllerId, QueueSettings};
 
 pub use entry::ActivationState;
-pub(crate) use entry::{Done, EndKind, Ending, Entry, Found, Next, Stage};
+pub(crate) use entry::{Done, EndKind, Ending, Entry, Found, Mark, Next, Stage};
 pub(crate) use waiters::Waiters;
 
 /// What the ledger counts besides the entries themselves.

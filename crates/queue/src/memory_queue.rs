@@ -277,6 +277,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Input::Import(moved) => self.on_import(now, moved, out),
             Input::Recovered(activations) => self.on_recovered(now, activations, out),
             Input::Journaled { id, verdict } => self.on_journaled(now, id, verdict, out),
+            Input::Marked { id, answer } => self.on_marked(id, answer, out),
             Input::Cancel { ask, id } => self.on_cancel(now, ask, id, out),
             Input::Knotted(is_knotted) => self.on_knotted(now, is_knotted),
             Input::RemovalFailed => {

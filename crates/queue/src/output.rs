@@ -63,6 +63,12 @@ pub enum Output<P, R> {
         /// What.
         entry: JournalEntry<P, R>,
     },
+    /// Note in the journal that a durable activation ends as cancelled, whatever becomes of its run; answered by exactly one
+    /// [`Marked`](crate::Input::Marked). May be under way together with an entry of the same activation.
+    Mark {
+        /// Which.
+        id: ActivationId,
+    },
     /// Keep the record of an activation that is not durable, if there is room and such records are kept. Said once, not
     /// answered.
     Archive {

@@ -35,8 +35,8 @@ pub struct QueueSettings {
     pub duration_samples: usize,
     /// Time with nothing waiting, running or owed after which the queue is removed. Default 10 min.
     pub idle_after: Duration,
-    /// Most times that one activation may be refused by invokers before it fails. Default 5.
-    pub refusals_max: u8,
+    /// Times that invokers may refuse one activation before it pauses between them, from 100 ms up to 1 s. Default 5.
+    pub refusals_free: u8,
     /// Longest time without scaling after a change of leader. Default 1 s.
     pub takeover_wait_max: Duration,
     /// Longest pause between creations while they fail; from 100 ms it doubles up to this. Default 1.6 s.
@@ -90,7 +90,7 @@ impl Default for QueueSettings {
             decision_interval: Duration::from_millis(100),
             duration_samples: 10,
             idle_after: Duration::from_secs(600),
-            refusals_max: 5,
+            refusals_free: 5,
             takeover_wait_max: Duration::from_secs(1),
             creation_pause_max: Duration::from_millis(1600),
             flush_grace: Duration::from_secs(60),

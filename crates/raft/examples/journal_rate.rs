@@ -113,13 +113,11 @@ fn batch(number: u64) -> Result<JournalBatch, Failure> {
         epoch: Epoch(5),
         digest: Digest([1; 16]),
         accepted: UnixMillis(1),
+        waited: Duration::ZERO,
         not_before: None,
         payload: vec![7; PAYLOAD_LEN],
     };
-    Ok(JournalBatch {
-        now: UnixMillis(1),
-        commands: vec![JournalCommand::Accept(accept)],
-    })
+    Ok(JournalBatch::of(vec![JournalCommand::Accept(accept)]))
 }
 
 /// Appends for a time, writes to group 0 meanwhile, and prints rates and latencies of both.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 use whiskraft_proto::v1;
 use whiskraft_types::MembershipError;
@@ -15,7 +16,8 @@ use crate::error::StartError;
 use crate::identity::{Identity, Incarnation};
 use crate::membership::{self, Change};
 use crate::peers::{Class, Peers};
-use crate::wire;
+use crate::wire::{self, WireError};
+use crate::witness::Shown;
 
 /// Pause between rounds of questions.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +42,23 @@ pub(crate) struct Answer {
     pub(crate) lanes: u32,
     /// Incarnation it knows for the asker.
     pub(crate) ours: Option<Incarnation>,
+    /// Incarnations of the initial members, if it has formed.
+    pub(crate) members: BTreeMap<u64, Incarnation>,
+    /// What it knows that the asker's disk had, by group.
+    pub(crate) shown: Vec<(u32, Shown)>,
+}
+
+impl Answer {
+    /// The refusal of the asker, if its disk lacks what it has shown.
+    pub(crate) fn loss(&self, peers: &Peers, address: &str) -> Option<String> {
+        let mut losses = self
+            .shown
+            .iter()
+            .filter_map(|(group, shown)| peers.witness().lost(*group, shown));
+        losses
+            .next()
+            .map(|loss| loss.refusal(peers.id(), self.id, address))
+    }
 }
 
 /// Asks the scheduler at an address who it is; `id` is who it should be.
@@ -49,19 +68,32 @@ pub(crate) async fn identify(peers: &Peers, address: &str, id: u64) -> Result<An
         cluster_id: peers.cluster_id(),
         from: peers.id(),
         to: id,
+        incarnation: peers.incarnation().to_vec().into(),
+        shown: wire::shown_in_groups(peers.witness().claims()),
     };
     let reply = tokio::time::timeout(ANSWER_MAX, client.identify(request)).await;
     let reply = reply.map_err(|_| format!("no answer in {ANSWER_MAX:?}"))?;
     let reply = reply.map_err(|status| status.message().to_owned())?.into_inner();
-    let incarnation = wire::parse_incarnation(&reply.incarnation).map_err(|error| error.to_string())?;
+    parse(reply).map_err(|error| error.to_string())
+}
+
+fn parse(reply: v1::IdentifyResponse) -> Result<Answer, WireError> {
+    let incarnation = |bytes| {
+        let incarnation = wire::parse_incarnation(bytes)?;
+        incarnation.ok_or_else(|| WireError("it has no incarnation".to_owned()))
+    };
+    let members = reply.members.iter();
+    let members = members.map(|member| Ok((member.scheduler, incarnation(&member.incarnation)?)));
     Ok(Answer {
-        cluster_id: reply.cluster_id,
         id: reply.scheduler,
-        incarnation: incarnation.ok_or("it has no incarnation")?,
+        incarnation: incarnation(&reply.incarnation)?,
         formed: reply.initialized,
         leads: reply.leads,
         lanes: reply.lanes,
-        ours: wire::parse_incarnation(&reply.incarnation_of_asker).map_err(|error| error.to_string())?,
+        ours: wire::parse_incarnation(&reply.incarnation_of_asker)?,
+        members: members.collect::<Result<_, WireError>>()?,
+        shown: wire::parse_shown_in_groups(&reply.shown_by_asker),
+        cluster_id: reply.cluster_id,
     })
 }
 
@@ -118,67 +150,158 @@ impl Reporter {
     }
 }
 
-/// Waits until every initial member is known and none contradicts; returns their incarnations and the number of lanes.
+/// What a directory knows when its cluster has formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Formed {
+    /// Incarnations of all initial members.
+    pub(crate) members: BTreeMap<u64, Incarnation>,
+    /// Lanes of the journal.
+    pub(crate) lanes: u32,
+}
+
+/// What an initial member has heard of the others so far.
+struct Forming<'a> {
+    identity: &'a Identity,
+    cluster: &'a BTreeMap<u64, String>,
+    known: BTreeMap<u64, Incarnation>,
+    /// Who is waited for in this round, and why.
+    missing: Vec<String>,
+}
+
+impl<'a> Forming<'a> {
+    fn new(identity: &'a Identity, cluster: &'a BTreeMap<u64, String>) -> Self {
+        Self {
+            identity,
+            cluster,
+            known: BTreeMap::from([(identity.id, identity.incarnation)]),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Begins to ask all of them once more.
+    fn begin_round(&mut self) {
+        self.missing.clear();
+    }
+
+    /// Ends a round: complete if all have answered in it.
+    fn end_round(&self) -> Option<Formed> {
+        self.missing.is_empty().then(|| Formed {
+            members: self.known.clone(),
+            lanes: self.identity.lanes,
+        })
+    }
+
+    /// Takes what one of them said. One that has formed knows all; it formed with this very directory, or refuses it.
+    fn on_answer(
+        &mut self,
+        id: u64,
+        address: &str,
+        answer: Result<Answer, String>,
+    ) -> Result<Option<Formed>, StartError> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.known.remove(&id);
+                self.wait_for(id, address, &error);
+                return Ok(None);
+            }
+        };
+        check(self.identity, address, id, &answer)?;
+        if answer.formed {
+            return self.on_formed(id, address, answer);
+        }
+        if answer.lanes != self.identity.lanes {
+            return Err(StartError::Config(format!(
+                "scheduler {id} at {address} wants a cluster of {} lanes, this one of {}; the setting lanes must be the same \
+                 on all schedulers when the cluster forms",
+                answer.lanes, self.identity.lanes
+            )));
+        }
+        self.known.insert(id, answer.incarnation);
+        Ok(None)
+    }
+
+    fn on_formed(&mut self, id: u64, address: &str, answer: Answer) -> Result<Option<Formed>, StartError> {
+        // Only of the whole list an absence says something: a release before this one could form with a part of it.
+        let is_whole = self.cluster.keys().all(|id| answer.members.contains_key(id));
+        match answer.ours {
+            Some(_) if is_whole => Ok(Some(Formed {
+                members: answer.members,
+                lanes: answer.lanes,
+            })),
+            Some(_) => {
+                self.known.insert(id, answer.incarnation);
+                Ok(None)
+            }
+            None if is_whole => Err(StartError::Unknown(other_directory(
+                self.identity.id,
+                id,
+                address,
+            ))),
+            None => {
+                self.wait_for(id, address, "it has formed, and has not heard of this one");
+                Ok(None)
+            }
+        }
+    }
+
+    fn wait_for(&mut self, id: u64, address: &str, why: &str) {
+        self.missing.push(format!("scheduler {id} at {address}: {why}"));
+    }
+}
+
+/// Waits until every initial member is known and none contradicts.
 pub(crate) async fn form(
     peers: &Peers,
     identity: &Identity,
     cluster: &BTreeMap<u64, String>,
-) -> Result<(BTreeMap<u64, Incarnation>, u32), StartError> {
-    let mut known = BTreeMap::from([(identity.id, identity.incarnation)]);
+) -> Result<Formed, StartError> {
+    let mut forming = Forming::new(identity, cluster);
     let mut reporter = Reporter::new();
     loop {
-        let mut missing = Vec::new();
+        forming.begin_round();
         for (id, address) in cluster.iter().filter(|(id, _)| **id != identity.id) {
-            match identify(peers, address, *id).await {
-                Ok(answer) => {
-                    check(identity, address, *id, &answer)?;
-                    if answer.formed && answer.ours.is_none() {
-                        // It has formed with a directory that is not ours.
-                        return Err(StartError::Unknown(other_directory(identity.id, *id, address)));
-                    }
-                    known.insert(*id, answer.incarnation);
-                    if answer.formed {
-                        // The others knew this very directory when they formed.
-                        return Ok((known, answer.lanes));
-                    }
-                    if answer.lanes != identity.lanes {
-                        return Err(StartError::Config(format!(
-                            "scheduler {id} at {address} wants a cluster of {} lanes, this one of {}; the setting lanes \
-                             must be the same on all schedulers when the cluster forms",
-                            answer.lanes, identity.lanes
-                        )));
-                    }
-                }
-                Err(error) => {
-                    known.remove(id);
-                    missing.push(format!("scheduler {id} at {address}: {error}"));
-                }
+            let answer = identify(peers, address, *id).await;
+            if let Some(formed) = forming.on_answer(*id, address, answer)? {
+                return Ok(formed);
             }
         }
-        if missing.is_empty() {
-            return Ok((known, identity.lanes));
+        if let Some(formed) = forming.end_round() {
+            return Ok(formed);
         }
         if reporter.is_due() {
-            tracing::info!(?missing, "waiting for the other initial members");
+            tracing::info!(missing = ?forming.missing, "waiting for the other initial members");
         }
         tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 
-/// Asks members, as far as they answer soon, whether this directory is the one they know.
+/// Asks members, as far as they answer soon, whether this directory is the one they know and has all that it has shown them.
+/// `members` may name some whose number is not known (0).
 pub(crate) async fn verify(
     peers: &Peers,
     identity: &Identity,
-    cluster: &BTreeMap<u64, String>,
+    members: &[(u64, String)],
 ) -> Result<(), StartError> {
-    let others = cluster.iter().filter(|(id, _)| **id != identity.id);
+    let others = members.iter().filter(|(id, _)| *id != identity.id);
     let questions =
-        others.map(|(id, address)| async move { (id, address, identify(peers, address, *id).await) });
-    let answers = tokio::time::timeout(VERIFY_MAX, futures::future::join_all(questions)).await;
-    for (id, address, answer) in answers.unwrap_or_default() {
-        match answer {
-            Ok(answer) => check(identity, address, *id, &answer)?,
-            Err(error) => tracing::debug!(scheduler = id, %error, "member not asked"),
+        others.map(|(id, address)| async move { (*id, address, identify(peers, address, *id).await) });
+    let mut questions: FuturesUnordered<_> = questions.collect();
+    let deadline = clock::now() + VERIFY_MAX;
+    while let Ok(Some((id, address, answer))) = tokio::time::timeout_at(deadline, questions.next()).await {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::debug!(scheduler = id, %error, "member not asked");
+                continue;
+            }
+        };
+        if id == 0 && answer.cluster_id != identity.cluster_id {
+            continue; // Somebody else lives there now.
+        }
+        check(identity, address, if id == 0 { answer.id } else { id }, &answer)?;
+        if let Some(refusal) = answer.loss(peers, address) {
+            return Err(StartError::Unknown(refusal));
         }
     }
     Ok(())
@@ -266,3 +389,6 @@ pub(crate) async fn join(
         tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod bootstrap_test;

@@ -68,7 +68,8 @@ pub struct Settings {
     /// How long a proposal, a read index or a forwarded call may wait for a leader and its answer. Default 5s.
     #[serde(with = "humantime_serde")]
     pub propose_timeout: Duration,
-    /// How long sending a snapshot to a follower may take. Default 30s.
+    /// Longest pause in the sending of a snapshot to a follower, four times that for those of lanes: between two of its
+    /// parts, and after the last one beside the time that its length needs. Default 30s.
     #[serde(with = "humantime_serde")]
     pub snapshot_timeout: Duration,
     /// Log entries between two snapshots. Default 20000.

@@ -1,27 +1,23 @@
 //! The running consensus core of a group and what the parts of a node ask it for: who leads, whether this node may act
 //! as the leader, a write into its own log.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{Instant, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::watch;
-use whiskraft_state::journal::UnixMillis;
 use whiskraft_state::{Command, Response};
 use whiskraft_types::LogRevision;
 
-use crate::clock::Wall;
 use crate::config::Settings;
 use crate::disk::DiskSpace;
 use crate::fatal::Fatal;
+use crate::held::Held;
 use crate::peers::Peers;
-use crate::store::{Applied, GroupMachine, Shared};
+use crate::store::{Applied, GroupMachine, LaneTime, Shared};
 use crate::types::{Answer, Proposal, Types};
-
-/// How far the clock of whoever proposes a batch may be ahead of the leader's, in milliseconds.
-const AHEAD_MAX_MS: u64 = 60_000;
 
 /// openraft, with our types.
 pub(crate) type Raft = openraft::Raft<Types, GroupMachine>;
@@ -38,7 +34,10 @@ pub(crate) struct Group {
     pub(crate) fatal: Fatal,
     pub(crate) settings: Arc<Settings>,
     pub(crate) disk: DiskSpace,
-    pub(crate) wall: Wall,
+    /// What its log keeps for followers that are sent a snapshot.
+    pub(crate) held: Held,
+    /// The clock of a lane; group 0 has none.
+    pub(crate) time: Option<Arc<LaneTime>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -59,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) cluster_name: Arc<str>,
     /// Held while this node, as the leader, changes the membership.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    /// The lanes, which have the members of group 0 a moment later; set once they run.
+    pub(crate) lanes: Arc<OnceLock<Vec<Group>>>,
 }
 
 impl std::ops::Deref for Core {
@@ -134,6 +135,15 @@ impl Group {
         })
     }
 
+    /// The term in which this node leads and has applied everything of the terms before.
+    fn caught_up(&self) -> Option<u64> {
+        let applied = self.applied.borrow().term;
+        self.metrics(|metrics| {
+            let leads = metrics.state == ServerState::Leader && applied == metrics.current_term;
+            leads.then_some(metrics.current_term)
+        })
+    }
+
     /// Puts a proposal into this node's log, if it leads, and waits until it is applied here.
     pub(crate) async fn write(
         &self,
@@ -141,10 +151,8 @@ impl Group {
         timeout: Duration,
     ) -> Result<(LogRevision, Answer), NotDone> {
         self.disk.check(&proposal).map_err(NotDone::Full)?;
-        if let Proposal::Journal(batch) = &mut proposal {
-            // A proposer whose clock has jumped must not make records expire for all.
-            let latest = self.wall.millis().saturating_add(AHEAD_MAX_MS);
-            batch.now = batch.now.min(UnixMillis(latest));
+        if let (Proposal::Journal(batch), Some(time)) = (&mut proposal, &self.time) {
+            batch.now = time.stamp(self.caught_up());
         }
         let write = self.raft.client_write(proposal);
         match tokio::time::timeout(timeout, write).await {

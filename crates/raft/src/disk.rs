@@ -53,6 +53,24 @@ impl DiskSpace {
         }
     }
 
+    /// Refuses the rows of a lane, sent by its leader, while the disk is almost full.
+    pub(crate) fn check_rows(&self) -> Result<(), String> {
+        match self.free() {
+            Some(free) if free < self.reserve => Err(format!(
+                "the disk of {} has {free} bytes left; the rows of a lane are not received below {} (disk-reserve)",
+                self.path.display(),
+                self.reserve
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether so little is left that nothing should be kept that need not be: twice the reserve.
+    pub(crate) fn is_tight(&self) -> bool {
+        let limit = self.reserve.saturating_mul(2);
+        self.free().is_some_and(|free| free < limit)
+    }
+
     fn free(&self) -> Option<u64> {
         let now = clock::now();
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,6 +112,11 @@ mod tests {
         let full = DiskSpace::new(dir.path(), u64::MAX);
         assert!(full.check(&bulk).unwrap_err().contains("disk-reserve"));
         assert_eq!(full.check(&small), Ok(()));
-        assert_eq!(DiskSpace::new(dir.path(), 0).check(&bulk), Ok(()));
+        assert!(full.check_rows().unwrap_err().contains("disk-reserve"));
+        assert!(full.is_tight());
+        let empty = DiskSpace::new(dir.path(), 0);
+        assert_eq!(empty.check(&bulk), Ok(()));
+        assert_eq!(empty.check_rows(), Ok(()));
+        assert!(!empty.is_tight());
     }
 }

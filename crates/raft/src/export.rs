@@ -51,7 +51,7 @@ async fn export_group(group: &Group, dir: &Path) -> io::Result<Option<Exported>>
     let snapshot = group.raft.get_snapshot().await;
     let snapshot = snapshot.map_err(|error: RaftError<Types>| failed(error))?;
     let Some(snapshot) = snapshot else { return Ok(None) };
-    let (file, is_ours) = snapshot.snapshot.into_file().await?;
+    let (file, _temporary) = snapshot.snapshot.into_file().await?;
     let name = lane.map_or_else(
         || "tables.snapshot".to_owned(),
         |lane| format!("lane-{}.snapshot", lane.0),
@@ -59,9 +59,6 @@ async fn export_group(group: &Group, dir: &Path) -> io::Result<Option<Exported>>
     let (revision, path) = (LogRevision(file.index()), dir.join(name));
     tokio::fs::copy(&file.path, &path).await?;
     tokio::fs::File::open(&path).await?.sync_all().await?;
-    if is_ours {
-        tokio::fs::remove_file(&file.path).await?;
-    }
     Ok(Some(Exported { lane, revision, path }))
 }
 

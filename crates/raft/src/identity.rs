@@ -134,8 +134,13 @@ impl DataDir {
                 source,
             }
         };
+        let is_new = !path.is_dir();
         fs::create_dir_all(path)
             .map_err(failed("cannot be created; choose another or fix its permissions"))?;
+        if is_new {
+            // Lost in a power cut, it would come back with another incarnation than the others know.
+            sync_parent(path).map_err(failed("its parent directory cannot be synced"))?;
+        }
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -244,6 +249,14 @@ impl DataDir {
         identity
             .save(&self.path)
             .map_err(|error| self.error("its identity cannot be written", error))
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

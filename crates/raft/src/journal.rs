@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
-use whiskraft_state::journal::{JournalBatch, JournalOutcome, JournalRow, UnixMillis};
+use whiskraft_state::journal::{JournalBatch, JournalOutcome, JournalRow, LaneMillis, UnixMillis};
 use whiskraft_types::{ActivationId, LogRevision, NamespaceName, QueueKey, SchedulerId};
 
 use crate::clock;
@@ -286,6 +286,14 @@ impl Journal {
             }
         }
         Ok(lookup)
+    }
+
+    /// The clock of a lane by now: how long ago was what this node has of it, and how long it is until something is due.
+    /// Never more than has really passed.
+    #[must_use]
+    pub fn clock(&self, lane: LaneId) -> LaneMillis {
+        self.lane(lane)
+            .map_or(LaneMillis(0), |lane| lane.shared.time.now())
     }
 
     /// Record of an activation that has ended.

@@ -17,6 +17,7 @@ mod disk;
 mod error;
 mod export;
 mod fatal;
+mod held;
 mod history;
 mod identity;
 mod journal;
@@ -36,6 +37,7 @@ mod types;
 mod watch;
 mod watchman;
 mod wire;
+mod witness;
 
 pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};

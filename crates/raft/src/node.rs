@@ -22,7 +22,7 @@ use crate::propose::Proposer;
 use crate::runtime::Runtime;
 use crate::sessions::CourierHandle;
 use crate::start;
-use crate::store::{Bodies, SyncThread};
+use crate::store::{Bodies, SeenStore, SyncThread};
 use crate::types::Proposal;
 use crate::{
     BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError,
@@ -52,6 +52,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) bodies: Bodies,
+    pub(crate) seen: SeenStore,
     pub(crate) _journal: OpenJournal,
     pub(crate) lane_runtime: Runtime,
     pub(crate) runtime: Runtime,

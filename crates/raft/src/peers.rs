@@ -14,7 +14,10 @@ use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
 use crate::clock;
 use crate::config::Settings;
+use crate::identity::{Identity, Incarnation};
 use crate::types::META_GROUP;
+use crate::wire;
+use crate::witness::Witness;
 
 /// HTTP/2 flow control window of a stream.
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
@@ -54,6 +57,8 @@ struct Inner {
     lane_runtime: Handle,
     /// Cluster and own id; a joining node learns them after it has spoken to its first peer.
     identity: RwLock<(String, u64)>,
+    incarnation: Incarnation,
+    witness: Witness,
     connect_timeout: Duration,
     keepalive_interval: Duration,
     reachable_for: Duration,
@@ -68,14 +73,15 @@ impl Peers {
     /// No connections yet.
     pub(crate) fn new(
         (runtime, lane_runtime): (Handle, Handle),
-        cluster_id: String,
-        id: u64,
+        identity: &Identity,
         settings: &Settings,
     ) -> Self {
         let inner = Inner {
             runtime,
             lane_runtime,
-            identity: RwLock::new((cluster_id, id)),
+            identity: RwLock::new((identity.cluster_id.clone(), identity.id)),
+            incarnation: identity.incarnation,
+            witness: Witness::default(),
             connect_timeout: settings.election_max,
             keepalive_interval: settings.election_min,
             reachable_for: settings.election_max * REACHABLE_ELECTIONS,
@@ -115,6 +121,16 @@ impl Peers {
             .clone()
     }
 
+    /// Identity of this node's data directory.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.inner.incarnation
+    }
+
+    /// What the members have shown to each other.
+    pub(crate) fn witness(&self) -> &Witness {
+        &self.inner.witness
+    }
+
     /// The head of a message to a peer, about group 0.
     pub(crate) fn envelope(&self, to: u64) -> v1::Envelope {
         self.envelope_of(META_GROUP, to)
@@ -133,6 +149,7 @@ impl Peers {
             group,
             from,
             to,
+            shown: self.witness().seen(group, to).as_ref().map(wire::shown),
         }
     }
 

@@ -118,12 +118,39 @@ pub(crate) type Stored = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(crate) type LeaderId = openraft::alias::LeaderIdOf<Types>;
 
-/// Where an entry is: the term and node that proposed it, and its index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where an entry is: the term and node that proposed it, and its index. The order is that of openraft's log ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct LogIdRecord {
     pub(crate) term: u64,
     pub(crate) node: u64,
     pub(crate) index: u64,
+}
+
+impl LogIdRecord {
+    /// Who proposed it.
+    pub(crate) fn ballot(self) -> Ballot {
+        Ballot {
+            term: self.term,
+            node: self.node,
+        }
+    }
+}
+
+/// Whom a vote is for, in which term; a later one counts. openraft lets several candidates of one term win one after the
+/// other, so the node is part of the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub(crate) struct Ballot {
+    pub(crate) term: u64,
+    pub(crate) node: u64,
+}
+
+impl From<Vote> for Ballot {
+    fn from(vote: Vote) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            node: vote.leader_id.node_id,
+        }
+    }
 }
 
 impl From<LogId> for LogIdRecord {

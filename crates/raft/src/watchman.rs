@@ -1,8 +1,9 @@
 //! Background duties of a member: asks the others now and then who they are (so that reachability is known and a
-//! mistaken identity is found), announces itself in the members table, becomes a voter, completes what a former
+//! mistaken identity or a disk that has lost something is found), announces itself in the members table, becomes a voter, completes what a former
 //! leader began, notices a dead core.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,14 +19,21 @@ use crate::journal::Journal;
 use crate::lanes;
 use crate::membership;
 use crate::propose::Proposer;
-use crate::types::Proposal;
+use crate::store::SeenStore;
+use crate::types::{Proposal, Types};
 
 /// Pause between rounds of questions to the other members.
 const ROUND_PAUSE: Duration = Duration::from_millis(400);
 /// Pause between looks at the consensus core.
 const CORE_PAUSE: Duration = Duration::from_millis(200);
+/// Longest wait for the answer of the core to one question.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+/// Questions in a row without an answer after which the node stops.
+const SILENT_PROBES_MAX: u32 = 20;
 /// Pause between looks for a change of the membership that was left half-way.
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two times at which it is kept what others have shown: what a start of the whole cluster may not know.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before an announcement or a step of joining is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 
@@ -75,6 +83,7 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
         return;
     }
     core.peers.answered(id);
+    let loss = answer.loss(&core.peers, address);
     match answer.ours {
         Some(ours) if ours != identity.incarnation => {
             core.fatal.stop(StopReason::Identity(bootstrap::other_directory(
@@ -87,27 +96,79 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
             lanes::leave(journal).await;
             core.fatal.stop(StopReason::Removed(SchedulerId(identity.id)));
         }
-        Some(_) | None => {}
+        Some(_) | None => {
+            if let Some(refusal) = loss {
+                core.fatal.stop(StopReason::Identity(refusal));
+            }
+        }
     }
 }
 
-/// Notices a consensus core that has stopped or panicked: the process would live on and answer nothing.
-pub(crate) async fn watch_core(core: Group) {
+/// Keeps what the others have shown for the next start, again and again.
+pub(crate) async fn keep_seen(core: Core, store: SeenStore) {
     loop {
-        let probe = tokio::time::timeout(CORE_PAUSE * 5, core.raft.is_initialized()).await;
-        if let Ok(Err(stopped)) = probe {
-            let reason = match stopped {
-                CoreStopped::StorageError(error) => {
-                    core.fatal.storage(&error.to_string());
-                    return;
-                }
-                CoreStopped::Panicked => StopReason::Raft("it panicked; start again".to_owned()),
-                CoreStopped::Stopped => StopReason::Raft("it stopped".to_owned()),
-            };
-            core.fatal.stop(reason);
+        tokio::time::sleep(KEEP_PAUSE).await;
+        keep_once(&core, &store);
+    }
+}
+
+/// Keeps what the others have shown, if it has changed.
+pub(crate) fn keep_once(core: &Core, store: &SeenStore) {
+    let members: BTreeSet<u64> = core.metrics(|metrics| {
+        let nodes = metrics.membership_config.nodes();
+        nodes.map(|(id, _)| *id).collect()
+    });
+    // A node that has no log yet does not know who is a member.
+    let is_member = |id| members.is_empty() || members.contains(&id);
+    let Some(seen) = core.peers.witness().to_keep(is_member) else {
+        return;
+    };
+    if let Err(error) = store.save(&seen) {
+        tracing::warn!(%error, "what other members have shown is not kept for the next start");
+    }
+}
+
+/// Notices a consensus core that has stopped, panicked or fallen silent: the process would live on and answer nothing.
+pub(crate) async fn watch_core(core: Group) {
+    let probe = || {
+        let raft = core.raft.clone();
+        async move { raft.is_initialized().await.map(drop) }
+    };
+    let reason = match end_of_core(probe, PROBE_MAX).await {
+        Some(CoreStopped::StorageError(error)) => {
+            core.fatal.storage(&error.to_string());
             return;
         }
-        tokio::time::sleep(CORE_PAUSE).await;
+        Some(CoreStopped::Panicked) => "it panicked; start again".to_owned(),
+        Some(CoreStopped::Stopped) => "it stopped".to_owned(),
+        None => format!(
+            "that of group {} has not answered for {:?}; start again",
+            core.group,
+            PROBE_MAX * SILENT_PROBES_MAX
+        ),
+    };
+    core.fatal.stop(StopReason::Raft(reason));
+}
+
+/// Asks a core again and again. Returns why it stopped, or nothing if it does not answer any more.
+async fn end_of_core<F>(mut probe: impl FnMut() -> F, wait: Duration) -> Option<CoreStopped<Types>>
+where
+    F: Future<Output = Result<(), CoreStopped<Types>>>,
+{
+    // Counted: a process that was stopped for a minute has not asked that often.
+    let mut silent = 0;
+    loop {
+        match tokio::time::timeout(wait, probe()).await {
+            Ok(Ok(())) => silent = 0,
+            Ok(Err(stopped)) => return Some(stopped),
+            Err(_) => silent += 1,
+        }
+        if silent >= SILENT_PROBES_MAX {
+            return None;
+        }
+        if silent == 0 {
+            tokio::time::sleep(CORE_PAUSE).await;
+        }
     }
 }
 
@@ -186,5 +247,45 @@ pub(crate) async fn settle_membership(core: Core) {
     loop {
         tokio::time::sleep(SETTLE_PAUSE).await;
         membership::settle(&core).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future;
+
+    use super::*;
+
+    const WAIT: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_core_that_does_not_answer_twenty_times_is_given_up() {
+        let mut asked = 0;
+        let probe = || {
+            asked += 1;
+            future::pending()
+        };
+        let end = end_of_core(probe, WAIT).await;
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(asked, 20);
+        assert_eq!(PROBE_MAX * SILENT_PROBES_MAX, Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_core_that_answers_now_and_then_is_not() {
+        let mut asked = 0;
+        let probe = || {
+            asked += 1;
+            let asked = asked;
+            async move {
+                match asked {
+                    50 => Err(CoreStopped::Panicked),
+                    20 | 40 => Ok(()),
+                    _ => future::pending().await,
+                }
+            }
+        };
+        let end = end_of_core(probe, WAIT).await;
+        assert!(matches!(end, Some(CoreStopped::Panicked)), "{end:?}");
     }
 }

@@ -11,7 +11,8 @@ use openraft::raft::{
 };
 use whiskraft_proto::v1;
 
-use crate::types::{self, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
+use crate::types::{self, Ballot, Entry, LogId, LogIdRecord, Types, Vote, VoteRecord};
+use crate::witness::Shown;
 
 /// A message lacks a field that it must have, or holds one that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,21 +49,11 @@ pub(crate) fn parse_vote(vote: Option<v1::Vote>) -> Result<Vote, WireError> {
 }
 
 pub(crate) fn log_id(id: LogId) -> v1::LogId {
-    let record = LogIdRecord::from(id);
-    v1::LogId {
-        term: record.term,
-        node: record.node,
-        index: record.index,
-    }
+    record(id.into())
 }
 
 pub(crate) fn parse_log_id(id: v1::LogId) -> LogId {
-    LogIdRecord {
-        term: id.term,
-        node: id.node,
-        index: id.index,
-    }
-    .into()
+    parse_record(id).into()
 }
 
 fn entry(entry: &Entry) -> io::Result<v1::Entry> {
@@ -77,9 +68,70 @@ fn parse_entry(entry: v1::Entry) -> Result<Entry, WireError> {
     Ok(types::decode_entry(parse_log_id(id), &entry.payload)?)
 }
 
+fn record(id: LogIdRecord) -> v1::LogId {
+    v1::LogId {
+        term: id.term,
+        node: id.node,
+        index: id.index,
+    }
+}
+
+fn parse_record(id: v1::LogId) -> LogIdRecord {
+    LogIdRecord {
+        term: id.term,
+        node: id.node,
+        index: id.index,
+    }
+}
+
+pub(crate) fn shown(shown: &Shown) -> v1::Shown {
+    v1::Shown {
+        term: shown.vote.term,
+        node: shown.vote.node,
+        last: shown.last.map(record),
+        committed: shown.committed,
+    }
+}
+
+pub(crate) fn parse_shown(shown: &v1::Shown) -> Shown {
+    Shown {
+        vote: Ballot {
+            term: shown.term,
+            node: shown.node,
+        },
+        last: shown.last.map(parse_record),
+        committed: shown.committed,
+    }
+}
+
+pub(crate) fn shown_in_groups(all: Vec<(u32, Shown)>) -> Vec<v1::GroupShown> {
+    let group = |(group, one): (u32, Shown)| v1::GroupShown {
+        group,
+        shown: Some(shown(&one)),
+    };
+    all.into_iter().map(group).collect()
+}
+
+pub(crate) fn parse_shown_in_groups(all: &[v1::GroupShown]) -> Vec<(u32, Shown)> {
+    let group = |one: &v1::GroupShown| Some((one.group, parse_shown(one.shown.as_ref()?)));
+    all.iter().filter_map(group).collect()
+}
+
+/// What a leader shows of its own disk with a message.
+pub(crate) fn shown_by_leader(request: &v1::AppendRequest) -> Option<Shown> {
+    let (vote, last) = (request.vote.as_ref()?, parse_record(request.synced?));
+    let vote = Ballot {
+        term: vote.term,
+        node: vote.node,
+    };
+    let committed = request.leader_commit.map_or(0, |id| id.index);
+    Some(Shown::entry(vote, last, committed))
+}
+
 pub(crate) fn append(
     envelope: v1::Envelope,
     request: &AppendEntriesRequest<Types>,
+    synced: Option<LogIdRecord>,
 ) -> io::Result<v1::AppendRequest> {
     Ok(v1::AppendRequest {
         envelope: Some(envelope),
@@ -87,6 +139,7 @@ pub(crate) fn append(
         prev: request.prev_log_id.map(log_id),
         entries: request.entries.iter().map(entry).collect::<io::Result<_>>()?,
         leader_commit: request.leader_commit.map(log_id),
+        synced: synced.map(record),
     })
 }
 

@@ -52,10 +52,7 @@ async fn put_action(node: &Node) {
 
 async fn append(node: &Node, lane: LaneId, command: JournalCommand) -> JournalOutcome {
     eventually("an entry of the journal", async || {
-        let batch = JournalBatch {
-            now: NOW,
-            commands: vec![command.clone()],
-        };
+        let batch = JournalBatch::of(vec![command.clone()]);
         let (revision, outcomes) = node.journal().append(lane, batch).await.ok()?;
         node.journal().wait_applied(lane, revision).await.unwrap();
         outcomes.into_iter().next()
@@ -70,6 +67,7 @@ fn accept(byte: u8, epoch: Epoch) -> JournalCommand {
         epoch,
         digest: Digest([byte; 16]),
         accepted: NOW,
+        waited: Duration::ZERO,
         not_before: None,
         payload: vec![byte; 1000],
     })
@@ -82,7 +80,7 @@ fn end(byte: u8, epoch: Epoch) -> JournalCommand {
         epoch,
         run: 1,
         at: NOW,
-        expires: UnixMillis(NOW.0 + 1_000_000_000),
+        keep: Duration::from_secs(1_000_000),
         kind: EndKind::Record,
         record: b"done".to_vec(),
     })

@@ -17,8 +17,6 @@ use whiskraft_types::{ActivationId, Epoch, LogRevision, QueueKey};
 use support::{Cluster, eventually};
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
-/// Records of these tests never expire.
-const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
 fn id(number: u8) -> ActivationId {
     ActivationId::from_bytes([number; 16])
@@ -38,6 +36,7 @@ fn accept(number: u8, action: &str, epoch: u64) -> JournalCommand {
         epoch: Epoch(epoch),
         digest: Digest([number; 16]),
         accepted: NOW,
+        waited: Duration::ZERO,
         not_before: None,
         payload: vec![number; 100],
     })
@@ -50,14 +49,15 @@ fn end(number: u8, action: &str, epoch: u64) -> JournalCommand {
         epoch: Epoch(epoch),
         run: 1,
         at: NOW,
-        expires: NEVER,
+        // They never expire here.
+        keep: Duration::MAX,
         kind: EndKind::Record,
         record: vec![number; 10],
     })
 }
 
 fn batch(commands: Vec<JournalCommand>) -> JournalBatch {
-    JournalBatch { now: NOW, commands }
+    JournalBatch::of(commands)
 }
 
 /// Appends until the outcome is known; the commands of these tests may be repeated.
@@ -101,7 +101,13 @@ async fn what_one_node_appends_every_node_finds() {
         for number in 1..=3 {
             let journaled = found(cluster.node(node), number).unwrap();
             assert_eq!(journaled.lane, LaneId(u32::from(number)));
-            assert_eq!(journaled.row.state, RowState::Open { not_before: None });
+            assert_eq!(
+                journaled.row.state,
+                RowState::Open {
+                    not_before: None,
+                    due: None
+                }
+            );
             let payload = journal.payload(journaled.lane, id(number)).unwrap();
             assert_eq!(payload.as_deref(), Some(&[number; 100][..]));
             let open = journal

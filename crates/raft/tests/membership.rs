@@ -5,7 +5,10 @@ mod support;
 use std::collections::BTreeSet;
 
 use support::{Cluster, eventually, limit, open_session, propose, put_namespace};
+use whiskraft_proto::v1;
+use whiskraft_proto::v1::peer_client::PeerClient;
 use whiskraft_raft::{NewMember, Node, NodeConfig, Settings, StartError, StopReason};
+use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::{MemberOrder, MembershipError, SchedulerId};
 
 const fn remove(id: u64) -> MemberOrder {
@@ -396,4 +399,52 @@ async fn one_that_joins_under_a_wrong_name_or_address_is_refused() {
         }
     }
     assert_eq!(members(cluster.node(1)), BTreeSet::from([1]));
+}
+
+/// The identity of the directory of whoever answers at an address.
+async fn incarnation_at(address: &str) -> Option<[u8; 16]> {
+    let mut client = PeerClient::connect(format!("http://{address}")).await.ok()?;
+    let request = v1::IdentifyRequest::default();
+    let answer = client.identify(request).await.ok()?.into_inner();
+    <[u8; 16]>::try_from(&answer.incarnation[..]).ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_a_former_leader_gave_a_number_is_given_no_other() {
+    let cluster = Cluster::running(1, Settings::default()).await;
+    let node = cluster.node(1);
+    // It says who it is, and finds nobody to let it in.
+    let config = NodeConfig {
+        join: Some(vec!["127.0.0.1:1".to_owned()]),
+        ..cluster.joining(1, "waits")
+    };
+    let address = config.peer_listener.local_addr().unwrap().to_string();
+    let waiting = tokio::spawn(Node::start(config));
+    let incarnation = eventually("it says who it is", async || incarnation_at(&address).await).await;
+    // What a leader wrote that died: in the log, and in the tables a moment after the next one is asked.
+    let given = Command::PutMember {
+        id: SchedulerId(77),
+        member: MemberRecord {
+            peer_address: address.clone(),
+            client_address: String::new(),
+            zone: String::new(),
+            version: String::new(),
+            incarnation,
+            draining: false,
+        },
+    };
+    let again = NewMember {
+        incarnation,
+        ..newcomer(&address)
+    };
+    let (_, number) = tokio::join!(propose(node, given), node.add_member(again));
+    assert_eq!(number, Ok(SchedulerId(77)));
+    let numbers = node.read(|state| {
+        let own = state
+            .members()
+            .filter(|(_, member)| member.incarnation == incarnation);
+        own.count()
+    });
+    assert_eq!(numbers, 1, "nobody is two members");
+    waiting.abort();
 }

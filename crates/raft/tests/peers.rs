@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use support::{Cluster, propose, put_namespace};
+use support::{Cluster, PATIENCE, propose, put_namespace};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
@@ -15,6 +17,7 @@ use whiskraft_types::SchedulerId;
 
 fn vote_request(cluster_id: &str, to: u64, group: u32) -> v1::VoteRequest {
     let envelope = Some(v1::Envelope {
+        shown: None,
         cluster_id: cluster_id.to_owned(),
         group,
         from: 2,
@@ -66,6 +69,7 @@ async fn messages_for_another_cluster_group_or_target_are_refused() {
         Code::InvalidArgument
     );
     let envelope = Some(v1::Envelope {
+        shown: None,
         cluster_id: ours.to_owned(),
         group: 0,
         from: 2,
@@ -91,6 +95,7 @@ async fn a_damaged_snapshot_is_not_installed() {
     let cluster_id = cluster.node(1).cluster_id().to_owned();
     let head = v1::SnapshotChunk {
         envelope: Some(v1::Envelope {
+            shown: None,
             cluster_id,
             group: 0,
             from: 2,
@@ -141,4 +146,21 @@ async fn a_dead_peer_is_not_called_without_a_pause() {
     accepting.abort();
     let made = attempts.load(Ordering::Relaxed);
     assert!((1..200).contains(&made), "{made} connections in two seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_gone_without_a_word_loses_its_connection() {
+    let cluster = Cluster::running(1, Settings::default()).await;
+    let mut silent = TcpStream::connect(cluster.addresses[&SchedulerId(1)])
+        .await
+        .unwrap();
+    // The preface of HTTP/2 and empty settings; no ping is answered.
+    silent
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let closed = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut said)).await;
+    assert!(closed.is_ok(), "still open after {} bytes", said.len());
+    assert!(!said.is_empty(), "it was understood");
 }

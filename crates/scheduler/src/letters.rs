@@ -16,7 +16,6 @@ use whiskraft_types::{
     ActionName, ActivationId, ActivationStatus, NameError, NamespaceName, QueueKey, Rejection,
 };
 
-use crate::clock::unix_ms;
 use crate::cluster::Cluster;
 use crate::context::Context;
 use crate::internal::{Internal, InternalController};
@@ -70,7 +69,7 @@ impl Letters {
             .transpose()
             .map_err(|error: NameError| Status::invalid_argument(error.to_string()))?;
         let after = (!request.after.is_empty()).then(|| read_cursor(&request.after));
-        let mut after = after.transpose()?;
+        let after = after.transpose()?;
         let limit = if request.limit == 0 {
             PAGE
         } else {
@@ -213,10 +212,7 @@ impl Letters {
 
     async fn purge_rows(&self, rows: BTreeMap<LaneId, Vec<ActivationId>>) -> Result<(), Rejection> {
         for (lane, ids) in rows {
-            let batch = JournalBatch {
-                now: UnixMillis(unix_ms()),
-                commands: vec![JournalCommand::Purge { ids }],
-            };
+            let batch = JournalBatch::of(vec![JournalCommand::Purge { ids }]);
             let appended = self.context.node.journal().append(lane, batch).await;
             let (_, outcomes) = appended.map_err(|error| wire::propose_error(&error))?;
             if outcomes != [JournalOutcome::Written] {

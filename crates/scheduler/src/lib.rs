@@ -16,6 +16,7 @@ mod config;
 mod context;
 mod control;
 mod creation;
+mod deaf;
 mod delivered;
 mod drain;
 mod ensure;

@@ -17,7 +17,7 @@ use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::ensure::ensure_queue;
 use crate::journal::{encode_record, fence};
-use crate::shard::{millis, record_of};
+use crate::shard::record_of;
 
 /// Time between two looks at whether this node leads.
 const LOOK: Duration = Duration::from_secs(1);
@@ -143,8 +143,7 @@ impl Orphans {
                 return Ok(count);
             };
             after = Some(last.id);
-            let at = unix_ms();
-            let keep = millis(self.context.config.journal.retention);
+            let (at, keep) = (UnixMillis(unix_ms()), self.context.config.journal.retention);
             let commands = rows.into_iter().map(|row| {
                 let outcome = Outcome::Failure {
                     status: ActivationStatus::DeveloperError,
@@ -155,16 +154,13 @@ impl Orphans {
                     key: key.clone(),
                     epoch,
                     run: row.run,
-                    at: UnixMillis(at),
-                    expires: UnixMillis(at.saturating_add(keep)),
+                    at,
+                    keep,
                     kind: EndKind::Record,
                     record: encode_record(&record_of(row.id, outcome, row.run, None)),
                 })
             });
-            let batch = JournalBatch {
-                now: UnixMillis(at),
-                commands: commands.collect(),
-            };
+            let batch = JournalBatch::of(commands.collect());
             let appended = self.journal.append(lane, batch).await;
             let (revision, outcomes) = appended.map_err(|error| error.to_string())?;
             if let Some(JournalOutcome::Stale { current }) = outcomes

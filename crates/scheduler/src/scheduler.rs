@@ -19,6 +19,7 @@ use crate::context::{Context, Phase};
 use crate::control::registry::ControlStreams;
 use crate::control::stream::ControlParts;
 use crate::creation::{CreationActor, CreationHandle, CreationParts, InProgress};
+use crate::deaf::DeafActor;
 use crate::drain::{self, DrainActor};
 use crate::follower::Follower;
 use crate::handoff::HandOver;
@@ -233,6 +234,7 @@ fn start_moves(tasks: &mut JoinSet<()>, context: &Context, hand_over: &HandOver)
     let (draining, ordered) = watch::channel(false);
     tasks.spawn(DrainActor::new(context.clone(), hand_over.clone(), ordered).run());
     tasks.spawn(BalanceActor::new(context.clone(), hand_over.clone()).run());
+    tasks.spawn(DeafActor::new(context.clone(), hand_over.clone()).run());
     draining
 }
 

@@ -384,3 +384,46 @@ async fn a_scheduler_without_a_quorum_says_so_at_once() {
         .expect("it hung");
     assert!(matches!(answer.unwrap_err().kind, Some(Kind::Unavailable(_))));
 }
+
+/// The invoker lives, as its session says, and never registers with the next leader: it does with the one after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_moves_on_if_its_leader_does_not_hear_an_invoker() {
+    let Begun {
+        mut cluster,
+        old,
+        _controller,
+        mut invoker,
+        create,
+        deliver,
+    } = begun().await;
+    invoker.started(old.leader, &deliver).await;
+    cluster
+        .until_on(
+            cluster.other_than(old.leader),
+            "the container runs for the others too",
+            |state| {
+                state
+                    .containers()
+                    .any(|(_, row)| row.state == whiskraft_state::ContainerState::Running)
+            },
+        )
+        .await;
+    cluster.crash(old.leader).await;
+    let new = moved(&cluster, &old).await;
+    let (asking, _) = invoker.next_reregister().await;
+    assert_eq!(asking, new.leader);
+    let controller = Controller::connect(&new.client_address, 1).await;
+    controller.submit(&new, 2, 2, r#"{"run":2}"#).await;
+
+    let third = 6 - old.leader - new.leader;
+    let (asking, reregister) = invoker.next_reregister().await;
+    assert_eq!(asking, third, "the queue has moved on");
+    let registration = register(reregister.epoch, create.container, &[1], 1);
+    let registration = v1::PullUp {
+        registers: vec![registration],
+        ..Default::default()
+    };
+    invoker.pull(third, registration).await;
+    let (asking, held) = invoker.next_deliver().await;
+    assert_eq!((asking, held.id[0], held.attempt), (third, 2, 2));
+}

@@ -14,8 +14,9 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::cancel_activation_response::Outcome;
 use whiskraft_proto::v1::controller_client::ControllerClient;
 use whiskraft_proto::v1::find_activation_response::State;
+use whiskraft_state::journal::{Accept, Digest, JournalBatch, JournalCommand, JournalOutcome, UnixMillis};
 use whiskraft_state::{Command, Response};
-use whiskraft_types::{ActionLimits, Epoch};
+use whiskraft_types::{ActionLimits, ActivationId, Epoch};
 
 const ACTION: &str = "guest/hello";
 
@@ -314,6 +315,114 @@ async fn one_that_runs_is_stopped_where_it_runs_and_ends_as_cancelled() {
         .await;
     assert!(controller.record(1).await.cancelled);
     assert_eq!(cancel(&cluster, at, 1).await, Outcome::Ended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_to_stop_is_stopped_by_the_next_leader_and_ends_as_cancelled_whatever_its_record_says() {
+    let (mut cluster, old, controller) = cluster(&[("retry-attempts", "5")]).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    controller.submit_durable(&old, 1, "{}").await;
+    let (_, create) = invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    invoker.started(scheduler, &deliver).await;
+    until(&cluster, old.leader, 1, State::Started).await;
+    let at = cluster.other_than(old.leader);
+    assert_eq!(cancel(&cluster, at, 1).await, Outcome::Stopping);
+    drop(controller);
+    cluster.crash(old.leader).await;
+    let (new, reregister) = invoker.next_reregister().await;
+    let container = v1::RegisteredContainer {
+        container: create.container,
+        revision: create.revision,
+        in_flight: vec![deliver.id.clone()],
+        warmed: true,
+        ..Default::default()
+    };
+    let register = v1::Register {
+        key: Some(key("guest", ACTION)),
+        epoch: reregister.epoch,
+        containers: vec![container],
+        unacknowledged: Vec::new(),
+    };
+    let up = v1::PullUp {
+        registers: vec![register],
+        ..Default::default()
+    };
+    invoker.pull(new, up).await;
+    let told = soon("the next leader's word to stop", async {
+        loop {
+            if let Said::Stop(from, stop) = invoker.said().await
+                && from == new
+            {
+                break stop.id;
+            }
+        }
+    });
+    assert_eq!(told.await, deliver.id);
+    // It failed, for which another run would follow.
+    let deliver = v1::Deliver {
+        epoch: reregister.epoch,
+        ..deliver
+    };
+    invoker.fail(new, &key("guest", ACTION), &deliver, 1).await;
+    let found = until(&cluster, cluster.any(), 1, State::Done).await;
+    assert!(found.record.unwrap().cancelled);
+    assert_eq!((found.runs, found.dead_letter), (1, false));
+}
+
+/// Puts an activation into the journal whose payload nobody can read.
+async fn accept_damaged(cluster: &Cluster, led: &v1::QueueLeadership, number: u8) {
+    let accept = Accept {
+        id: ActivationId::from_bytes(id(number)),
+        key: key("guest", ACTION).try_into().unwrap(),
+        epoch: Epoch(led.epoch),
+        digest: Digest([number; 16]),
+        accepted: UnixMillis(unix_ms()),
+        waited: Duration::ZERO,
+        not_before: None,
+        payload: b"\xff\xff".to_vec(),
+    };
+    let journal = cluster.members[&led.leader].node.journal().clone();
+    let append = async {
+        loop {
+            let batch = JournalBatch::of(vec![JournalCommand::Accept(accept.clone())]);
+            if let Ok((_, outcomes)) = journal.append(journal.home(), batch).await {
+                return outcomes;
+            }
+        }
+    };
+    let outcomes = soon("an acceptance", append).await;
+    assert!(
+        matches!(outcomes[..], [JournalOutcome::Written | JournalOutcome::Known(_)]),
+        "{outcomes:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_whose_payload_cannot_be_read_ends_with_a_record_that_says_so() {
+    let (mut cluster, old, mut controller) = cluster(&[]).await;
+    controller.submit_durable(&old, 1, r#"{"n":1}"#).await;
+    controller.accepted(1).await;
+    accept_damaged(&cluster, &old, 2).await;
+    drop(controller);
+    cluster.crash(old.leader).await;
+    let at = cluster.any();
+    let record = until(&cluster, at, 2, State::Done).await.record.unwrap();
+    assert_eq!((record.status(), record.run), (v1::Status::WhiskError, 1));
+    let text = String::from_utf8(record.result.to_vec()).unwrap();
+    assert!(
+        text.contains("its arguments in the journal cannot be read"),
+        "{text}"
+    );
+    // The other one is none the worse for it.
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    invoker.serve_create().await;
+    let (scheduler, deliver) = invoker.next_deliver().await;
+    assert_eq!(deliver.id.as_ref(), id(1));
+    invoker
+        .complete(scheduler, &key("guest", ACTION), &deliver, 1)
+        .await;
+    until(&cluster, cluster.any(), 1, State::Done).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,12 @@
 //! Invariant: what names an older epoch of a queue than a lane has been told of changes nothing there.
 //! Invariant: a decision depends on the rows, the command and the lane's own clock, which is the newest time that any
 //! batch carried: never on the clock of the node that applies it.
+//! Invariant: what a command says of time is how long something lasts, and the lane's clock says from when. Wall times are
+//! passed through, for people; the one that counts is bounded by the lane's clock.
 
+mod clock;
+#[cfg(test)]
+mod clock_test;
 mod command;
 mod lane;
 #[cfg(test)]
@@ -17,9 +22,11 @@ mod raw;
 mod row;
 mod rows;
 
+pub use clock::{LaneClock, LaneMillis};
 pub use command::{
-    Accept, Archive, End, EndKind, JournalBatch, JournalCommand, JournalOutcome, KnownActivation, Retry,
+    Accept, Archive, Cancel, Delay, End, EndKind, JournalBatch, JournalCommand, JournalOutcome,
+    KnownActivation, Retry,
 };
-pub use lane::{FENCE_KEPT_MS, Turn};
-pub use row::{Digest, JournalRow, RowState, UnixMillis};
+pub use lane::{FENCE_KEPT, Turn};
+pub use row::{Digest, JournalRow, RowState, UnixMillis, WALL_TRUST};
 pub use rows::{Fence, JournalRows, RowChange};

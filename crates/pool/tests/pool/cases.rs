@@ -1,5 +1,6 @@
 //! What the pool does, case by case; here is what the cases share.
 
+mod again;
 mod idle;
 mod leaders;
 mod results;

@@ -1,12 +1,11 @@
 //! Random histories against the world's model; its `invariant_…` functions run after each event.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::world::{TOTAL_MIB, World, id};
 use proptest::prelude::*;
-use whiskraft_pool::{Input, Life, PoolSettings, WorkerId};
-use whiskraft_types::{ActivationId, ByteSize, ContainerId};
+use whiskraft_pool::{Deliver, Input, Life, PoolSettings, WorkerId};
+use whiskraft_types::{ActivationId, ByteSize, ContainerId, Epoch};
 
 /// One event; numbers choose among what there is.
 #[derive(Debug, Clone)]
@@ -21,14 +20,20 @@ enum Event {
     Send {
         pick: usize,
     },
+    /// A leader hands out once more what it does not know to have ended.
     SendAgain {
         pick: usize,
         other: usize,
+        run: u32,
     },
     /// A leader has settled a run, or lost it, and hands out the next one.
     SendRun {
         pick: usize,
         other: usize,
+    },
+    /// What a former leader has delivered comes once more.
+    Late {
+        pick: usize,
     },
     Stop {
         pick: usize,
@@ -80,8 +85,9 @@ fn event() -> impl Strategy<Value = Event> {
             }
         ),
         12 => pick.clone().prop_map(|pick| Event::Send { pick }),
-        2 => (pick.clone(), pick.clone()).prop_map(|(pick, other)| Event::SendAgain { pick, other }),
+        2 => (pick.clone(), pick.clone(), 0..3_u32).prop_map(|(pick, other, run)| Event::SendAgain { pick, other, run }),
         4 => (pick.clone(), pick.clone()).prop_map(|(pick, other)| Event::SendRun { pick, other }),
+        1 => (0..64_usize).prop_map(|pick| Event::Late { pick }),
         2 => pick.clone().prop_map(|pick| Event::Stop { pick }),
         10 => pick.clone().prop_map(|pick| Event::Arrive { pick }),
         14 => pick.clone().prop_map(|pick| Event::End { pick }),
@@ -103,13 +109,22 @@ fn choose<T: Clone>(all: &[T], pick: usize) -> Option<T> {
     (!all.is_empty()).then(|| all[pick % all.len()].clone())
 }
 
+/// An activation that was delivered.
+#[derive(Debug, Clone)]
+struct Sent {
+    id: ActivationId,
+    queue: usize,
+    /// The last run that a leader of the queue has sent.
+    run: u32,
+    /// The run that was sent last, and in which epoch: the leader of that epoch sends no earlier one.
+    last: (Epoch, u32),
+    /// Its leader knows how the last run ended, and has said that its result may be forgotten.
+    settled: bool,
+}
+
 struct History {
     world: World,
-    next_id: u8,
-    sent: Vec<(usize, ActivationId)>,
-    /// The last run of each that was sent.
-    runs: BTreeMap<ActivationId, u32>,
-    acked: Vec<ActivationId>,
+    sent: Vec<Sent>,
 }
 
 impl History {
@@ -121,10 +136,7 @@ impl History {
         };
         Self {
             world: World::new(settings),
-            next_id: 0,
             sent: Vec::new(),
-            runs: BTreeMap::new(),
-            acked: Vec::new(),
         }
     }
 
@@ -160,8 +172,9 @@ impl History {
                 self.invariant_the_leaders_choice_goes_first(&paused, &chosen, warm);
             }
             Event::Send { pick } => self.send(pick),
-            Event::SendAgain { pick, other } => self.send_again(pick, other),
+            Event::SendAgain { pick, other, run } => self.send_again(pick, other, run),
             Event::SendRun { pick, other } => self.send_run(pick, other),
+            Event::Late { pick } => self.late(pick),
             Event::Stop { pick } => self.stop(pick),
             Event::Arrive { pick } => self.world.arrive_one(pick),
             Event::End { pick } => {
@@ -179,7 +192,7 @@ impl History {
             Event::NotStarted { pick } => {
                 if let Some(worker) = choose(&self.workers(), pick)
                     && let Some((id, _)) = self.world.hosts[&worker].runs.first()
-                    && !self.world.told_started.contains(&(*id, self.world.run_of[id]))
+                    && !self.world.runs.is_told_started(*id)
                 {
                     self.world.not_started(worker, pick % 2 == 0);
                 }
@@ -191,23 +204,7 @@ impl History {
                     self.world.step(Input::Begun { worker, id });
                 }
             }
-            Event::AckResults => {
-                // Behind whatever the leader delivered before.
-                for (queue, activation) in self.sent.clone() {
-                    // The ack names no run: a leader sends it before it sends the next one.
-                    let ended = self.world.ended.get(&activation);
-                    if ended.is_some_and(|ended| *ended >= self.runs[&activation]) {
-                        self.acked.push(activation);
-                        let from = self.world.leaders[queue].id;
-                        self.world.down.push_back((
-                            from,
-                            Input::ResultsAcked {
-                                ids: vec![activation],
-                            },
-                        ));
-                    }
-                }
-            }
+            Event::AckResults => self.ack_results(),
             Event::AckReports => {
                 let seqs = self.world.reports.iter().map(|report| report.seq).collect();
                 self.world.step(Input::ReportsAcked { seqs });
@@ -254,90 +251,110 @@ impl History {
         );
     }
 
-    fn send(&mut self, pick: usize) {
-        let mut open = Vec::new();
-        for (queue, leader) in self
-            .world
-            .leaders
-            .iter()
-            .enumerate()
-            .filter(|(_, leader)| !leader.waits)
-        {
-            let asking = leader.asks.iter().filter(|(_, count)| **count > 0);
-            open.extend(asking.map(|(container, _)| (queue, *container)));
+    /// Behind whatever the leader delivered before. The ack names no run: a leader sends it before it sends the next one.
+    fn ack_results(&mut self) {
+        for sent in &mut self.sent {
+            if self.world.runs.ended(sent.id) < sent.last.1 {
+                continue;
+            }
+            sent.settled = true;
+            let ids = vec![sent.id];
+            let from = self.world.leaders[sent.queue].id;
+            self.world.down.push_back((from, Input::ResultsAcked { ids }));
         }
+    }
+
+    fn send(&mut self, pick: usize) {
+        let open: Vec<_> = (0..self.world.leaders.len())
+            .flat_map(|queue| {
+                self.asking(queue)
+                    .into_iter()
+                    .map(move |container| (queue, container))
+            })
+            .collect();
         let Some((queue, container)) = choose(&open, pick) else {
             return;
         };
-        if self.next_id == u8::MAX {
+        let Some(number) = u8::try_from(self.sent.len() + 1).ok() else {
             return;
-        }
-        self.next_id += 1;
-        let activation = id(self.next_id);
-        self.sent.push((queue, activation));
-        self.runs.insert(activation, 1);
-        *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
-        let delivery = self.world.delivery(queue, activation, container);
-        self.world
-            .down
-            .push_back((self.world.leaders[queue].id, delivery));
+        };
+        let id = id(number);
+        self.sent.push(Sent {
+            id,
+            queue,
+            run: 0,
+            last: (Epoch(0), 0),
+            settled: false,
+        });
+        self.put(self.sent.len() - 1, 1, container);
     }
 
-    /// A leader that does not know better delivers an id for a second time, never one whose result it has.
-    fn send_again(&mut self, pick: usize, other: usize) {
-        let again: Vec<_> = self
-            .sent
-            .iter()
-            .filter(|(_, id)| !self.acked.contains(id))
-            .cloned()
-            .collect();
-        let Some((queue, activation)) = choose(&again, pick) else {
-            return;
-        };
-        if self.world.leaders[queue].waits {
-            return;
-        }
-        let asking: Vec<_> = self.world.leaders[queue]
+    /// Containers of a queue that ask; a leader that waits for a registration does not know of any.
+    fn asking(&self, queue: usize) -> Vec<ContainerId> {
+        let leader = &self.world.leaders[queue];
+        let asks = leader
             .asks
             .iter()
-            .filter(|(_, count)| **count > 0)
+            .filter(|(_, count)| **count > 0 && !leader.waits);
+        asks.map(|(container, _)| *container).collect()
+    }
+
+    /// The leader of the queue answers an ask with this run.
+    fn put(&mut self, at: usize, run: u32, container: ContainerId) {
+        let sent = &mut self.sent[at];
+        let leader = &mut self.world.leaders[sent.queue];
+        *leader.asks.get_mut(&container).unwrap() -= 1;
+        (sent.run, sent.last, sent.settled) = (sent.run.max(run), (leader.epoch, run), false);
+        let (from, queue, id) = (leader.id, sent.queue, sent.id);
+        let delivery = self.world.delivery_of(queue, (id, run), container);
+        self.world.down.push_back((from, delivery));
+    }
+
+    /// One whose result it has is never delivered again. The leader of one epoch counts its runs up; the next one may know
+    /// less than its predecessor, since nobody writes down the runs of what is not durable.
+    fn send_again(&mut self, pick: usize, other: usize, run: u32) {
+        let open: Vec<_> = (0..self.sent.len())
+            .filter(|at| !self.sent[*at].settled)
             .collect();
-        let Some(container) = choose(&asking, other).map(|(container, _)| *container) else {
+        let Some(at) = choose(&open, pick) else {
             return;
         };
-        *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
-        // The last one: a leader knows from the journal which that is, and epochs keep older leaders away.
-        let run = self.runs[&activation];
-        let delivery = self.world.delivery_of(queue, (activation, run), container);
-        self.world
-            .down
-            .push_back((self.world.leaders[queue].id, delivery));
+        let sent = &self.sent[at];
+        let Some(container) = choose(&self.asking(sent.queue), other) else {
+            return;
+        };
+        let (epoch, last) = sent.last;
+        let run = if epoch == self.world.leaders[sent.queue].epoch {
+            last
+        } else {
+            sent.run.min(1 + run)
+        };
+        self.put(at, run, container);
     }
 
     /// Whatever became of the run before, the next one may be sent: once, and to a container that asks.
     fn send_run(&mut self, pick: usize, other: usize) {
-        let Some((queue, activation)) = choose(&self.sent, pick) else {
+        let all: Vec<_> = (0..self.sent.len()).collect();
+        let Some(at) = choose(&all, pick) else {
             return;
         };
-        if self.world.leaders[queue].waits {
+        let Some(container) = choose(&self.asking(self.sent[at].queue), other) else {
             return;
+        };
+        self.put(at, self.sent[at].run + 1, container);
+    }
+
+    /// A stream of a former leader was slow. Within an epoch streams deliver once.
+    fn late(&mut self, pick: usize) {
+        let runs = &self.world.runs;
+        let is_late = |deliver: &&Deliver<u32>| {
+            let queue = self.world.containers[&deliver.container];
+            runs.told.get(&queue).is_some_and(|told| deliver.epoch < *told)
+        };
+        let late: Vec<_> = runs.delivered.iter().filter(is_late).cloned().collect();
+        if let Some(deliver) = choose(&late, pick) {
+            self.world.step(Input::Deliver(deliver));
         }
-        let asking: Vec<_> = self.world.leaders[queue]
-            .asks
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .collect();
-        let Some(container) = choose(&asking, other).map(|(container, _)| *container) else {
-            return;
-        };
-        *self.world.leaders[queue].asks.get_mut(&container).unwrap() -= 1;
-        let run = self.runs[&activation] + 1;
-        self.runs.insert(activation, run);
-        self.acked.retain(|acked| *acked != activation);
-        let delivery = self.world.delivery_of(queue, (activation, run), container);
-        self.world
-            .down
-            .push_back((self.world.leaders[queue].id, delivery));
     }
 
     fn stop(&mut self, pick: usize) {
@@ -358,10 +375,9 @@ impl History {
         self.world.down.clear();
         self.world.settle();
         assert!(self.world.pool.is_empty(), "everything goes with the session");
-        // The cluster has ended what was delivered here.
-        self.world.owed.clear();
         self.world.warm.clear();
-        self.acked.extend(self.sent.iter().map(|(_, id)| *id));
+        // The cluster has ended what was delivered here.
+        self.sent.iter_mut().for_each(|sent| sent.settled = true);
         for leader in &mut self.world.leaders {
             leader.asks.clear();
         }
@@ -380,7 +396,7 @@ proptest! {
         }
         history.world.renew();
         history.world.settle();
-        history.world.invariant_every_delivered_id_is_answered();
+        history.world.invariant_every_delivery_is_answered();
 
         // With everything acknowledged and no work, the host ends up empty and every container is accounted for.
         for _ in 0..4 {

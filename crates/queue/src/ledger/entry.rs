@@ -155,6 +155,17 @@ pub(crate) enum EndKind {
     Lost,
 }
 
+/// Whether the journal knows that an activation ends as cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Not, as far as this leader knows.
+    None,
+    /// It is being told.
+    UnderWay,
+    /// It does.
+    Written,
+}
+
 /// One activation.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry<P, R> {
@@ -184,7 +195,11 @@ pub(crate) struct Entry<P, R> {
     pub(crate) is_doubtful: bool,
     /// Whether it ends as cancelled, whatever becomes of it.
     pub(crate) is_cancelled: bool,
-    /// Wishes to cancel that are answered when the journal has its end.
+    /// Whether the journal knows that.
+    pub(crate) mark: Mark,
+    /// Whether it may have begun, as far as was known when its run was over.
+    pub(crate) may_have_begun: bool,
+    /// Wishes to cancel that are answered when the journal has its end, or knows of the wish.
     pub(crate) asks: Vec<u64>,
     /// When an invoker got it, as far as this leader knows, or when it ended if none did; means nothing before.
     pub(crate) sent_at: Instant,
@@ -218,6 +233,8 @@ impl<P, R> Entry<P, R> {
             noted: Vec::new(),
             is_doubtful: false,
             is_cancelled: false,
+            mark: Mark::None,
+            may_have_begun: false,
             asks: Vec::new(),
             sent_at: now,
             heard_at: now,

@@ -1,16 +1,17 @@
 //! A caller wants its activation to end: in every stage, once or several times.
 //!
-//! What was answered is kept: an activation of which `BeforeStart` was said never starts (the journal has its end before
-//! any answer about a durable one that no container has), and one of which `Stopping` was said ends as cancelled, even if its record, on its way
-//! at that moment, tells of a run that went well: its caller was told so, and nobody else waits for what it has given up.
-//! The mark is memory of this leadership. A leader that follows does not know it; the caller asks again, and a record that
-//! says itself that it was stopped ends the activation there too.
+//! What was answered is kept: an activation of which `BeforeStart` was said never starts, and one of which `Stopping` was
+//! said ends as cancelled, even if its record, on its way at that moment, tells of a run that went well: its caller was told
+//! so, and nobody else waits for what it has given up.
+//! Of a durable one nothing is said that the next leader would not know: the journal has its end before the answer, or,
+//! where the end has to wait for an invoker, a mark that it ends as cancelled. The wish for one that is in memory only is
+//! memory as well; a record that says itself that it was stopped ends the activation under the next leader too.
 
 use whiskraft_types::{ActivationId, ContainerId, Instant};
 
 use super::MemoryQueue;
 use super::ending::End;
-use crate::ledger::{Ending, Next, Stage};
+use crate::ledger::{Ending, Mark, Next, Stage};
 use crate::{CancelAnswer, Output};
 
 /// Wishes for one activation that wait for the journal; further ones are asked to come again.
@@ -22,9 +23,9 @@ enum Found {
     Over(CancelAnswer),
     /// In a line, before this run: it can end here and now.
     InLine { is_durable: bool, run: u32 },
-    /// It ends when its stage does.
-    Marked(CancelAnswer),
-    /// The same, answered then.
+    /// It ends when its stage does: that is said once the journal knows it.
+    Held,
+    /// The same, answered when the journal has the end.
     Later,
     /// In a container.
     At(ContainerId),
@@ -49,16 +50,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     ) {
         let answer = match self.to_cancel(id) {
             Found::Over(answer) => answer,
-            _ if self.is_fenced || self.is_draining => CancelAnswer::Unavailable,
-            Found::Marked(answer) => {
-                self.mark_cancelled(id);
-                answer
-            }
+            _ if self.is_fenced || self.is_draining || self.is_unread(id) => CancelAnswer::Unavailable,
             Found::Later => return self.answer_later(ask, id, out),
+            Found::Held => {
+                self.answer_later(ask, id, out);
+                return self.answer_asks(id, out);
+            }
             Found::At(container) => {
-                self.mark_cancelled(id);
-                self.stop(now, id, container, out);
-                CancelAnswer::Stopping
+                self.answer_later(ask, id, out);
+                return self.stop(now, id, container, out);
             }
             Found::InLine { is_durable: true, .. } => {
                 // In this order: the answer follows the entry of the journal.
@@ -85,15 +85,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         };
         match &entry.stage {
             Stage::Done(_) => Found::Over(CancelAnswer::Ended),
-            // Its end as cancelled is under way: those who ask meanwhile hear the same as the first.
-            Stage::Ending(_) if !entry.asks.is_empty() => Found::Later,
-            Stage::Ending(_) if entry.is_cancelled => Found::Over(CancelAnswer::Stopping),
             Stage::Ending(Ending {
                 next: Next::End { .. },
                 ..
-            }) => Found::Over(CancelAnswer::Ended),
-            Stage::Ending(_) | Stage::Held => Found::Marked(CancelAnswer::Stopping),
-            Stage::Journaling { .. } => Found::Later,
+            }) if !entry.is_cancelled => Found::Over(CancelAnswer::Ended),
+            // Its end as cancelled is under way, or follows: those who ask meanwhile hear the same as the first.
+            Stage::Ending(_) | Stage::Journaling { .. } => Found::Later,
+            Stage::Held => Found::Held,
             Stage::Waiting | Stage::Delayed(_) => Found::InLine {
                 is_durable: entry.is_durable(),
                 run: entry.run,
@@ -110,7 +108,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
-    /// Notes who is to be told when the journal has the end.
+    /// Notes who is to be told when the journal has the end, or knows that it will be this one.
     fn answer_later(&mut self, ask: u64, id: ActivationId, out: &mut Vec<Output<P, R>>) {
         let Some(entry) = self.ledger.find_mut(id) else {
             return;
@@ -124,6 +122,38 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
+    /// What is sure is said: at once of one in memory, of a durable one once the journal knows it.
+    fn answer_asks(&mut self, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        if entry.asks.is_empty() {
+            return;
+        }
+        match entry.mark {
+            Mark::None if entry.is_durable() => {
+                entry.mark = Mark::UnderWay;
+                out.push(Output::Mark { id });
+            }
+            Mark::UnderWay => {}
+            Mark::None | Mark::Written => answer_all(&mut entry.asks, CancelAnswer::Stopping, out),
+        }
+    }
+
+    /// The journal knows that it ends as cancelled, and whoever leads the queue next: said even while fenced. Or it does not
+    /// have it.
+    pub(super) fn on_marked(&mut self, id: ActivationId, answer: CancelAnswer, out: &mut Vec<Output<P, R>>) {
+        let Some(entry) = self.ledger.find_mut(id) else {
+            return;
+        };
+        entry.mark = if answer == CancelAnswer::Stopping {
+            Mark::Written
+        } else {
+            Mark::None
+        };
+        answer_all(&mut entry.asks, answer, out);
+    }
+
     /// Tells the invoker. Where others may run in the same container it goes on running: then the activation ends here
     /// and now, and its record is only acknowledged.
     pub(super) fn stop(
@@ -133,17 +163,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         container: ContainerId,
         out: &mut Vec<Output<P, R>>,
     ) {
-        // Those who asked before it was known that a container has it.
-        let asks = self
-            .ledger
-            .find_mut(id)
-            .map(|entry| std::mem::take(&mut entry.asks));
-        let answer = CancelAnswer::Stopping;
-        out.extend(
-            asks.into_iter()
-                .flatten()
-                .map(|ask| Output::CancelAnswered { ask, answer }),
-        );
         if let Some(invoker) = self.containers.find(container).and_then(|known| known.invoker) {
             out.push(Output::Stop {
                 invoker,
@@ -152,7 +171,19 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             });
         }
         if self.action.concurrency > 1 {
+            // Of a durable one they hear when the journal has this end.
+            let entry = self.ledger.find_mut(id).filter(|entry| !entry.is_durable());
+            let mut asks = entry
+                .map(|entry| std::mem::take(&mut entry.asks))
+                .unwrap_or_default();
             self.finish(now, id, End::cancelled(None), out);
+            return answer_all(&mut asks, CancelAnswer::Stopping, out);
         }
+        self.answer_asks(id, out);
     }
+}
+
+fn answer_all<P, R>(asks: &mut Vec<u64>, answer: CancelAnswer, out: &mut Vec<Output<P, R>>) {
+    let asks = asks.drain(..);
+    out.extend(asks.map(|ask| Output::CancelAnswered { ask, answer }));
 }

@@ -3,14 +3,18 @@
 
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, InvokerId};
+use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
 use super::MemoryQueue;
 use super::ending::End;
 use super::noted::Elsewhere;
 use crate::containers::Asker;
-use crate::ledger::{Done, EndKind, Ending, Entry, Found, Stage, Waiters};
+use crate::ledger::{Done, Ending, Entry, Found, Stage, Waiters};
 use crate::{Line, Output, Unacknowledged};
+
+/// Pauses of an activation that invokers refuse again and again.
+const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(100);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     pub(super) fn on_credit(
@@ -119,7 +123,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// Whether only invokers have told of it, and the journal has still to say what it has.
-    fn is_unread(&self, id: ActivationId) -> bool {
+    pub(super) fn is_unread(&self, id: ActivationId) -> bool {
         self.is_recovering && self.ledger.find(id).is_some_and(|entry| entry.payload.is_none())
     }
 
@@ -209,12 +213,15 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             Stage::Ending(_) | Stage::Done(_) => return,
         }
         entry.refusals = entry.refusals.saturating_add(1);
-        if entry.refusals > self.settings.refusals_max {
-            let text = format!("The activation was refused {} times by invokers.", entry.refusals);
-            let end = End::failure(EndKind::Failed, ActivationStatus::WhiskError, text);
-            return self.fail(now, id, end, out);
-        }
+        let pause = refusal_pause(entry.refusals, self.settings.refusals_free);
         self.give_back(now, id, out);
+        if let Some(pause) = pause
+            && let Some(entry) = self.ledger.find(id)
+            && matches!(entry.stage, Stage::Waiting)
+        {
+            // Its place is kept; how long it may wait counts on.
+            self.move_to(id, Stage::Delayed(now + pause), out);
+        }
         self.pump(now, out);
     }
 
@@ -282,4 +289,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             self.watch_sent(now);
         }
     }
+}
+
+/// Pause before an activation that was refused so often is handed out again: none at first, then longer each time. That it was
+/// refused proves that it has not begun, so it ends by its age and never for this.
+fn refusal_pause(refusals: u8, free: u8) -> Option<Duration> {
+    let doublings = refusals.checked_sub(free)?.checked_sub(1)?;
+    let pause = REFUSED_PAUSE_MIN.saturating_mul(1 << doublings.min(10));
+    Some(pause.min(REFUSED_PAUSE_MAX))
 }

@@ -84,9 +84,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         ) {
             return;
         }
-        if entry.stage.container().is_none() && end.invoker.is_none() {
+        let is_in_line = entry.stage.container().is_none() && end.invoker.is_none();
+        if is_in_line {
             entry.sent_at = now;
         }
+        entry.may_have_begun = !is_in_line || end.kind == EndKind::Lost;
         let end = end.of(entry.is_cancelled);
         let (is_durable, run) = (entry.is_durable(), entry.run);
         let follow = follow(now, &self.action, entry, end.kind);

@@ -63,7 +63,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
                 if let Some(entry) = self.ledger.find_mut(id) {
                     entry.run = run.max(1);
                 }
-                return self.enter_accepted(now, id, not_before, true, found, out);
+                // Once all of former leaders is here, a row that this queue does not know is of this leadership: it was written
+                // without an answer, and nobody has sent it anywhere.
+                let may_have_begun = self.is_recovering;
+                return self.enter_accepted(now, id, not_before, may_have_begun, found, out);
             }
             Verdict::Ended(outcome) => {
                 self.tell_accepted(id, out);
@@ -238,7 +241,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         out: &mut Vec<Output<P, R>>,
     ) {
         let Ending { done, next } = ending;
-        let run = self.ledger.find(id).map_or(1, |entry| entry.run);
+        let entry = self.ledger.find(id);
+        let (run, may_have_begun) = entry.map_or((1, true), |entry| (entry.run, entry.may_have_begun));
         if let Some(invoker) = done.invoker {
             out.push(Output::AcknowledgeInvoker { invoker, id });
         }
@@ -261,8 +265,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
             (Next::End { .. }, verdict) => {
                 let answer = match done.kind {
-                    EndKind::Cancelled if done.invoker.is_none() => in_line(run),
-                    EndKind::Cancelled => CancelAnswer::Stopping,
+                    EndKind::Cancelled if may_have_begun => CancelAnswer::Stopping,
+                    EndKind::Cancelled => in_line(run),
                     _ => CancelAnswer::Ended,
                 };
                 let outcome = match verdict {

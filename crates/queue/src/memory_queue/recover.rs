@@ -9,7 +9,8 @@ use whiskraft_types::{ActivationId, ActivationStatus, Instant};
 
 use super::MemoryQueue;
 use super::ending::End;
-use crate::ledger::{Done, EndKind, Entry, Stage, Waiters};
+use crate::ledger::{Done, EndKind, Entry, Mark, Stage, Waiters};
+use crate::waiting::Ticket;
 use crate::{Output, Recovered};
 
 /// Text for a held back activation whose fate no invoker could tell in time.
@@ -39,6 +40,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.ledger.is_recorded(id) {
             return;
         }
+        if recovered.cancelled
+            && let Some(entry) = self.ledger.find_mut(id)
+        {
+            (entry.is_cancelled, entry.mark) = (true, Mark::Written);
+        }
         match self.ledger.find(id) {
             None => {
                 let entry = self.recovered_entry(now, recovered);
@@ -66,7 +72,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             {
                 out.push(Output::AcknowledgeInvoker { invoker, id });
             }
-            (entry.waiters, entry.noted) = (known.waiters, known.noted);
+            (entry.waiters, entry.noted, entry.asks) = (known.waiters, known.noted, known.asks);
         }
         self.recover_new(now, entry, not_before, out);
     }
@@ -74,7 +80,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// An invoker has told of it, or a controller.
     fn recover_known(&mut self, now: Instant, recovered: Recovered<P>, out: &mut Vec<Output<P, R>>) {
         let id = recovered.id;
-        let ticket = self.next_ticket(now, recovered.waited, id, true);
+        let ticket = self.recovered_ticket(now, &recovered);
         if let Some(entry) = self.ledger.find_mut(id) {
             // In a line it has its place already.
             if entry.payload.is_none() {
@@ -85,6 +91,22 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             entry.run = entry.run.max(recovered.run);
         }
         self.end_again(now, id, out);
+        if recovered.cancelled {
+            self.cancel_again(now, id, out);
+        }
+    }
+
+    /// The journal says of one that was known here that it ends as cancelled.
+    fn cancel_again(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
+        match self.ledger.find(id).map(|entry| &entry.stage) {
+            Some(Stage::Waiting | Stage::Delayed(_)) => self.finish(now, id, End::cancelled(None), out),
+            Some(Stage::Delivered(at) | Stage::Adopted(at) | Stage::Started(at)) => {
+                let at = *at;
+                self.stop(now, id, at, out);
+            }
+            // Its end follows what it waits for.
+            Some(Stage::Journaling { .. } | Stage::Held | Stage::Ending(_) | Stage::Done(_)) | None => {}
+        }
     }
 
     fn recover_new(
@@ -172,10 +194,22 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.taken_over_at + self.settings.retention_durable
     }
 
+    fn recovered_ticket(&mut self, now: Instant, recovered: &Recovered<P>) -> Ticket {
+        let mut ticket = self.next_ticket(now, recovered.waited, recovered.id, true);
+        let ready_at = Instant::from_origin(now.since_origin().saturating_sub(recovered.ready));
+        ticket.ready_at = ticket.ready_at.max(ready_at);
+        ticket
+    }
+
     fn recovered_entry(&mut self, now: Instant, recovered: Recovered<P>) -> Entry<P, R> {
-        let ticket = self.next_ticket(now, recovered.waited, recovered.id, true);
+        let ticket = self.recovered_ticket(now, &recovered);
         let (waiters, payload) = (Waiters::default(), Some(recovered.payload));
         // Its line is chosen next.
-        Entry::new(now, Stage::Held, waiters, payload, ticket, 1).in_run(recovered.run.max(1))
+        let entry = Entry::new(now, Stage::Held, waiters, payload, ticket, 1);
+        let mut entry = entry.in_run(recovered.run.max(1));
+        if recovered.cancelled {
+            (entry.is_cancelled, entry.mark) = (true, Mark::Written);
+        }
+        entry
     }
 }

@@ -130,6 +130,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.len()
     }
 
+    /// Since when activations are held back for invokers that have not registered with this leader; `None` if none are.
+    #[must_use]
+    pub fn holds_since(&self) -> Option<Instant> {
+        let holds = !self.expected.is_empty() && !self.held.is_empty();
+        holds.then_some(self.taken_over_at)
+    }
+
     /// When the oldest waiting activation was accepted.
     #[must_use]
     pub fn oldest(&self) -> Option<Instant> {

@@ -52,7 +52,7 @@ impl World {
             self.runs(true)
                 .into_iter()
                 .for_each(|at| self.complete_at(at, true));
-            while !self.pending.is_empty() {
+            while !self.pending.is_empty() || !self.marks.is_empty() {
                 self.journal(0, 7);
             }
         }

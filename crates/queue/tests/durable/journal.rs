@@ -1,6 +1,6 @@
 //! The journal: first terminal record wins, runs only grow; what is under way arrives in any order, or never.
 
-use whiskraft_queue::{Input, JournalEntry, Outcome, Recovered, Verdict};
+use whiskraft_queue::{CancelAnswer, Input, JournalEntry, Outcome, Recovered, Verdict};
 use whiskraft_types::{ActivationId, Instant, Rejection};
 
 use crate::world::{Record, World};
@@ -11,6 +11,7 @@ pub(crate) struct Row {
     pub(crate) accepted_at: Instant,
     pub(crate) run: u32,
     pub(crate) not_before: Option<Instant>,
+    pub(crate) cancelled: bool,
     pub(crate) ended: Option<Outcome<Record>>,
 }
 
@@ -22,12 +23,18 @@ pub(crate) struct Pending {
 }
 
 impl World {
-    /// One entry under way gets its verdict.
+    /// One entry under way gets its verdict, or one mark its answer.
     pub(crate) fn journal(&mut self, pick: u8, how: u8) {
-        if self.pending.is_empty() {
+        let under_way = self.pending.len() + self.marks.len();
+        if under_way == 0 {
             return;
         }
-        let at = usize::from(pick) % self.pending.len();
+        let at = usize::from(pick) % under_way;
+        if let Some(mark) = at.checked_sub(self.pending.len()) {
+            let id = self.marks.remove(mark);
+            let answer = self.mark(id);
+            return self.tell(Input::Marked { id, answer });
+        }
         let Pending { id, entry } = self.pending.remove(at);
         let is_acceptance = matches!(entry, JournalEntry::Accept { .. });
         let verdict = match how % 8 {
@@ -54,6 +61,7 @@ impl World {
                         accepted_at: Instant::from_origin(origin),
                         run: 1,
                         not_before,
+                        cancelled: false,
                         ended: None,
                     };
                     self.rows.insert(id, row);
@@ -91,11 +99,28 @@ impl World {
         }
     }
 
+    /// What the journal makes of a wish to cancel.
+    fn mark(&mut self, id: ActivationId) -> CancelAnswer {
+        match self.rows.get_mut(&id) {
+            Some(row) if row.ended.is_some() => CancelAnswer::Ended,
+            Some(row) => {
+                row.cancelled = true;
+                CancelAnswer::Stopping
+            }
+            None => CancelAnswer::Unavailable,
+        }
+    }
+
     /// The leader has gone: what was under way arrives, bit by bit of `pick`, or never.
     pub(crate) fn settle_pending(&mut self, pick: u8) {
         for (at, Pending { id, entry }) in std::mem::take(&mut self.pending).into_iter().enumerate() {
             if pick >> (at % 8) & 1 == 1 {
                 self.write(id, entry);
+            }
+        }
+        for (at, id) in std::mem::take(&mut self.marks).into_iter().enumerate() {
+            if pick >> (at % 8) & 1 == 0 {
+                self.mark(id);
             }
         }
     }
@@ -109,8 +134,13 @@ impl World {
         let recovered = open.map(|(id, row)| Recovered {
             id: *id,
             waited: self.now.saturating_since(row.accepted_at),
+            ready: self.now.saturating_since(
+                row.not_before
+                    .map_or(row.accepted_at, |at| at.max(row.accepted_at)),
+            ),
             run: row.run,
             not_before: row.not_before,
+            cancelled: row.cancelled,
             payload: id.to_string(),
         });
         let recovered = recovered.collect();

@@ -10,7 +10,8 @@ use crate::world::{World, queue};
 impl World {
     pub(crate) fn lose_leader(&mut self, pick: u8) {
         self.settle_pending(pick);
-        self.stopping.clear();
+        let calls = &self.calls;
+        self.stopping.retain(|id| calls[id].terms.durable);
         self.follow();
     }
 

@@ -6,7 +6,7 @@ use whiskraft_queue::{CancelAnswer, Input, JournalEntry, Outcome, Output, RunEnd
 use whiskraft_types::ActivationId;
 
 use crate::hosts::Sent;
-use crate::journal::Pending;
+use crate::journal::{Pending, Row};
 use crate::world::{Answer, Record, World};
 
 impl World {
@@ -51,6 +51,7 @@ impl World {
                 if self.is_durable(id) {
                     let row = &self.rows[&id];
                     assert!(row.ended.is_none(), "{id} has ended and is delivered");
+                    assert!(!self.stopping.contains(&id), "{id} was to stop and begins");
                     assert_eq!(row.run, run, "{id} runs as the journal does not know");
                     assert!(
                         row.not_before.is_none_or(|at| at <= self.now),
@@ -74,6 +75,11 @@ impl World {
             }
             Output::Complete { id, outcome, .. } => self.on_complete(id, outcome),
             Output::Journal { id, entry } => self.on_journal(id, entry),
+            Output::Mark { id } => {
+                assert!(self.rows.contains_key(&id), "{id} is not in the journal");
+                assert!(!self.marks.contains(&id), "{id} is marked twice at once");
+                self.marks.push(id);
+            }
             Output::CancelAnswered { ask, answer } => self.on_cancel_answered(ask, answer),
             Output::AcknowledgeInvoker { invoker, id } => self.on_acknowledge(invoker, id),
             Output::Reserve { count } => self.asked.push_back(count),
@@ -109,8 +115,11 @@ impl World {
             self.pending.iter().all(|pending| pending.id != id),
             "{id} has two entries under way"
         );
+        // Whatever a leader makes of a record that an invoker keeps: the first end counts.
+        let has_ended = self.rows.get(&id).is_some_and(|row| row.ended.is_some());
         match &entry {
             JournalEntry::Accept { .. } => assert!(!self.fenced && !self.recovering),
+            JournalEntry::Retry { .. } | JournalEntry::End { .. } if has_ended => {}
             JournalEntry::Retry { .. } => {
                 assert!(!self.stopping.contains(&id), "{id} was to stop and runs again");
             }
@@ -119,7 +128,7 @@ impl World {
         self.pending.push(Pending { id, entry });
     }
 
-    /// What the present leader has said to stop ends as cancelled.
+    /// What a leader has said to stop ends as cancelled.
     fn check_stopped(&self, id: ActivationId, outcome: &Outcome<Record>) {
         let is_cancelled = match outcome {
             Outcome::Cancelled => true,
@@ -143,7 +152,14 @@ impl World {
                 assert!(has_ended(self), "{id} is not in the journal as ended");
                 self.never.insert(id);
             }
-            CancelAnswer::Stopping => _ = self.stopping.insert(id),
+            CancelAnswer::Stopping => {
+                let is_known = |row: &Row| row.cancelled || row.ended.is_some();
+                assert!(
+                    !self.is_durable(id) || self.rows.get(&id).is_some_and(is_known),
+                    "{id} is to stop and the next leader would not know"
+                );
+                self.stopping.insert(id);
+            }
             CancelAnswer::Ended | CancelAnswer::Unknown | CancelAnswer::Unavailable => {}
         }
     }

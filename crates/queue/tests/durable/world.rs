@@ -84,6 +84,8 @@ pub(crate) struct World {
     /// The journal, and what is on its way there from the present leader.
     pub(crate) rows: BTreeMap<ActivationId, Row>,
     pub(crate) pending: Vec<Pending>,
+    /// Wishes to cancel on their way there.
+    pub(crate) marks: Vec<ActivationId>,
     /// Whether the present leader has not read the journal yet.
     pub(crate) recovering: bool,
     pub(crate) hosts: BTreeMap<InvokerId, Host>,
@@ -101,7 +103,7 @@ pub(crate) struct World {
     pub(crate) next_ask: u64,
     /// Those of which a leader has said that they never start, and with which run they never do.
     pub(crate) never: BTreeSet<ActivationId>,
-    /// Those of which the present leader has said that they stop.
+    /// Those of which a leader has said that they stop; of those in memory only the present one.
     pub(crate) stopping: BTreeSet<ActivationId>,
 }
 
@@ -134,6 +136,7 @@ impl World {
             calls: BTreeMap::new(),
             rows: BTreeMap::new(),
             pending: Vec::new(),
+            marks: Vec::new(),
             recovering: false,
             hosts: (1..=HOSTS).map(|id| (InvokerId(id), host())).collect(),
             table: BTreeMap::new(),

@@ -92,7 +92,10 @@ impl World {
             | Output::Silent { .. }
             | Output::Late { .. }
             | Output::Archive { .. } => {}
-            Output::Journal { .. } | Output::CancelAnswered { .. } | Output::Stop { .. } => {
+            Output::Journal { .. }
+            | Output::Mark { .. }
+            | Output::CancelAnswered { .. }
+            | Output::Stop { .. } => {
                 panic!("nobody asked for {output:?}")
             }
         }

@@ -163,9 +163,100 @@ fn lost_after_the_stop_it_ends_as_cancelled_and_not_again() {
          credit c1              -> nothing
          submit a1 durable      -> journal a1
          journal a1 written     -> accepted a1, deliver a1 to c1
-         cancel a1              -> stop a1 in c1, answer 1 stopping
+         cancel a1              -> stop a1 in c1, mark a1
          gone i1                -> journal end cancelled a1
+         marked a1              -> answer 1 stopping
          journal a1 recorded    -> done a1 to k1",
+    );
+}
+
+#[test]
+fn durable_one_in_a_container_is_answered_when_the_journal_knows_of_the_wish_or_has_the_end() {
+    let begin = "have c1
+         credit c1              -> nothing
+         submit a1 durable      -> journal a1
+         journal a1 written     -> accepted a1, deliver a1 to c1
+         cancel a1 1            -> stop a1 in c1, mark a1
+         cancel a1 2            -> stop a1 in c1";
+    for end in [
+        "marked a1              -> answer 1 stopping, answer 2 stopping
+         cancel a1 3            -> stop a1 in c1, answer 3 stopping
+         completed a1 c1        -> journal end cancelled a1
+         cancel a1 4            -> nothing
+         journal a1 recorded    -> ack a1 to i1, done a1 to k1, answer 4 stopping",
+        "gone i1                -> journal end cancelled a1
+         journal a1 recorded    -> done a1 to k1, answer 1 stopping, answer 2 stopping
+         marked a1 ended        -> nothing",
+        "fence
+         marked a1              -> answer 1 stopping, answer 2 stopping",
+        "marked a1 missing      -> answer 1 unavailable, answer 2 unavailable
+         cancel a1 3            -> stop a1 in c1, mark a1
+         marked a1              -> answer 3 stopping",
+        "refused a1 c1          -> journal end cancelled a1
+         journal a1 recorded    -> done a1 to k1, answer 1 stopping, answer 2 stopping",
+    ] {
+        check(&format!("{begin}\n{end}"));
+    }
+}
+
+#[test]
+fn wish_that_a_former_leader_was_told_holds_wherever_its_activation_is() {
+    // In the container of an invoker that says so, before or after the journal has been read.
+    check(
+        "takeover recovering i1 with c1
+         action r1 runs 3
+         recovered a1::::cancelled -> nothing
+         register i1 c1 has a1 asks 0 -> stop a1 in c1
+         cancel a1              -> stop a1 in c1, answer 1 stopping
+         completed a1 c1 failed -> journal end cancelled a1
+         journal a1 recorded    -> ack a1 to i1",
+    );
+    check(
+        "takeover recovering i1 with c1
+         action r1 runs 3
+         register i1 c1 has a1 asks 0
+         cancel a1              -> answer 1 unavailable
+         recovered a1::::cancelled -> stop a1 in c1
+         completed a1 c1        -> journal end cancelled a1",
+    );
+    // With a record that nobody has confirmed.
+    check(
+        "takeover recovering i1 with c1
+         register i1 c1 has asks 0 unacked a1 -> nothing
+         recovered a1::::cancelled -> journal end cancelled a1",
+    );
+    // Nowhere: it does not begin again.
+    check(
+        "takeover recovering i1 with c1
+         recovered a1::::cancelled -> nothing
+         register i1 c1 has asks 1 -> journal end cancelled a1",
+    );
+    check(
+        "takeover recovering
+         have c1
+         credit c1              -> nothing
+         recovered a1:2:60s::cancelled -> journal end cancelled a1 run 2",
+    );
+    // Lost with its invoker: no other run follows.
+    check(
+        "takeover recovering i1 with c1
+         action r1 on-loss runs 3
+         recovered a1::::cancelled -> nothing
+         gone i1                -> journal end cancelled a1",
+    );
+}
+
+#[test]
+fn durable_one_that_is_held_back_is_answered_when_the_journal_knows_of_the_wish() {
+    check(
+        "takeover recovering i1 with c1
+         recovered a1 a2        -> nothing
+         cancel a1              -> mark a1
+         cancel a2 2            -> mark a2
+         marked a1              -> answer 1 stopping
+         cancel a1 3            -> answer 3 stopping
+         register i1 c1 has asks 0 -> journal end cancelled a1, journal end cancelled a2
+         journal a2 written     -> answer 2 before-start",
     );
 }
 
@@ -179,10 +270,10 @@ fn where_others_run_too_it_ends_at_once_and_its_record_is_only_acknowledged() {
          submit a2 durable      -> journal a2
          journal a2 written     -> accepted a2, deliver a2 to c1
          cancel a1              -> stop a1 in c1, cancelled a1 to k1, answer 1 stopping
-         cancel a2              -> stop a2 in c1, journal end cancelled a2, answer 1 stopping
+         cancel a2              -> stop a2 in c1, journal end cancelled a2
          completed a1 c1        -> ack a1 to i1
          completed a2 c1        -> ack a2 to i1
-         journal a2 written     -> cancelled a2 to k1
+         journal a2 written     -> cancelled a2 to k1, answer 1 stopping
          completed a2 c1        -> ack a2 to i1",
     );
 }
@@ -201,9 +292,9 @@ fn end_under_way_has_ended_and_a_retry_under_way_is_the_last() {
          submit a2 durable      -> journal a2
          journal a2 written     -> accepted a2, deliver a2 to c1
          completed a2 c1 failed
-         cancel a2              -> answer 1 stopping
+         cancel a2              -> nothing
          journal a2 written     -> ack a2 to i1, journal end cancelled a2 run 2
-         journal a2 written     -> cancelled a2 to k1 run 2",
+         journal a2 written     -> cancelled a2 to k1 run 2, answer 1 stopping",
     );
 }
 

@@ -72,7 +72,8 @@ fn delays_retries_and_marks_move_along() {
          journal a1 written     -> accepted a1
          submit a2 durable      -> journal a2
          journal a2 open 2      -> accepted a2, deliver a2 to c1 run 2
-         cancel a2              -> stop a2 in c1, answer 1 stopping
+         cancel a2              -> stop a2 in c1, mark a2
+         marked a2              -> answer 1 stopping
          submit a3 durable      -> journal a3
          drain
          handoff i1 with c1     -> nothing

@@ -98,7 +98,7 @@ fn refusal_by_a_container_that_does_not_have_it_is_ignored() {
 }
 
 #[test]
-fn sixth_refusal_is_the_end() {
+fn after_the_fifth_refusal_there_is_a_pause() {
     check(
         "have c1
          submit a1 -> accepted a1
@@ -113,7 +113,13 @@ fn sixth_refusal_is_the_end() {
          credit c1 -> deliver a1 to c1
          refused a1 c1 -> nothing
          credit c1 -> deliver a1 to c1
-         refused a1 c1 -> failed a1 to k1 whisk: The activation was refused 6 times by invokers.",
+         refused a1 c1 -> nothing
+         credit c1 -> nothing
+         wait 99ms -> nothing
+         wait 1ms -> deliver a1 to c1
+         refused a1 c1 -> nothing
+         credit c1 -> nothing
+         wait 200ms -> deliver a1 to c1",
     );
 }
 

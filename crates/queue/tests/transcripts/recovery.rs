@@ -288,7 +288,8 @@ fn one_in_flight_whose_acceptance_is_asked_for_is_not_run_a_second_time() {
          submit a1 durable attempt 2 -> journal a1
          cancel a1                  -> nothing
          register i1 c1 has a1 asks 0 -> nothing
-         journal a1 open 1          -> accepted a1, answer 1 stopping, stop a1 in c1",
+         journal a1 open 1          -> accepted a1, stop a1 in c1, mark a1
+         marked a1                  -> answer 1 stopping",
     );
 }
 
@@ -434,5 +435,32 @@ fn what_came_before_the_journal_was_read_may_be_of_an_older_run() {
          register i2 c21 has asks 1 unacked a1:2 -> ack a1 to i1
          recovered a1:2             -> journal end done a1 run 2
          journal a1 written         -> ack a1 to i2",
+    );
+}
+
+/// Everything of former leaders has been read: what the journal has open and this queue does not know is of this leadership.
+#[test]
+fn acceptance_without_an_answer_was_sent_to_nobody_that_is_lost() {
+    check(
+        "takeover recovering lost i7
+         recovered a1                -> journal end failed a1 whisk: The activation may have started on invoker 7\\, which was lost.
+         submit a2 durable           -> journal a2
+         journal a2 unknown          -> rejected a2 unavailable
+         submit a2 durable attempt 2 -> journal a2
+         journal a2 open 1           -> accepted a2
+         find a2 waiting",
+    );
+}
+
+/// Its time came while nobody led the queue: that it was accepted long before is no reason to end it.
+#[test]
+fn a_delay_that_ended_long_after_the_acceptance_is_no_age() {
+    check(
+        "wait 100000s
+         takeover recovering i1 with c1
+         recovered a1:1::90000s::5s a2:1::90000s -> nothing
+         register i1 c1 has asks 0   -> nothing
+         tick -> journal end failed a2 whisk: Activation processing is not initiated for 86400000 ms
+         find a1 waiting",
     );
 }

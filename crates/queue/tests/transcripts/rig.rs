@@ -312,7 +312,8 @@ impl Rig {
         self.tell(Input::Import(moved));
     }
 
-    /// `a1 a2:2 a3:1:5s a4:1::90s`: ids with run, earliest start and age.
+    /// `a1 a2:2 a3:1:5s a4:1::90s a5::::cancelled a6:::90s::5s`: ids with run, earliest start, age, a wish, and the time since
+    /// the run might begin.
     fn recovered(&mut self, ids: &[&str]) {
         let recovered = ids.iter().map(|word| {
             let parts: Vec<&str> = word.split(':').collect();
@@ -320,8 +321,10 @@ impl Rig {
             Recovered {
                 id: activation(parts[0]),
                 waited: part(3).map_or(Duration::ZERO, duration),
+                ready: part(5).or(part(3)).map_or(Duration::ZERO, duration),
                 run: part(1).map_or(1, |run| run.parse().unwrap()),
                 not_before: part(2).map(|at| Instant::ORIGIN + duration(at)),
+                cancelled: part(4) == Some("cancelled"),
                 payload: String::new(),
             }
         });

@@ -18,8 +18,8 @@ use crate::error::StartError;
 use crate::identity::{self, DataDir, Identity};
 use crate::start::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::store::{
-    Engine, LaneState, Retention, SnapshotDir, SnapshotFile, SnapshotHeader, SnapshotWriter, Write,
-    installing_write, purged_write,
+    Engine, LaneState, Retention, SnapshotDir, SnapshotFile, SnapshotHeader, SnapshotWriter, Temporary,
+    Write, installing_write, purged_write,
 };
 use crate::types::{LogIdRecord, META_GROUP, MembershipRecord};
 
@@ -184,6 +184,7 @@ struct Snapshots<'a> {
 struct OpenSnapshot {
     writer: SnapshotWriter,
     file: SnapshotFile,
+    _temporary: Temporary,
     dir: SnapshotDir,
 }
 
@@ -229,13 +230,15 @@ impl Snapshots<'_> {
             last: Some(last),
             membership: membership(self.cluster, last),
         };
-        let path = dir.temporary();
+        let temporary = dir.temporary();
+        let path = temporary.path().to_owned();
         let mut writer = SnapshotWriter::create(&path, &header)?;
         writer.state(state)?;
         self.marks.push(purged_write(group, last)?);
         self.open = Some(OpenSnapshot {
             writer,
             file: SnapshotFile { path, header },
+            _temporary: temporary,
             dir,
         });
         Ok(())

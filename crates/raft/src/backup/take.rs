@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use whiskraft_state::State;
@@ -104,9 +105,10 @@ impl Source {
         let given_up = |_| io::Error::other("no leader confirmed the tables");
         may_go.blocking_recv().map_err(given_up)?;
         let shared = &self.core.shared;
-        // Bodies are written under the lock of the tables, so the two agree.
+        // Bodies are written under the lock of the tables, so the two agree, unless a snapshot is being put in place.
         let (state, revision, of_meta) =
-            shared.read(|state| (state.clone(), shared.ring.applied(), self.bodies.view()));
+            shared.read(|state| (state.clone(), shared.ring.applied(), self.bodies.whole_view()));
+        let of_meta = of_meta?;
         let pieces = Pieces {
             sender,
             fatal: self.core.fatal.clone(),
@@ -151,7 +153,17 @@ impl Source {
 }
 
 fn lane_state(view: &View<'_>, lane: u32) -> io::Result<LaneState> {
-    let key = store::lane_key(lane);
+    if record::<String>(view, store::installing_key(lane))?.is_some() {
+        let text =
+            format!("rows of lane {lane} are being replaced by those of its leader; try again in a moment");
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+    }
+    // A lane that has applied nothing has none.
+    Ok(record(view, store::lane_key(lane))?.unwrap_or_default())
+}
+
+/// A small record.
+fn record<T: DeserializeOwned>(view: &View<'_>, key: [u8; 5]) -> io::Result<Option<T>> {
     let mut end = key.to_vec();
     end.push(0);
     let mut found = None;
@@ -159,8 +171,7 @@ fn lane_state(view: &View<'_>, lane: u32) -> io::Result<LaneState> {
         found = Some(codec::decode(value)?);
         Ok(Scan::Stop)
     })?;
-    // A lane that has applied nothing has none.
-    Ok(found.unwrap_or_default())
+    Ok(found)
 }
 
 fn rows(writer: &mut Writer<Pieces>, view: &View<'_>, group: u32, tables: &[Table]) -> io::Result<()> {
@@ -212,5 +223,30 @@ impl Write for Pieces {
             return Ok(());
         }
         self.send()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::DataDir;
+    use crate::store::{Engine, LaneRows, Retention};
+
+    #[test]
+    fn a_lane_that_is_half_in_place_is_in_no_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DataDir::open(dir.path()).unwrap().into_lock();
+        let retention = Retention::default();
+        let engine = Engine::open(&dir.path().join("store"), lock, &retention).unwrap();
+        let rows = LaneRows::new(std::sync::Arc::new(engine), 2, retention);
+        let state = LaneState::default();
+        rows.apply(Vec::new(), &state, None).unwrap();
+        assert_eq!(lane_state(&rows.view(), 2).unwrap(), state);
+        rows.begin_replace("name").unwrap();
+        assert_eq!(lane_state(&rows.view(), 1).unwrap(), state, "another lane");
+        let refused = lane_state(&rows.view(), 2).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock, "{refused}");
+        rows.end_replace(&state).unwrap();
+        assert_eq!(lane_state(&rows.view(), 2).unwrap(), state);
     }
 }

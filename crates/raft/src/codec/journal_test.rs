@@ -1,8 +1,10 @@
 //! Golden bytes of the journal: what a lane's log, its rows and its answers are on disk and between schedulers.
 
+use std::time::Duration;
+
 use whiskraft_state::journal::{
-    Accept, Archive, Digest, End, EndKind, JournalBatch, JournalCommand, JournalOutcome, JournalRow,
-    KnownActivation, Retry, RowState, UnixMillis,
+    Accept, Archive, Cancel, Delay, Digest, End, EndKind, JournalBatch, JournalCommand, JournalOutcome,
+    JournalRow, KnownActivation, LaneMillis, Retry, RowState, UnixMillis,
 };
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
@@ -34,7 +36,7 @@ fn commands() -> Vec<JournalCommand> {
         epoch: Epoch(300),
         run: 2,
         at: UnixMillis(1_700_000_000_000),
-        expires: UnixMillis(1_700_086_400_000),
+        keep: Duration::from_secs(86_400),
         kind,
         record: vec![1, 2, 255],
     };
@@ -45,7 +47,11 @@ fn commands() -> Vec<JournalCommand> {
             epoch: Epoch(300),
             digest: Digest([0xcd; 16]),
             accepted: UnixMillis(1_700_000_000_000),
-            not_before: Some(UnixMillis(7)),
+            waited: Duration::from_millis(5),
+            not_before: Some(Delay {
+                time: Duration::from_secs(60),
+                due: UnixMillis(7),
+            }),
             payload: vec![0, 1, 254, 255],
         }),
         JournalCommand::Retry(Retry {
@@ -53,7 +59,7 @@ fn commands() -> Vec<JournalCommand> {
             key: key(),
             epoch: Epoch(300),
             run: 2,
-            not_before: UnixMillis(7),
+            pause: Duration::from_millis(7),
         }),
         JournalCommand::End(end(EndKind::Record)),
         JournalCommand::End(end(EndKind::DeadLetter)),
@@ -62,13 +68,18 @@ fn commands() -> Vec<JournalCommand> {
             key: key(),
             accepted: UnixMillis(1),
             at: UnixMillis(2),
-            expires: UnixMillis(3),
+            keep: Duration::from_secs(3),
             record: vec![9],
         }),
         JournalCommand::Fence {
             queues: vec![(key(), Epoch(300))],
         },
         JournalCommand::Purge { ids: vec![id()] },
+        JournalCommand::Cancel(Cancel {
+            id: id(),
+            key: key(),
+            epoch: Epoch(300),
+        }),
     ]
 }
 
@@ -89,16 +100,24 @@ fn rows() -> Vec<JournalRow> {
         key: key(),
         digest,
         accepted: UnixMillis(1),
+        since: LaneMillis(4),
         run: 2,
+        cancelled: digest.is_some(),
         state,
     };
     let ended = |dead_letter| RowState::Ended {
         at: UnixMillis(5),
-        expires: UnixMillis(6),
+        expires: LaneMillis(6),
         dead_letter,
     };
     vec![
-        row(Some(Digest([1; 16])), RowState::Open { not_before: None }),
+        row(
+            Some(Digest([1; 16])),
+            RowState::Open {
+                not_before: None,
+                due: None,
+            },
+        ),
         row(Some(Digest([1; 16])), ended(true)),
         row(None, ended(false)),
     ]
@@ -117,7 +136,7 @@ fn lane_state() -> LaneState {
             voters: vec![[1, 2].into()],
             addresses: [(1, "a:1".to_owned())].into(),
         },
-        clock: UnixMillis(1_700_000_000_000),
+        clock: LaneMillis(1_700_000_000_000),
     }
 }
 
@@ -148,7 +167,7 @@ fn bytes_of_the_journal_do_not_change() {
 #[test]
 fn an_entry_of_a_lane_is_its_tag_and_its_batch() {
     let batch = JournalBatch {
-        now: UnixMillis(7),
+        now: LaneMillis(7),
         commands: commands(),
     };
     let entry = Entry {

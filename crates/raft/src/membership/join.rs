@@ -10,13 +10,7 @@ use crate::core::Core;
 
 /// Adds a scheduler, or takes the one with this incarnation a step further.
 pub(super) async fn add(core: &Core, newcomer: &Newcomer, guard: &Guard) -> Result<u64, ChangeRefusal> {
-    let known = core.shared.read(|state| {
-        let mut members = state.members();
-        members
-            .find(|(_, member)| member.incarnation == newcomer.incarnation)
-            .map(|(id, _)| id.0)
-    });
-    let id = match known {
+    let id = match number(core, newcomer) {
         Some(id) => id,
         // It was a member; under another number it would answer for two.
         None if newcomer.id != 0 => {
@@ -39,11 +33,26 @@ pub(super) async fn add(core: &Core, newcomer: &Newcomer, guard: &Guard) -> Resu
     carry_out(core, MemberOrder::Promote(SchedulerId(id)), guard).await
 }
 
+/// The number that a scheduler has already, if it has one; nobody is taken for two.
+fn number(core: &Core, newcomer: &Newcomer) -> Option<u64> {
+    core.shared.read(|state| {
+        let mut own = state
+            .members()
+            .filter(|(_, member)| member.incarnation == newcomer.incarnation)
+            .map(|(id, _)| id.0);
+        own.find(|id| newcomer.id == 0 || *id == newcomer.id)
+    })
+}
+
 /// Gives a new scheduler its number: the index of an entry, which no other entry ever has.
 async fn register(core: &Core, newcomer: &Newcomer) -> Result<u64, ChangeRefusal> {
     check_name(core, newcomer)?;
     check_address(core, newcomer).await?;
     let mut id = write_blank(core).await?;
+    // What a leader before this one wrote is applied only now: it may have given this scheduler its number, and died.
+    if let Some(given) = number(core, newcomer) {
+        return Ok(given);
+    }
     // The initial members' numbers are the operator's choice, so an index may meet one.
     while core.shared.read(|state| state.member(SchedulerId(id)).is_some())
         || core.metrics(|metrics| metrics.membership_config.get_node(&id).is_some())

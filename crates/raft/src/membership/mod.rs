@@ -9,7 +9,7 @@ mod join;
 mod plan;
 mod wire;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -301,8 +301,13 @@ fn view(core: &Core) -> View {
     let rows = core
         .shared
         .read(|state| state.members().map(|(id, _)| id.0).collect());
+    let lanes = core.lanes.get().into_iter().flatten().map(|lane| {
+        let voters = lane.metrics(|metrics| metrics.membership_config.voter_ids().collect());
+        (lane.group, voters)
+    });
     View {
         rows,
+        lanes: lanes.collect(),
         ..view_of(core)
     }
 }
@@ -324,6 +329,7 @@ fn view_of(group: &Group) -> View {
             me,
             learners: nodes.difference(&voters).copied().collect(),
             rows: BTreeSet::new(),
+            lanes: BTreeMap::new(),
             answering: nodes
                 .iter()
                 .copied()

@@ -25,6 +25,8 @@ pub(super) struct View {
     pub(super) lags: BTreeMap<u64, u64>,
     /// Whether a change stands between its two entries.
     pub(super) is_joint: bool,
+    /// Those who vote in each lane, which follows group 0.
+    pub(super) lanes: BTreeMap<u32, BTreeSet<u64>>,
 }
 
 /// What to do next.
@@ -111,6 +113,7 @@ impl View {
         }
         if !force {
             self.check_quorum(&left)?;
+            self.check_lanes(id)?;
         }
         if id == self.me {
             return self.successor().map(Step::HandOver).ok_or_else(no_successor);
@@ -155,6 +158,28 @@ impl View {
                 entries,
             }),
         }
+    }
+
+    /// A scheduler that goes may be stopped at once, so every lane that counts its vote must get on without it. One that
+    /// still counts somebody who went before could lose more votes than it can do without.
+    fn check_lanes(&self, id: u64) -> Result<(), MembershipError> {
+        for (lane, voters) in self.lanes.iter().filter(|(_, voters)| voters.contains(&id)) {
+            if let Some(gone) = voters.difference(&self.voters).next() {
+                return Err(MembershipError::InProgress(format!(
+                    "lane {lane} of the journal still counts the vote of scheduler {gone}"
+                )));
+            }
+            let left: BTreeSet<u64> = voters.iter().copied().filter(|voter| *voter != id).collect();
+            let answering = left.intersection(&self.answering).count();
+            if answering * 2 <= left.len() {
+                return Err(MembershipError::Refused(format!(
+                    "lane {lane} of the journal would have no quorum without scheduler {id}: of its {} voters that would be \
+                     left only {answering} answer; start the others, or wait until lane {lane} counts those who came last",
+                    left.len()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_quorum(&self, voters: &BTreeSet<u64>) -> Result<(), MembershipError> {
@@ -206,6 +231,7 @@ mod tests {
             lags: all.iter().map(|id| (*id, 0)).collect(),
             answering: all,
             is_joint: false,
+            lanes: [1, 2].map(|lane| (lane, [1, 2, 3].into())).into(),
         }
     }
 
@@ -266,6 +292,41 @@ mod tests {
         // The dead one may go, and a live one may come.
         assert!(next(&two_of_three, remove(3), false).is_ok());
         assert!(next(&two_of_three, MemberOrder::Promote(id(4)), false).is_ok());
+    }
+
+    #[test]
+    fn a_lane_that_could_not_follow_is_named() {
+        // It still counts 7, which group 0 has let go.
+        let mut behind = view();
+        behind.lanes.insert(2, [1, 2, 3, 7].into());
+        for order in [remove(3), demote(3)] {
+            let error = next(&behind, order, false).unwrap_err();
+            assert!(
+                matches!(&error, MembershipError::InProgress(text)
+                if text == "lane 2 of the journal still counts the vote of scheduler 7"),
+                "{error}"
+            );
+        }
+        // It does not count 5 yet, and 3 is silent: without 2 it would be alone.
+        let mut early = silent(view(), &[3]);
+        early.voters.insert(5);
+        early.answering.insert(5);
+        early.lanes.insert(2, [1, 2, 3].into());
+        early.lanes.insert(1, early.voters.clone());
+        let error = next(&early, remove(2), false).unwrap_err();
+        assert!(
+            matches!(&error, MembershipError::Refused(text)
+            if text.starts_with("lane 2 of the journal would have no quorum without scheduler 2")),
+            "{error}"
+        );
+        let forced = MemberOrder::Remove {
+            id: id(2),
+            force: true,
+        };
+        assert!(next(&early, forced, false).is_ok());
+        // Whom no lane counts may go, whatever the lanes still have to do.
+        behind.voters.insert(5);
+        assert!(next(&behind, remove(5), false).is_ok());
     }
 
     #[test]

@@ -4,6 +4,9 @@
 
 mod snapshot;
 
+#[cfg(test)]
+mod network_test;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -23,10 +26,12 @@ use tonic::{Code, Status};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
 
+use crate::held::Held;
 use crate::peers::{Class, Peers};
 use crate::store::SnapshotSource;
-use crate::types::{META_GROUP, Types, Vote};
+use crate::types::{Ballot, LogId, META_GROUP, Types, Vote};
 use crate::wire::{self, WireError};
+use crate::witness::{OwnDisk, Shown};
 
 /// Pause before the first retry of an unreachable peer; doubled with each one.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -40,12 +45,19 @@ const STREAM_IDLE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Network {
     peers: Peers,
     group: u32,
+    held: Held,
+    disk: Arc<OwnDisk>,
 }
 
 impl Network {
-    /// The network of a group, over these channels.
-    pub(crate) fn new(peers: Peers, group: u32) -> Self {
-        Self { peers, group }
+    /// The network of a group, over these channels; `disk` is where its log is.
+    pub(crate) fn new(peers: Peers, group: u32, held: Held, disk: Arc<OwnDisk>) -> Self {
+        Self {
+            peers,
+            group,
+            held,
+            disk,
+        }
     }
 
     fn connection(&self, target: u64, node: &BasicNode, meta: Class, lane: Class) -> Connection {
@@ -53,9 +65,11 @@ impl Network {
         Connection {
             peers: self.peers.clone(),
             group: self.group,
+            disk: Arc::clone(&self.disk),
             target,
             address: node.addr.clone(),
             class,
+            held: self.held.clone(),
         }
     }
 }
@@ -81,9 +95,21 @@ impl RaftNetworkFactory<Types> for Network {
 pub(crate) struct Connection {
     peers: Peers,
     group: u32,
+    disk: Arc<OwnDisk>,
     target: u64,
     address: String,
     class: Class,
+    held: Held,
+}
+
+/// What went through a replication stream.
+#[derive(Debug)]
+struct Sent {
+    /// Of the leader that sends.
+    vote: Ballot,
+    frames: AtomicU64,
+    /// What the last frame said is committed.
+    committed: AtomicU64,
 }
 
 type Result<T> = std::result::Result<T, RPCError<Types>>;
@@ -100,9 +126,11 @@ fn unreachable(text: impl ToString) -> RPCError<Types> {
 /// way in a moment counts as unreachable.
 fn rpc_error(status: &Status) -> RPCError<Types> {
     match status.code() {
-        Code::Unavailable | Code::FailedPrecondition | Code::Unimplemented | Code::PermissionDenied => {
-            unreachable(status)
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::PermissionDenied
+        | Code::ResourceExhausted => unreachable(status),
         _ => network_error(status),
     }
 }
@@ -136,6 +164,15 @@ impl Connection {
         Ok(reply.into_inner())
     }
 
+    /// Notes that the peer has acknowledged the log up to an entry, to the leader of this ballot.
+    fn note_acknowledged(&self, vote: Ballot, matched: Option<LogId>, committed: u64) {
+        let shown = match matched {
+            Some(last) => Shown::entry(vote, last.into(), committed),
+            None => Shown::vote(vote),
+        };
+        self.peers.witness().note(self.group, self.target, &shown);
+    }
+
     async fn pipeline<S>(&self, mut input: S) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
@@ -146,11 +183,17 @@ impl Connection {
         let Some(first) = input.next().await else {
             return Ok(stream::empty().boxed());
         };
-        let sent = Arc::new(AtomicU64::new(0));
-        let (counter, envelope) = (Arc::clone(&sent), self.envelope());
+        let sent = Arc::new(Sent {
+            vote: first.vote.into(),
+            frames: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+        });
+        let (counter, envelope, disk) = (Arc::clone(&sent), self.envelope(), Arc::clone(&self.disk));
         let frames = stream::iter([first]).chain(input).map(move |request| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            wire::append(envelope.clone(), &request)
+            let committed = request.leader_commit.map_or(0, |id| id.index);
+            counter.committed.store(committed, Ordering::Relaxed);
+            counter.frames.fetch_add(1, Ordering::Relaxed);
+            wire::append(envelope.clone(), &request, disk.synced_in(request.vote.into()))
         });
         // An entry that cannot be encoded ends the stream: leaving it out would make a gap.
         let frames = frames
@@ -165,20 +208,25 @@ impl Connection {
     fn replies(
         &self,
         replies: tonic::Streaming<v1::AppendResponse>,
-        sent: Arc<AtomicU64>,
+        sent: Arc<Sent>,
     ) -> BoxStream<'static, Result<StreamAppendResult<Types>>> {
-        let (peers, target) = (self.peers.clone(), self.target);
+        let connection = Arc::new(self.clone());
         let start = Some((replies, 0_u64));
         let next = move |state: Option<(tonic::Streaming<v1::AppendResponse>, u64)>| {
-            let (peers, sent) = (peers.clone(), Arc::clone(&sent));
+            let (connection, sent) = (Arc::clone(&connection), Arc::clone(&sent));
             async move {
                 let (mut replies, received) = state?;
+                let target = connection.target;
                 loop {
-                    let owed = sent.load(Ordering::Relaxed) > received;
+                    let owed = sent.frames.load(Ordering::Relaxed) > received;
                     match tokio::time::timeout(STREAM_IDLE_MAX, replies.message()).await {
                         Ok(Ok(Some(reply))) => {
-                            peers.answered(target);
+                            connection.peers.answered(target);
                             let parsed = wire::parse_stream_result(reply).map_err(RPCError::from);
+                            if let Ok(Ok(matched)) = &parsed {
+                                let committed = sent.committed.load(Ordering::Relaxed);
+                                connection.note_acknowledged(sent.vote, *matched, committed);
+                            }
                             return Some((parsed, Some((replies, received + 1))));
                         }
                         Ok(Ok(None)) => return None,
@@ -205,10 +253,27 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>> {
-        let frame = wire::append(self.envelope(), &request).map_err(network_error)?;
+        let vote = Ballot::from(request.vote);
+        let frame = wire::append(self.envelope(), &request, self.disk.synced_in(vote));
         let mut client = self.client()?;
-        let reply = self.call(option.soft_ttl(), client.append_once(frame)).await?;
-        Ok(wire::parse_append_response(reply)?)
+        let reply = self
+            .call(
+                option.soft_ttl(),
+                client.append_once(frame.map_err(network_error)?),
+            )
+            .await?;
+        let response = wire::parse_append_response(reply)?;
+        let sent = request.entries.last().map(|entry| entry.log_id);
+        let matched = match &response {
+            AppendEntriesResponse::Success => Some(sent.or(request.prev_log_id)),
+            AppendEntriesResponse::PartialSuccess(matched) => Some(*matched),
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => None,
+        };
+        if let Some(matched) = matched {
+            let committed = request.leader_commit.map_or(0, |id| id.index);
+            self.note_acknowledged(vote, matched, committed);
+        }
+        Ok(response)
     }
 
     fn stream_append<'s, S>(
@@ -232,9 +297,13 @@ impl RaftNetworkV2<Types> for Connection {
     async fn vote(&mut self, request: VoteRequest<Types>, option: RPCOption) -> Result<VoteResponse<Types>> {
         let frame = wire::vote_request(self.envelope(), &request);
         let mut client = self.client()?;
-        Ok(wire::parse_vote_response(
-            self.call(option.soft_ttl(), client.vote(frame)).await?,
-        )?)
+        let reply = self.call(option.soft_ttl(), client.vote(frame)).await?;
+        let response = wire::parse_vote_response(reply)?;
+        if response.vote_granted {
+            let granted = Shown::vote(request.vote.into());
+            self.peers.witness().note(self.group, self.target, &granted);
+        }
+        Ok(response)
     }
 
     async fn pre_vote(
@@ -256,11 +325,23 @@ impl RaftNetworkV2<Types> for Connection {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> std::result::Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if !self.peers.is_reachable(self.target) {
+            let text = format!("scheduler {} does not answer", self.target);
+            return Err(StreamingError::Unreachable(Unreachable::from_string(text)));
+        }
+        let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let sending = self.held.begin(self.target, last);
         let send = async {
-            let frames = snapshot::frames(self.envelope(), vote, snapshot.snapshot).await?;
+            let (frames, taken) = snapshot::frames(self.envelope(), vote, snapshot.snapshot)?;
             let mut client = self.client()?;
-            self.call(option.soft_ttl(), client.install_snapshot(frames))
-                .await
+            let install = client.install_snapshot(frames);
+            let reply = snapshot::while_taken(option.soft_ttl(), taken, install).await;
+            let reply = reply
+                .map_err(|stuck| network_error(format!("snapshot for scheduler {}: {stuck}", self.target)))?;
+            let reply = reply.map_err(|status| rpc_error(&status))?;
+            self.peers.answered(self.target);
+            sending.arrived();
+            Ok::<_, RPCError<Types>>(reply.into_inner())
         };
         tokio::select! {
             biased;

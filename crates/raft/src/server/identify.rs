@@ -6,6 +6,7 @@ use whiskraft_proto::v1;
 use whiskraft_types::SchedulerId;
 
 use super::{PeerService, Running};
+use crate::wire;
 
 impl PeerService {
     /// The answer to a scheduler that asks.
@@ -31,6 +32,23 @@ impl PeerService {
                 .copied()
                 .filter(|_| same_cluster),
         };
+        let witness = self.inner.peers.witness();
+        // What it says of itself counts only if it is who it says it is: a directory of an earlier life of the cluster
+        // may have come further.
+        if of_asker.is_some_and(|incarnation| request.incarnation == incarnation.as_slice()) {
+            for (group, shown) in wire::parse_shown_in_groups(&request.shown) {
+                witness.note(group, request.from, &shown);
+            }
+        }
+        let known = |(scheduler, incarnation): (&u64, &[u8; 16])| v1::KnownMember {
+            scheduler: *scheduler,
+            incarnation: incarnation.to_vec().into(),
+        };
+        let shown_by_asker = if same_cluster {
+            witness.seen_of(request.from)
+        } else {
+            Vec::new()
+        };
         v1::IdentifyResponse {
             cluster_id: identity.cluster_id.clone(),
             scheduler: identity.id,
@@ -41,6 +59,8 @@ impl PeerService {
                 .unwrap_or_default(),
             leads: running.is_some_and(|running| running.core.lease().is_some()),
             lanes: identity.lanes,
+            members: identity.members.iter().map(known).collect(),
+            shown_by_asker: wire::shown_in_groups(shown_by_asker),
         }
     }
 }

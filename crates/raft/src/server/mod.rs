@@ -8,11 +8,17 @@ mod identify;
 mod leader;
 mod snapshot;
 
+#[cfg(test)]
+mod server_test;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use openraft::raft::AppendEntriesRequest;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
@@ -20,14 +26,19 @@ use whiskraft_proto::v1::peer_server::{Peer, PeerServer};
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
 use crate::core::{Core, Group};
+use crate::error::StopReason;
 use crate::fatal::Fatal;
 use crate::identity::Identity;
 use crate::peers::{CONNECTION_WINDOW, Peers, STREAM_WINDOW};
 use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
-use crate::types::META_GROUP;
+use crate::types::{META_GROUP, Types};
 use crate::wire;
 
+/// Pause between two pings of a connection, and the longest wait for the answer: a peer that is gone without a word
+/// holds its calls, and what they have taken, that long.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Calls under way on one connection: forwarded proposals above all.
 const CALLS_MAX: u32 = 4096;
 /// Snapshots of a group received at a time: one of the leader, one of a leader that has just been replaced.
@@ -48,18 +59,34 @@ pub(crate) struct Served {
     pub(crate) group: Group,
     /// Where its snapshots are received.
     pub(crate) snapshots: SnapshotDir,
-    receiving: Semaphore,
+    receiving: Arc<Semaphore>,
+    /// Where its messages are decoded: those of the lanes not in front of group 0's core.
+    runtime: Handle,
 }
 
 impl Served {
-    /// A group and where its snapshots go.
-    pub(crate) fn new(group: Group, snapshots: SnapshotDir) -> Self {
-        let receiving = Semaphore::new(SNAPSHOTS_MAX);
+    /// A group, where its snapshots go, and the runtime of its core.
+    pub(crate) fn new(group: Group, snapshots: SnapshotDir, runtime: Handle) -> Self {
+        let receiving = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
         Self {
             group,
             snapshots,
             receiving,
+            runtime,
         }
+    }
+
+    /// Hands the requests of a replication stream to the consensus core, as fast as it takes them.
+    fn append(
+        &self,
+        requests: impl Stream<Item = AppendEntriesRequest<Types>> + Send + 'static,
+    ) -> BoxStream<'static, Result<v1::AppendResponse, Status>> {
+        // The task that reads the requests, and so decodes them, is spawned where this is called.
+        let _entered = self.runtime.enter();
+        let replies = self.group.raft.stream_append(requests);
+        replies
+            .map(|reply| reply.map(wire::stream_result).map_err(stopped))
+            .boxed()
     }
 }
 
@@ -116,6 +143,8 @@ impl PeerService {
         let server = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_WAIT_MAX))
             .max_concurrent_streams(CALLS_MAX)
             .add_service(service)
             .serve_with_incoming(incoming);
@@ -152,8 +181,51 @@ impl PeerService {
         }
         let group = envelope.map_or(META_GROUP, |envelope| envelope.group);
         let served = self.running()?.groups.get(&group);
-        served.ok_or_else(|| Status::permission_denied(format!("raft group {group} is not known here")))
+        let served = served
+            .ok_or_else(|| Status::permission_denied(format!("raft group {group} is not known here")))?;
+        match envelope.and_then(|envelope| lost(&served.group, envelope)) {
+            None => Ok(served),
+            Some(refusal) => {
+                served.group.fatal.stop(StopReason::Identity(refusal.clone()));
+                Err(Status::failed_precondition(refusal))
+            }
+        }
     }
+
+    /// A vote that a member asks for; refused if its log lacks what it has acknowledged.
+    fn admit_candidate(
+        &self,
+        request: v1::VoteRequest,
+    ) -> Result<(&Served, openraft::raft::VoteRequest<Types>), Status> {
+        let served = self.admit_group(request.envelope.as_ref())?;
+        let from = request.envelope.as_ref().map_or(0, |envelope| envelope.from);
+        let has = request.last_log.map_or(0, |last| last.index);
+        let seen = self.inner.peers.witness().seen(served.group.group, from);
+        if let Some(shown) = seen.filter(|shown| shown.committed > has) {
+            return Err(Status::failed_precondition(format!(
+                "scheduler {from} asks for a vote with a log up to entry {has}, and had committed entries up to {}",
+                shown.committed
+            )));
+        }
+        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        Ok((served, parsed))
+    }
+
+    /// Notes what a leader shows of its own disk.
+    fn note_leader(&self, request: &v1::AppendRequest) {
+        if let (Some(envelope), Some(shown)) = (&request.envelope, wire::shown_by_leader(request)) {
+            let witness = self.inner.peers.witness();
+            witness.note(envelope.group, envelope.from, &shown);
+        }
+    }
+}
+
+/// The refusal of this node, if its disk lacks what the sender knows that it had.
+fn lost(group: &Group, envelope: &v1::Envelope) -> Option<String> {
+    let shown = wire::parse_shown(envelope.shown.as_ref()?);
+    let loss = group.peers.witness().lost(group.group, &shown)?;
+    let address = group.address(envelope.from).unwrap_or_default();
+    Some(loss.refusal(group.id(), envelope.from, &address))
 }
 
 fn invalid(error: impl ToString) -> Status {
@@ -176,7 +248,7 @@ impl Peer for PeerService {
         let first = frames.message().await?;
         let first = first.ok_or_else(|| invalid("the stream has no first message"))?;
         let served = self.admit_group(first.envelope.as_ref())?;
-        let (raft, group) = (served.group.raft.clone(), served.group.group);
+        let group = served.group.group;
         let service = self.clone();
         let frames = stream::iter([Ok(first)]).chain(frames);
         let requests = frames.map(move |frame| {
@@ -187,6 +259,7 @@ impl Peer for PeerService {
             if served.group.group != group {
                 return Err(format!("a stream of group {group} turned to another"));
             }
+            service.note_leader(&frame);
             wire::parse_append(frame).map_err(|error| error.to_string())
         });
         // The first bad message ends the stream: leaving it out would make a gap that the leader does not see.
@@ -197,10 +270,7 @@ impl Peer for PeerService {
             std::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| std::future::ready(request.ok()));
-        let replies = raft
-            .stream_append(requests)
-            .map(|reply| reply.map(wire::stream_result).map_err(stopped));
-        Ok(Response::new(replies.boxed()))
+        Ok(Response::new(served.append(requests)))
     }
 
     async fn append_once(
@@ -209,15 +279,14 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let request = request.into_inner();
         let served = self.admit_group(request.envelope.as_ref())?;
+        self.note_leader(&request);
         let parsed = wire::parse_append(request).map_err(invalid)?;
         let reply = served.group.raft.append_entries(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::append_response(reply)))
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let served = self.admit_group(request.envelope.as_ref())?;
-        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        let (served, parsed) = self.admit_candidate(request.into_inner())?;
         let reply = served.group.raft.vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }
@@ -226,9 +295,7 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::VoteRequest>,
     ) -> Result<Response<v1::VoteResponse>, Status> {
-        let request = request.into_inner();
-        let served = self.admit_group(request.envelope.as_ref())?;
-        let parsed = wire::parse_vote_request(request).map_err(invalid)?;
+        let (served, parsed) = self.admit_candidate(request.into_inner())?;
         let reply = served.group.raft.pre_vote(parsed).await.map_err(stopped)?;
         Ok(Response::new(wire::vote_response(&reply)))
     }

@@ -34,17 +34,22 @@ pub(crate) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Forgets what was and gives every session a full TTL: leadership is new, or keepalives could not be heard.
-    pub(crate) fn grant_all(&mut self, now: Instant, sessions: impl Iterator<Item = (SessionId, Duration)>) {
+    /// Forgets what was and gives every session time anew, a full TTL or more: leadership is new, or keepalives could not be
+    /// heard. Each comes with its TTL and with the time until it is due.
+    pub(crate) fn grant_all(
+        &mut self,
+        now: Instant,
+        sessions: impl Iterator<Item = (SessionId, Duration, Duration)>,
+    ) {
         let mut known = std::mem::take(&mut self.sessions);
-        for (id, ttl) in sessions {
+        for (id, ttl, granted) in sessions {
             let known = known.remove(&id);
             let (seq, expiring) = known.map_or((0, false), |known| (known.seq, known.expiring));
             self.sessions.insert(
                 id,
                 Deadline {
                     ttl,
-                    at: now + ttl,
+                    at: now + granted.max(ttl),
                     seq,
                     expiring,
                 },
@@ -157,8 +162,10 @@ mod tests {
     fn new_leadership_grants_everything_known_to_the_tables() {
         let (mut deadlines, start) = opened();
         let later = start + TTL * 3;
-        deadlines.grant_all(later, [(SessionId(9), TTL)].into_iter());
+        let granted = [(SessionId(9), TTL, Duration::ZERO), (SessionId(10), TTL, TTL * 2)];
+        deadlines.grant_all(later, granted.into_iter());
         assert_eq!(deadlines.take_due(later + TTL), vec![(SessionId(9), 0)]);
+        assert_eq!(deadlines.take_due(later + TTL * 2), vec![(SessionId(10), 0)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The keeper: the only timekeeper of the cluster, on whichever node leads.
 //!
 //! Runs on every node, acts on the leader. It acknowledges a keepalive only while its lease holds, so two nodes never
-//! both do; when the lease begins (or begins again, or the process was stopped for a while), every session gets a full
+//! both do; when the lease begins (or begins again, or the process was stopped for a while), every session gets at least a full
 //! TTL before anything can expire.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use whiskraft_state::{Command, Event};
+use whiskraft_state::{Command, Event, SessionOwner, SessionRecord};
 use whiskraft_types::SessionId;
 
 use super::{Deadlines, Verdict};
@@ -62,6 +62,16 @@ impl KeeperHandle {
             .await
             .map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
+    }
+}
+
+/// How long a session has to be heard of by a new leader. Invokers that found no scheduler at all first have to find one
+/// again, and the end of one that lives ends work that nobody has started: they have a second TTL for it. The session of
+/// a scheduler that is gone keeps its queues waiting.
+fn granted(session: &SessionRecord) -> Duration {
+    match session.owner {
+        SessionOwner::Invoker { .. } => session.ttl.saturating_mul(2),
+        SessionOwner::Scheduler(_) => session.ttl,
     }
 }
 
@@ -157,7 +167,8 @@ impl Keeper {
     fn grant_all(&mut self, now: Instant) {
         let deadlines = &mut self.deadlines;
         self.core.shared.read(|state| {
-            deadlines.grant_all(now, state.sessions().map(|(id, session)| (id, session.ttl)));
+            let all = state.sessions();
+            deadlines.grant_all(now, all.map(|(id, session)| (id, session.ttl, granted(session))));
         });
     }
 

@@ -1,7 +1,7 @@
 //! The start of a node, step by step, and its stop.
 //!
-//! Order: who are we (directory, lock, identity) → the peer service listens → the cluster forms, or knows us → log and
-//! tables open → consensus runs → the tables are as new as they were. Nothing is promised to anybody before the step
+//! Order: who are we (directory, lock, identity) → the peer service listens → the cluster forms → log and tables open →
+//! the others know us, and nothing that they remember is missing → consensus runs → the tables are as new as they were. Nothing is promised to anybody before the step
 //! that makes it true.
 
 mod claim;
@@ -15,7 +15,7 @@ use openraft::BasicNode;
 use whiskraft_state::MemberRecord;
 
 use self::claim::Wanted;
-use self::open::Opened;
+use self::open::{Opened, Store};
 pub(crate) use self::open::{SNAPSHOTS_DIR, STORE_DIR, lane_snapshots};
 use crate::bootstrap::{self, Newcomer, REPORT_PAUSE};
 use crate::config::NodeConfig;
@@ -49,8 +49,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
     let fatal = Fatal::new();
     let peers = Peers::new(
         (runtime.handle(), lane_runtime.handle()),
-        identity.cluster_id.clone(),
-        identity.id,
+        &identity,
         &config.settings,
     );
     let service = PeerService::new(peers.clone(), identity.clone());
@@ -64,6 +63,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
         client_address: config.advertise_client.clone(),
         incarnation: identity.incarnation,
     };
+    let was_formed = identity.is_formed();
     let establish = establish(&config, &wanted, identity, &data, &peers, &newcomer);
     let identity = tokio::select! {
         biased;
@@ -82,8 +82,13 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
             "lanes were counted when the cluster formed; the setting is ignored"
         );
     }
-    let runtimes = (runtime, lane_runtime);
-    let opened = open::open(&config, identity.lanes, data, runtimes, peers, fatal).await?;
+    let store = open::open(&config, identity.lanes, data, &runtime, &peers, &fatal).await?;
+    if was_formed {
+        let members = members_to_ask(&config, &wanted, &store);
+        let verified = bootstrap::verify(&peers, &identity, &members).await;
+        verified.inspect_err(|_| fatal.stop(StopReason::Requested))?;
+    }
+    let opened = store.run(&config, (runtime, lane_runtime), peers, fatal).await?;
     let node = assemble(&config, &wanted, identity, newcomer, &service, opened);
     recover(&node.core).await?;
     announce(&config, &wanted, &node).await?;
@@ -120,7 +125,6 @@ async fn establish(
     newcomer: &Newcomer,
 ) -> Result<Identity, StartError> {
     if identity.is_formed() {
-        bootstrap::verify(peers, &identity, &wanted.cluster).await?;
         return Ok(identity);
     }
     match &config.join {
@@ -133,7 +137,8 @@ async fn establish(
             identity.asks_vote = !config.learner;
         }
         None => {
-            (identity.members, identity.lanes) = bootstrap::form(peers, &identity, &wanted.cluster).await?;
+            let formed = bootstrap::form(peers, &identity, &wanted.cluster).await?;
+            (identity.members, identity.lanes) = (formed.members, formed.lanes);
         }
     }
     data.save(&identity)?;
@@ -143,6 +148,16 @@ async fn establish(
         "cluster formed"
     );
     Ok(identity)
+}
+
+/// Everybody who may know this directory: the initial members, who came later, and whoever it joined through.
+fn members_to_ask(config: &NodeConfig, wanted: &Wanted, store: &Store) -> Vec<(u64, String)> {
+    let mut members = store.members();
+    members.extend(wanted.cluster.clone());
+    let join = config.join.iter().flatten();
+    let strangers = join.filter(|address| !members.values().any(|known| known == *address));
+    let strangers: Vec<_> = strangers.map(|address| (0, address.clone())).collect();
+    members.into_iter().chain(strangers).collect()
 }
 
 /// Puts the actors around the core.
@@ -179,6 +194,7 @@ fn assemble(
         runtime.spawn(watchman::watch_core(group.clone()));
     }
     runtime.spawn(watchman::settle_membership(core.clone()));
+    runtime.spawn(watchman::keep_seen(core.clone(), owned.seen.clone()));
     runtime.spawn(watchman::ask_around(
         core.clone(),
         journal.clone(),
@@ -256,6 +272,7 @@ pub(crate) async fn stop(core: &Core, journal: &Journal, owned: Owned) {
     futures::future::join_all(groups.iter().map(|group| leave(group))).await;
     core.fatal.stop(StopReason::Requested);
     core.shared.ring.close();
+    watchman::keep_once(core, &owned.seen);
     let ends = groups.iter().map(|group| group.raft.shutdown());
     if tokio::time::timeout(STOP_STEP_MAX, futures::future::join_all(ends))
         .await

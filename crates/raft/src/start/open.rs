@@ -9,12 +9,12 @@ use std::time::Duration;
 use openraft::{Config, SnapshotPolicy};
 use tokio::sync::watch;
 
-use crate::clock::Wall;
 use crate::config::{NodeConfig, Settings};
 use crate::core::{Core, Group, Raft};
 use crate::disk::DiskSpace;
 use crate::error::StartError;
 use crate::fatal::Fatal;
+use crate::held::Held;
 use crate::identity::DataDir;
 use crate::journal::{Journal, Lane, OpenJournal};
 use crate::network::Network;
@@ -24,7 +24,7 @@ use crate::runtime::Runtime;
 use crate::server::Served;
 use crate::store::{
     Applied, Bodies, Engine, GroupMachine, LaneMachine, LaneRows, LogStore, Machine, Retention, Ring,
-    SyncHandle, SyncThread,
+    SeenStore, SyncThread,
 };
 use crate::types::{LogId, META_GROUP};
 
@@ -89,12 +89,15 @@ fn lane_config(settings: &Settings, cluster_id: &str) -> Result<Arc<Config>, Sta
     })
 }
 
-/// The store of a node, open.
-struct Store {
-    engine: Arc<Engine>,
-    bodies: Bodies,
+/// The store of a node, open; nobody works on it yet.
+pub(super) struct Store {
     machine: Machine,
     lanes: Vec<(u32, LaneMachine)>,
+    bodies: Bodies,
+    logs: BTreeMap<u32, LogStore>,
+    engine: Arc<Engine>,
+    // Last, when nobody can ask it any more.
+    sync: SyncThread,
 }
 
 /// A node, open.
@@ -113,16 +116,10 @@ struct Common {
     peers: Peers,
     fatal: Fatal,
     disk: DiskSpace,
-    wall: Wall,
-    engine: Arc<Engine>,
-    syncs: SyncHandle,
+    logs: BTreeMap<u32, LogStore>,
 }
 
 impl Common {
-    fn log(&self, group: u32) -> LogStore {
-        LogStore::new(Arc::clone(&self.engine), self.syncs.clone(), group)
-    }
-
     /// Runs the consensus core of a group.
     async fn run(
         &self,
@@ -131,8 +128,15 @@ impl Common {
         applied: watch::Sender<Applied>,
         machine: GroupMachine,
     ) -> Result<Group, StartError> {
-        let network = Network::new(self.peers.clone(), group);
-        let (id, config, log) = (self.peers.id(), Arc::clone(&self.config), self.log(group));
+        let log = self.logs.get(&group).cloned();
+        let log = log.ok_or_else(|| StartError::Raft(format!("group {group} has no log")))?;
+        let time = match &machine {
+            GroupMachine::Meta(_) => None,
+            GroupMachine::Lane(lane) => Some(Arc::clone(&lane.shared().time)),
+        };
+        let held = Held::default();
+        let network = Network::new(self.peers.clone(), group, held.clone(), log.disk());
+        let (id, config) = (self.peers.id(), Arc::clone(&self.config));
         let raft = runtime.spawn(async move { Raft::new(id, config, network, log, machine).await });
         let raft = raft.await.map_err(|error| StartError::Raft(error.to_string()))?;
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -144,27 +148,23 @@ impl Common {
             fatal: self.fatal.clone(),
             settings: Arc::clone(&self.settings),
             disk: self.disk.clone(),
-            wall: self.wall,
+            held,
+            time,
         })
     }
 }
 
-/// Opens logs, tables and lanes, and runs consensus on them.
+/// Opens logs, tables and lanes, and tells `peers` what is there.
 pub(super) async fn open(
     config: &NodeConfig,
     lanes: u32,
     data: DataDir,
-    (runtime, lane_runtime): (Runtime, Runtime),
-    peers: Peers,
-    fatal: Fatal,
-) -> Result<Opened, StartError> {
-    let settings = Arc::new(config.settings.clone());
-    let Store {
-        engine,
-        bodies,
-        machine,
-        lanes,
-    } = open_store(&settings, lanes, data, &runtime).await?;
+    runtime: &Runtime,
+    peers: &Peers,
+    fatal: &Fatal,
+) -> Result<Store, StartError> {
+    let settings = &config.settings;
+    let (engine, bodies, machine, lanes) = open_store(settings, lanes, data, runtime).await?;
     let failed = |what: &str, source: io::Error| StartError::Storage {
         dir: config.data_dir.clone(),
         what: what.to_owned(),
@@ -172,73 +172,115 @@ pub(super) async fn open(
     };
     let sync = SyncThread::start(Arc::clone(&engine), fatal.clone(), settings.sync_delay);
     let (sync, syncs) = sync.map_err(|error| failed("no thread for syncs", error))?;
-    let meta = Common {
-        config: meta_config(&settings, &peers.cluster_id())?,
-        disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
-        wall: Wall::start(),
-        settings,
-        peers,
-        fatal,
-        engine,
-        syncs,
-    };
     let lasts = lanes.iter().map(|(group, lane)| (*group, lane.last()));
+    let mut logs = BTreeMap::new();
     for (group, last) in std::iter::once((META_GROUP, machine.last())).chain(lasts) {
-        let purged = meta.log(group).purged();
-        let purged = purged.map_err(|error| failed("its log cannot be read", error))?;
+        let log = LogStore::new(Arc::clone(&engine), syncs.clone(), group);
+        let unreadable = |error| failed("its log cannot be read", error);
+        let purged = log.purged().map_err(unreadable)?;
         if purged > last {
             return Err(lost_snapshots(config, group, purged, last));
         }
+        log.note_opened(last).map_err(unreadable)?;
+        logs.insert(group, log);
     }
-    let (shared, snapshots) = (machine.shared(), machine.dir());
-    let applied = shared.applied.clone();
-    let group = meta
-        .run(&runtime, META_GROUP, applied, GroupMachine::Meta(machine))
-        .await?;
-    let core = Core {
-        group,
-        shared,
-        cluster_name: config.cluster_name.as_str().into(),
-        changing: Arc::default(),
-    };
-    let mut groups = BTreeMap::from([(META_GROUP, Served::new(core.group.clone(), snapshots))]);
-    let lane_settings = meta.settings.of_lanes();
-    let common = Common {
-        config: lane_config(&lane_settings, &meta.peers.cluster_id())?,
-        settings: Arc::new(lane_settings),
-        ..meta
-    };
-    let mut open_lanes = Vec::new();
-    for (number, machine) in lanes {
-        let (shared, snapshots) = (machine.shared(), machine.dir());
-        let machine = GroupMachine::Lane(machine);
-        let applied = shared.applied.clone();
-        let group = common.run(&lane_runtime, number, applied, machine).await?;
-        groups.insert(number, Served::new(group.clone(), snapshots));
-        open_lanes.push(Lane::new(group, shared));
-    }
-    let journal = Journal::new(core.clone(), open_lanes);
-    let owned = Owned {
+    let seen = SeenStore::new(Arc::clone(&engine)).load();
+    let seen = seen.map_err(|error| failed("what it knows of other members cannot be read", error))?;
+    let disks = logs.iter().map(|(group, log)| (*group, log.disk()));
+    peers.witness().open(disks.collect(), seen);
+    Ok(Store {
+        machine,
+        lanes,
         bodies,
-        _journal: OpenJournal(journal.clone()),
-        lane_runtime,
-        runtime,
-        _sync: sync,
-    };
-    Ok(Opened {
-        core,
-        journal,
-        groups,
-        owned,
+        logs,
+        engine,
+        sync,
     })
 }
+
+impl Store {
+    /// Members of the cluster, as far as the lanes know.
+    pub(super) fn members(&self) -> BTreeMap<u64, String> {
+        let nodes = self.lanes.iter().flat_map(|(_, lane)| lane.membership().nodes());
+        nodes.map(|(id, node)| (*id, node.addr.clone())).collect()
+    }
+
+    /// Runs consensus on it.
+    pub(super) async fn run(
+        self,
+        config: &NodeConfig,
+        (runtime, lane_runtime): (Runtime, Runtime),
+        peers: Peers,
+        fatal: Fatal,
+    ) -> Result<Opened, StartError> {
+        let settings = Arc::new(config.settings.clone());
+        let meta = Common {
+            config: meta_config(&settings, &peers.cluster_id())?,
+            disk: DiskSpace::new(&config.data_dir, settings.disk_reserve),
+            settings,
+            peers,
+            fatal,
+            logs: self.logs,
+        };
+        let (shared, snapshots) = (self.machine.shared(), self.machine.dir());
+        let machine = GroupMachine::Meta(self.machine);
+        let group = meta
+            .run(&runtime, META_GROUP, shared.applied.clone(), machine)
+            .await?;
+        let core = Core {
+            group,
+            shared,
+            cluster_name: config.cluster_name.as_str().into(),
+            changing: Arc::default(),
+            lanes: Arc::default(),
+        };
+        let served = Served::new(core.group.clone(), snapshots, runtime.handle());
+        let mut groups = BTreeMap::from([(META_GROUP, served)]);
+        let lane_settings = meta.settings.of_lanes();
+        let common = Common {
+            config: lane_config(&lane_settings, &meta.peers.cluster_id())?,
+            settings: Arc::new(lane_settings),
+            ..meta
+        };
+        let mut open_lanes = Vec::new();
+        for (number, machine) in self.lanes {
+            let (shared, snapshots) = (machine.shared(), machine.dir());
+            let machine = GroupMachine::Lane(machine);
+            let applied = shared.applied.clone();
+            let group = common.run(&lane_runtime, number, applied, machine).await?;
+            let served = Served::new(group.clone(), snapshots, lane_runtime.handle());
+            groups.insert(number, served);
+            open_lanes.push(Lane::new(group, shared));
+        }
+        let lane_groups = open_lanes.iter().map(|lane| lane.group.clone()).collect();
+        // Set here and nowhere else.
+        drop(core.lanes.set(lane_groups));
+        let journal = Journal::new(core.clone(), open_lanes);
+        let owned = Owned {
+            bodies: self.bodies,
+            seen: SeenStore::new(self.engine),
+            _journal: OpenJournal(journal.clone()),
+            lane_runtime,
+            runtime,
+            _sync: self.sync,
+        };
+        Ok(Opened {
+            core,
+            journal,
+            groups,
+            owned,
+        })
+    }
+}
+
+type Parts = (Arc<Engine>, Bodies, Machine, Vec<(u32, LaneMachine)>);
 
 async fn open_store(
     settings: &Settings,
     lanes: u32,
     data: DataDir,
     runtime: &Runtime,
-) -> Result<Store, StartError> {
+) -> Result<Parts, StartError> {
     let (dir, store_dir, snapshots_dir) = (
         data.path().to_owned(),
         data.join(STORE_DIR),
@@ -261,12 +303,7 @@ async fn open_store(
             LaneMachine::open(rows, &dir, group).map(|lane| (group, lane))
         };
         let lanes = (1..=lanes).map(open_lane).collect::<io::Result<Vec<_>>>()?;
-        Ok::<_, io::Error>(Store {
-            engine,
-            bodies,
-            machine,
-            lanes,
-        })
+        Ok::<_, io::Error>((engine, bodies, machine, lanes))
     });
     let opened = opening
         .await

@@ -4,7 +4,7 @@
 //! the last snapshot on; writes at or below that index are there already and are skipped.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use whiskraft_state::{BlobHash, DocumentKey, Effect};
@@ -22,12 +22,19 @@ pub(crate) const TABLES: [Table; 2] = [Table::Documents, Table::Blobs];
 pub(crate) struct Bodies {
     engine: Arc<Engine>,
     group: u32,
+    /// Set while a snapshot replaces them under readers. Locked only to set it, and while one is read.
+    hidden: Arc<RwLock<bool>>,
 }
 
 impl Bodies {
     /// The bodies of a group in an engine.
     pub(crate) fn new(engine: Arc<Engine>, group: u32) -> Self {
-        Self { engine, group }
+        let hidden = Arc::default();
+        Self {
+            engine,
+            group,
+            hidden,
+        }
     }
 
     /// Log index up to which bodies are written; zero if there is none.
@@ -46,6 +53,11 @@ impl Bodies {
         let mut writes: Vec<Write> = effects.into_iter().map(|effect| self.write_of(effect)).collect();
         writes.push(self.mark_write(index)?);
         self.engine.write(writes)
+    }
+
+    /// Notes that there were no bodies to write up to an index, beyond those that are written.
+    pub(crate) fn note(&self, index: u64) -> io::Result<()> {
+        self.engine.write(vec![self.mark_write(index)?])
     }
 
     fn mark_write(&self, index: u64) -> io::Result<Write> {
@@ -79,11 +91,30 @@ impl Bodies {
         }
     }
 
+    /// Says that readers find nothing for a while; waits for those that read.
+    pub(crate) fn hide(&self) {
+        *self.hidden.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Says that bodies and tables belong together again.
+    pub(crate) fn show(&self) {
+        *self.hidden.write().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+
+    /// Reads, unless what is there is half of a snapshot.
+    fn whole<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let hidden = self.hidden.read().unwrap_or_else(PoisonError::into_inner);
+        if *hidden {
+            let text = "a snapshot of the leader is being put in place; ask again in a moment";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+        }
+        read()
+    }
+
     /// A document's body and its revision.
     pub(crate) fn document(&self, key: &DocumentKey) -> io::Result<Option<(Revision, Bytes)>> {
-        let value = self
-            .engine
-            .get(Table::Documents, &keys::document(self.group, key))?;
+        let key = keys::document(self.group, key);
+        let value = self.whole(|| self.engine.get(Table::Documents, &key))?;
         let Some(value) = value.map(Bytes::from) else {
             return Ok(None);
         };
@@ -95,15 +126,19 @@ impl Bodies {
 
     /// A chunk of a blob.
     pub(crate) fn blob_chunk(&self, hash: &BlobHash, index: u32) -> io::Result<Option<Bytes>> {
-        Ok(self
-            .engine
-            .get(Table::Blobs, &keys::blob(self.group, hash, index))?
-            .map(Bytes::from))
+        let key = keys::blob(self.group, hash, index);
+        let chunk = self.whole(|| self.engine.get(Table::Blobs, &key))?;
+        Ok(chunk.map(Bytes::from))
     }
 
     /// The bodies as they are now, whatever is written later.
     pub(crate) fn view(&self) -> View<'_> {
         self.engine.view()
+    }
+
+    /// The same for readers; whoever holds the lock of the tables gets what belongs to them.
+    pub(crate) fn whole_view(&self) -> io::Result<View<'_>> {
+        self.whole(|| Ok(self.engine.view()))
     }
 
     /// First and last (exclusive) key of the group, in every table.

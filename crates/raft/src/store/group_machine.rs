@@ -65,7 +65,7 @@ impl RaftStateMachine<Types> for GroupMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> io::Result<()> {
         match self {
             Self::Meta(machine) => {
-                let (file, _) = snapshot.into_file().await?;
+                let (file, _temporary) = snapshot.into_file().await?;
                 machine.install_snapshot(meta, file).await
             }
             Self::Lane(machine) => machine.install_snapshot(meta, snapshot).await,

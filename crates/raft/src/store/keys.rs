@@ -35,6 +35,8 @@ pub(crate) enum Meta {
     Lane = 6,
     /// Where in a lane's log how many bytes were applied.
     Marks = 7,
+    /// What the other members have shown to be on their disks, in all groups.
+    Seen = 8,
 }
 
 /// A small record: group, tag.
@@ -48,6 +50,11 @@ pub(crate) fn meta(group: u32, tag: Meta) -> [u8; 5] {
 /// The record of how far a lane has applied.
 pub(crate) fn lane_state(group: u32) -> [u8; 5] {
     meta(group, Meta::Lane)
+}
+
+/// The record of a snapshot that is being put in place.
+pub(crate) fn installing(group: u32) -> [u8; 5] {
+    meta(group, Meta::Installing)
 }
 
 /// First and last (exclusive) key of a group, in every table.

@@ -13,10 +13,12 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 use whiskraft_state::Response;
-use whiskraft_state::journal::{JournalBatch, JournalCommand, Turn, UnixMillis};
+use whiskraft_state::journal::{JournalBatch, JournalCommand, LaneMillis, Turn};
 
 use super::lane_rows::{LaneRows, LaneState};
+use super::lane_time::LaneTime;
 use super::machine::Applied;
+use super::pressure::Pressure;
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::{SnapshotFile, SnapshotHeader};
 use super::snapshot_source::{LaneView, SnapshotSource};
@@ -25,8 +27,8 @@ use crate::types::{Answer, LogId, LogIdRecord, MembershipRecord, Proposal, Snaps
 
 /// Entries applied in one write at most.
 const APPLY_MAX: usize = 256;
-/// Bytes of payloads and records after which a write takes no further entry.
-const APPLY_BYTES_MAX: usize = 4 << 20;
+/// Bytes of payloads and records after which a write takes no further entry: group 0's writes wait behind one.
+const APPLY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of log between two marks.
 const MARK_BYTES: u64 = 8 << 20;
 /// Marks kept: what they cover is more than a log ever has.
@@ -44,6 +46,8 @@ type Answered = (ApplyResponder<Types>, Answer);
 pub(crate) struct LaneShared {
     /// `None` once the node has stopped. Write-locked while a snapshot replaces the rows.
     rows: RwLock<Option<LaneRows>>,
+    /// Its clock, as this node sees it.
+    pub(crate) time: Arc<LaneTime>,
     /// How far the lane has applied.
     pub(crate) applied: watch::Sender<Applied>,
     /// Bytes of log applied since the start, about.
@@ -95,7 +99,8 @@ pub(crate) struct LaneMachine {
     group: u32,
     last: Option<LogId>,
     membership: Stored,
-    clock: UnixMillis,
+    clock: LaneMillis,
+    pressure: Pressure,
 }
 
 impl LaneMachine {
@@ -110,6 +115,7 @@ impl LaneMachine {
         let marks = rows.marks()?;
         let shared = LaneShared {
             rows: RwLock::new(Some(rows.clone())),
+            time: Arc::new(LaneTime::start()),
             applied: watch::Sender::new(Applied::default()),
             bytes: AtomicU64::new(marks.last().map_or(0, |(_, bytes)| *bytes)),
             marks: RwLock::new(marks),
@@ -120,13 +126,19 @@ impl LaneMachine {
             group,
             last: None,
             membership: Stored::default(),
-            clock: UnixMillis(0),
+            clock: LaneMillis(0),
+            pressure: rows.pressure(),
             rows,
         };
         if let Some(state) = machine.rows.state()? {
             machine.take(state)?;
         }
         Ok(machine)
+    }
+
+    /// Members of the lane, as far as applied.
+    pub(crate) fn membership(&self) -> &Stored {
+        &self.membership
     }
 
     /// What the rest of the node reads.
@@ -149,6 +161,7 @@ impl LaneMachine {
         self.membership = Stored::try_from(state.membership)?;
         self.clock = state.clock;
         self.rows.set_clock(state.clock);
+        self.shared.time.see(state.clock);
         self.shared.applied.send_replace(Applied::of(self.last));
         Ok(())
     }
@@ -178,6 +191,7 @@ impl LaneMachine {
         let mut answers = Vec::with_capacity(entries.len());
         let rows = self.rows.clone();
         let mut turn = Turn::new(&rows, self.clock);
+        let mut has_batch = false;
         for (entry, responder) in entries {
             self.last = Some(entry.log_id);
             let answer = match entry.payload {
@@ -186,7 +200,10 @@ impl LaneMachine {
                     self.membership = Stored::new(self.last, membership);
                     Answer::Response(Response::Done)
                 }
-                EntryPayload::Normal(Proposal::Journal(batch)) => Answer::Outcomes(turn.apply(batch)?),
+                EntryPayload::Normal(Proposal::Journal(batch)) => {
+                    has_batch = true;
+                    Answer::Outcomes(turn.apply(batch)?)
+                }
                 EntryPayload::Normal(Proposal::Command(_)) => {
                     let text = format!(
                         "entry {} of lane {} is not of the journal",
@@ -207,6 +224,9 @@ impl LaneMachine {
         }
         self.shared.bytes.store(total, Ordering::Relaxed);
         self.rows.set_clock(clock);
+        if has_batch {
+            self.shared.time.see(clock);
+        }
         self.shared.applied.send_replace(Applied::of(self.last));
         Ok(answers)
     }
@@ -251,7 +271,7 @@ pub(crate) fn batch_size(batch: &JournalBatch) -> usize {
         JournalCommand::Accept(accept) => COMMAND_BYTES + accept.payload.len(),
         JournalCommand::End(end) => COMMAND_BYTES + end.record.len(),
         JournalCommand::Archive(archive) => COMMAND_BYTES + archive.record.len(),
-        JournalCommand::Retry(_) => COMMAND_BYTES,
+        JournalCommand::Retry(_) | JournalCommand::Cancel(_) => COMMAND_BYTES,
         JournalCommand::Fence { queues } => COMMAND_BYTES * queues.len(),
         JournalCommand::Purge { ids } => COMMAND_BYTES + 16 * ids.len(),
     });
@@ -262,7 +282,12 @@ pub(crate) fn batch_size(batch: &JournalBatch) -> usize {
 fn replace(rows: &LaneRows, file: &SnapshotFile) -> io::Result<LaneState> {
     let state: LaneState = codec::decode(&file.state()?)?;
     rows.begin_replace(&SnapshotDir::name(file.header.last))?;
-    file.rows(|some| rows.replace(some))?;
+    let pressure = rows.pressure();
+    file.rows(|some| {
+        let sizes = some.iter().map(|(_, _, value)| value.len() as u64);
+        pressure.wait_blocking(sizes.sum());
+        rows.replace(some)
+    })?;
     rows.end_replace(&state)?;
     Ok(state)
 }
@@ -292,6 +317,7 @@ impl RaftStateMachine<Types> for LaneMachine {
                 bytes += size(&next);
                 chunk.push(next);
             }
+            self.pressure.wait(bytes as u64).await;
             for (responder, answer) in self.apply_entries(chunk, bytes as u64)? {
                 responder.send(answer);
             }
@@ -312,7 +338,7 @@ impl RaftStateMachine<Types> for LaneMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> io::Result<()> {
-        let (file, _) = snapshot.into_file().await?;
+        let (file, _temporary) = snapshot.into_file().await?;
         let (rows, dir, shared) = (self.rows.clone(), self.dir.clone(), self.shared());
         let install = move || {
             let file = dir.adopt(file)?;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use whiskraft_state::journal::{Fence, JournalRow, JournalRows, RowChange, UnixMillis};
+use whiskraft_state::journal::{Fence, JournalRow, JournalRows, LaneMillis, RowChange, UnixMillis};
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
 use super::engine::{Engine, Scan, Table, View, Write};
 use super::keys::{self, Meta};
+use super::pressure::Pressure;
 use super::retention::{Retention, prefix, split};
 use crate::codec;
 use crate::types::{LogIdRecord, MembershipRecord};
@@ -35,7 +36,7 @@ pub(crate) struct LaneState {
     /// Membership as of it.
     pub(crate) membership: MembershipRecord,
     /// The lane's clock.
-    pub(crate) clock: UnixMillis,
+    pub(crate) clock: LaneMillis,
 }
 
 impl LaneState {
@@ -85,6 +86,11 @@ impl LaneRows {
             group,
             retention,
         }
+    }
+
+    /// Where to ask before much is written.
+    pub(crate) fn pressure(&self) -> Pressure {
+        Pressure::new(Arc::clone(&self.engine))
     }
 
     /// How far the lane has applied; nothing if it is new.
@@ -156,7 +162,7 @@ impl LaneRows {
         Ok(Some(payload.to_vec()))
     }
 
-    fn put(&self, table: Table, id: ActivationId, expires: Option<UnixMillis>, value: &[u8]) -> Write {
+    fn put(&self, table: Table, id: ActivationId, expires: Option<LaneMillis>, value: &[u8]) -> Write {
         let key = keys::activation(self.group, id).to_vec();
         Write::Put(table, key, prefix(expires, value))
     }
@@ -215,12 +221,12 @@ impl LaneRows {
     }
 
     /// The lane's clock, as far as it has applied.
-    pub(crate) fn clock(&self) -> UnixMillis {
+    pub(crate) fn clock(&self) -> LaneMillis {
         self.retention.clocks.get(self.group)
     }
 
     /// Sets the clock for reads and compactions.
-    pub(crate) fn set_clock(&self, clock: UnixMillis) {
+    pub(crate) fn set_clock(&self, clock: LaneMillis) {
         self.retention.clocks.set(self.group, clock);
     }
 
@@ -410,7 +416,7 @@ impl JournalRows for LaneRows {
         let (epoch, at): (u64, u64) = codec::decode(record)?;
         Ok(Some(Fence {
             epoch: Epoch(epoch),
-            at: UnixMillis(at),
+            at: LaneMillis(at),
         }))
     }
 }

@@ -3,17 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::stream;
+use futures::FutureExt;
+use futures::stream::{self, StreamExt};
 use openraft::errors::ErrorSource;
 use openraft::storage::{EntryResponder, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
 use whiskraft_state::journal::{
-    Accept, Digest, End, EndKind, JournalBatch, JournalCommand, JournalRow, UnixMillis,
+    Accept, Digest, End, EndKind, JournalBatch, JournalCommand, JournalRow, LaneMillis, UnixMillis,
 };
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
@@ -106,7 +107,7 @@ fn log_id(index: u64) -> LogId {
 }
 
 fn entry(index: u64, now: u64, commands: Vec<JournalCommand>) -> Entry {
-    let now = UnixMillis(now);
+    let now = LaneMillis(now);
     Entry {
         log_id: log_id(index),
         payload: EntryPayload::Normal(Proposal::Journal(JournalBatch { now, commands })),
@@ -120,6 +121,7 @@ fn accept_command(number: u8) -> JournalCommand {
         epoch: Epoch(5),
         digest: Digest([number; 16]),
         accepted: UnixMillis(1),
+        waited: Duration::ZERO,
         not_before: None,
         payload: vec![number; 1000],
     })
@@ -136,7 +138,7 @@ fn end(index: u64, number: u8, kind: EndKind) -> Entry {
         epoch: Epoch(5),
         run: 1,
         at: UnixMillis(100),
-        expires: UnixMillis(200),
+        keep: Duration::from_millis(100),
         kind,
         record: vec![number; 500],
     };
@@ -183,7 +185,7 @@ async fn a_lane_goes_on_where_it_was_without_its_log() {
     drop(opened);
     let opened = open(dir.path());
     assert_eq!(opened.machine.last(), Some(log_id(5)));
-    assert_eq!(opened.rows.clock(), UnixMillis(100));
+    assert_eq!(opened.rows.clock(), LaneMillis(100));
     assert_eq!(open_ids(&opened.rows), [id(2)]);
     assert_eq!(opened.rows.open_queues().unwrap(), [key()]);
     assert!(!found(&opened.rows, 1).is_open());
@@ -250,8 +252,8 @@ async fn an_install_that_was_cut_off_is_completed_at_the_next_start() {
     let SnapshotSource::View(view) = built.unwrap().snapshot else {
         panic!("a lane has no file");
     };
-    let (file, is_ours) = SnapshotSource::View(view).into_file().await.unwrap();
-    assert!(is_ours);
+    let (file, temporary) = SnapshotSource::View(view).into_file().await.unwrap();
+    assert!(temporary.is_some());
 
     let mut target = open(dir.path());
     apply(&mut target.machine, vec![accept(1, 9)]).await;
@@ -269,6 +271,84 @@ async fn an_install_that_was_cut_off_is_completed_at_the_next_start() {
         target.machine.dir().list().unwrap(),
         Vec::<std::path::PathBuf>::new()
     );
+}
+
+/// A view of a lane whose snapshot has several pieces.
+async fn long_view(opened: &mut Opened) -> SnapshotSource {
+    let long = |number: u8| {
+        let JournalCommand::Accept(accept) = accept_command(number) else {
+            unreachable!()
+        };
+        let payload = vec![number; 1 << 20];
+        let accept = JournalCommand::Accept(Accept { payload, ..accept });
+        entry(u64::from(number), 100, vec![accept])
+    };
+    apply(&mut opened.machine, (1..=5).map(long).collect()).await;
+    let built = opened.machine.get_snapshot_builder().await.build_snapshot().await;
+    built.unwrap().snapshot
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pieces_of_a_snapshot_are_its_file_and_are_in_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let (header, pieces) = long_view(&mut opened).await.into_pieces().unwrap();
+    let pieces: Vec<_> = pieces.map(Result::unwrap).collect().await;
+    assert!(pieces.iter().all(|piece| piece.len() <= 1 << 20));
+    let snapshots = dir.path().join("snapshots");
+    assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 0);
+
+    let again = opened.machine.get_current_snapshot().await.unwrap().unwrap();
+    let (file, temporary) = again.snapshot.into_file().await.unwrap();
+    assert_eq!(file.header, header);
+    assert_eq!(fs::read(&file.path).unwrap(), pieces.concat());
+    let (_, of_file) = SnapshotSource::File(file).into_pieces().unwrap();
+    let of_file: Vec<_> = of_file.map(Result::unwrap).collect().await;
+    assert_eq!(of_file.concat(), pieces.concat());
+    drop(temporary);
+    assert_eq!(
+        fs::read_dir(snapshots).unwrap().count(),
+        0,
+        "its file went with its place"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_nobody_takes_to_its_end_lets_go_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let engine = Arc::downgrade(&opened.engine);
+    let (_, mut pieces) = long_view(&mut opened).await.into_pieces().unwrap();
+    assert!(pieces.next().await.is_some_and(|piece| piece.is_ok()));
+    drop((pieces, opened));
+    closed(&engine).await;
+}
+
+/// Waits until nobody holds the store.
+async fn closed(engine: &Weak<Engine>) {
+    let closed = async {
+        while engine.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, closed).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_nobody_waits_for_any_more_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    let engine = Arc::downgrade(&opened.engine);
+    let source = long_view(&mut opened).await;
+    assert!(source.into_file().now_or_never().is_none(), "it takes a while");
+    let files = opened.machine.dir();
+    drop(opened);
+    closed(&engine).await;
+    let next = files.temporary();
+    assert!(next.path().ends_with("1.tmp"), "it was written");
+    let snapshots = dir.path().join("snapshots");
+    assert_eq!(fs::read_dir(&snapshots).unwrap().count(), 0);
 }
 
 #[cfg(feature = "rocks")]

@@ -15,9 +15,11 @@ use openraft::{OptionalSend, RaftTypeConfig};
 
 use super::engine::{Engine, Scan, Table, Write};
 use super::keys::{self, Meta};
-use super::sync::SyncHandle;
+use super::pressure::Pressure;
+use super::sync::{SyncHandle, Unsynced};
 use crate::codec;
-use crate::types::{self, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
+use crate::types::{self, Ballot, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
+use crate::witness::{Held, OwnDisk};
 
 /// Entries in one read for replication; a message holds that many at most.
 pub(super) const READ_ENTRIES_MAX: usize = 1000;
@@ -30,12 +32,46 @@ pub(crate) struct LogStore {
     engine: Arc<Engine>,
     sync: SyncHandle,
     group: u32,
+    pressure: Pressure,
+    disk: Arc<OwnDisk>,
 }
 
 impl LogStore {
     /// The log of a group in an engine.
     pub(crate) fn new(engine: Arc<Engine>, sync: SyncHandle, group: u32) -> Self {
-        Self { engine, sync, group }
+        let pressure = Pressure::new(Arc::clone(&engine));
+        Self {
+            engine,
+            sync,
+            group,
+            pressure,
+            disk: Arc::default(),
+        }
+    }
+
+    /// What the disk has confirmed of this log.
+    pub(crate) fn disk(&self) -> Arc<OwnDisk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// Notes what is there at the start; rows or a snapshot may be ahead of the log.
+    pub(crate) fn note_opened(&self, applied: Option<LogId>) -> io::Result<()> {
+        let (_, last) = self.ends()?;
+        let last = last.max(applied).map(LogIdRecord::from);
+        let vote = self.vote()?.map(Ballot::from).unwrap_or_default();
+        self.disk.opened(Held { vote, last });
+        Ok(())
+    }
+
+    /// Last purged and last log id.
+    fn ends(&self) -> io::Result<(Option<LogId>, Option<LogId>)> {
+        let purged = self.purged()?;
+        let from = keys::log(self.group, purged.map_or(0, |id| id.index + 1));
+        let last = self
+            .engine
+            .last(Table::Log, &from, &keys::group_end(self.group))?;
+        let last = last.map(|(key, value)| decode_stored(&key, &value)).transpose()?;
+        Ok((purged, last.map(|entry| entry.log_id).or(purged)))
     }
 
     /// Last purged log id.
@@ -126,6 +162,15 @@ fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Bytes of values that are written, about.
+fn bytes(writes: &[Write]) -> u64 {
+    let sizes = writes.iter().map(|write| match write {
+        Write::Put(_, _, value) => value.len() as u64,
+        Write::Delete(..) | Write::DeleteRange(..) => 0,
+    });
+    sizes.sum()
+}
+
 pub(super) fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
     let damaged = |what: &str| {
         let index = keys::log_index(key).unwrap_or_default();
@@ -202,15 +247,9 @@ impl RaftLogStorage<Types> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
-        let purged = self.purged()?;
-        let from = keys::log(self.group, purged.map_or(0, |id| id.index + 1));
-        let last = self
-            .engine
-            .last(Table::Log, &from, &keys::group_end(self.group))?;
-        let last = last.map(|(key, value)| decode_stored(&key, &value)).transpose()?;
-        let last_log_id = last.map(|entry| entry.log_id).or(purged);
+        let (last_purged_log_id, last_log_id) = self.ends()?;
         Ok(LogState {
-            last_purged_log_id: purged,
+            last_purged_log_id,
             last_log_id,
         })
     }
@@ -222,7 +261,9 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.engine
             .write(vec![self.put_meta(Meta::Vote, &VoteRecord::from(*vote))?])?;
-        self.sync.wait().await
+        self.sync.wait().await?;
+        self.disk.voted(Ballot::from(*vote));
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -230,7 +271,9 @@ impl RaftLogStorage<Types> for LogStore {
             Some(id) => self.put_meta(Meta::Committed, &LogIdRecord::from(id))?,
             None => Write::Delete(Table::Meta, keys::meta(self.group, Meta::Committed).to_vec()),
         };
-        self.engine.write(vec![write])
+        self.engine.write(vec![write])?;
+        self.disk.committed(committed.map_or(0, |id| id.index));
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -242,13 +285,22 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let mut last = None;
         let put = |entry: Entry| {
+            last = Some(LogIdRecord::from(entry.log_id));
             let key = keys::log(self.group, entry.log_id.index).to_vec();
             encode_stored(&entry).map(|value| Write::Put(Table::Log, key, value))
         };
         let writes = entries.into_iter().map(put).collect::<io::Result<Vec<_>>>()?;
+        if self.group != META_GROUP {
+            self.pressure.wait(bytes(&writes)).await;
+        }
         self.engine.write(writes)?;
-        self.sync.notify(callback).await
+        let unsynced = Unsynced {
+            flushed: callback,
+            last: last.map(|last| (self.disk(), last)),
+        };
+        self.sync.notify(unsynced).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
@@ -279,7 +331,12 @@ impl RaftLogStorage<Types> for LogStore {
             // power cut would leave a log that has lost its start and does not know.
             self.sync.wait().await?;
             let (first, last) = (keys::log(self.group, 0), keys::log(self.group, log_id.index));
-            self.engine.drop_files(Table::Log, &first, &last)?;
+            // It deletes files and syncs the list of those that are left.
+            let engine = Arc::clone(&self.engine);
+            let drop_files = move || engine.drop_files(Table::Log, &first, &last);
+            return tokio::task::spawn_blocking(drop_files)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }

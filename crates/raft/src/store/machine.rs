@@ -263,13 +263,19 @@ impl RaftStateMachine<Types> for Machine {
         let (state, _) = self.shared.clone_state();
         let (bodies, dir) = (self.bodies.clone(), self.dir.clone());
         let (viewed, is_viewed) = oneshot::channel();
+        let index = self.last.map_or(0, |last| last.index);
+        let is_behind = self.bodies_mark < index;
         // The view of the bodies belongs to the blocking thread that reads it; nothing is applied until it is taken.
         let build = tokio::task::spawn_blocking(move || {
+            // Or a start from this snapshot would take bodies for missing whose mark is only that of the last change.
+            let noted = if is_behind { bodies.note(index) } else { Ok(()) };
             let view = bodies.view();
             let _ = viewed.send(());
+            noted?;
             build(&dir, &header, &state, &bodies, &view)
         });
         let _ = is_viewed.await;
+        self.bodies_mark = self.bodies_mark.max(index);
         Builder {
             build: Some(build),
             current: Arc::clone(&self.current),
@@ -282,6 +288,8 @@ impl RaftStateMachine<Types> for Machine {
         let install = move || {
             let state: State = codec::decode(&snapshot.state()?)?;
             let file = dir.adopt(snapshot)?;
+            // Until the tables are those of the snapshot too: they know documents that may be gone.
+            bodies.hide();
             replace_bodies(&bodies, &file)?;
             Ok::<_, io::Error>((file, state))
         };
@@ -292,6 +300,7 @@ impl RaftStateMachine<Types> for Machine {
         // Bodies written for entries of our own log are gone: what the snapshot does not cover is applied again.
         self.bodies_mark = 0;
         self.take(file, state)?;
+        self.bodies.show();
         self.dir.prune()
     }
 
@@ -352,8 +361,8 @@ fn build(
     bodies: &Bodies,
     view: &View<'_>,
 ) -> io::Result<SnapshotFile> {
-    let path = dir.temporary();
-    let mut writer = SnapshotWriter::create(&path, header)?;
+    let temporary = dir.temporary();
+    let mut writer = SnapshotWriter::create(temporary.path(), header)?;
     writer.state(&codec::encode(state)?)?;
     let (from, to) = bodies.range();
     for table in TABLES {
@@ -364,7 +373,7 @@ fn build(
     }
     writer.finish()?;
     dir.adopt(SnapshotFile {
-        path,
+        path: temporary.path().to_owned(),
         header: header.clone(),
     })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use whiskraft_state::journal::UnixMillis;
+use whiskraft_state::journal::LaneMillis;
 
 use super::engine::Table;
 use crate::types::LANES_MAX;
@@ -25,15 +25,15 @@ pub(crate) struct Clocks {
 
 impl Clocks {
     /// Sets the clock of a group to what it has applied.
-    pub(crate) fn set(&self, group: u32, clock: UnixMillis) {
+    pub(crate) fn set(&self, group: u32, clock: LaneMillis) {
         if let Some(slot) = self.slot(group) {
             slot.store(clock.0, Ordering::Relaxed);
         }
     }
 
     /// The clock of a group; zero if it has none.
-    pub(crate) fn get(&self, group: u32) -> UnixMillis {
-        UnixMillis(self.slot(group).map_or(0, |slot| slot.load(Ordering::Relaxed)))
+    pub(crate) fn get(&self, group: u32) -> LaneMillis {
+        LaneMillis(self.slot(group).map_or(0, |slot| slot.load(Ordering::Relaxed)))
     }
 
     fn slot(&self, group: u32) -> Option<&AtomicU64> {
@@ -63,7 +63,7 @@ impl Default for Retention {
 }
 
 /// Puts in front of a value when it expires.
-pub(super) fn prefix(expires: Option<UnixMillis>, value: &[u8]) -> Vec<u8> {
+pub(super) fn prefix(expires: Option<LaneMillis>, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(PREFIX_LEN + value.len() + 4);
     bytes.extend(expires.map_or(NEVER, |at| at.0.max(1)).to_le_bytes());
     bytes.extend(value);
@@ -71,16 +71,16 @@ pub(super) fn prefix(expires: Option<UnixMillis>, value: &[u8]) -> Vec<u8> {
 }
 
 /// When a value expires, and the value behind that.
-pub(crate) fn split(value: &[u8]) -> Option<(Option<UnixMillis>, &[u8])> {
+pub(crate) fn split(value: &[u8]) -> Option<(Option<LaneMillis>, &[u8])> {
     let (expires, value) = value.split_first_chunk::<PREFIX_LEN>()?;
     let expires = u64::from_le_bytes(*expires);
-    Some(((expires != NEVER).then_some(UnixMillis(expires)), value))
+    Some(((expires != NEVER).then_some(LaneMillis(expires)), value))
 }
 
 impl Retention {
     /// How long a row says that its activation is gone, after it has expired.
-    pub(crate) fn gone_until(&self, expires: UnixMillis) -> UnixMillis {
-        UnixMillis(expires.0.saturating_add(millis(self.gone)))
+    pub(crate) fn gone_until(&self, expires: LaneMillis) -> LaneMillis {
+        expires.after(self.gone)
     }
 
     /// Whether a compaction drops this.
@@ -118,13 +118,13 @@ mod tests {
             margin: Duration::from_millis(10),
             gone: Duration::from_millis(100),
         };
-        retention.clocks.set(2, UnixMillis(clock));
+        retention.clocks.set(2, LaneMillis(clock));
         retention
     }
 
     #[test]
     fn a_value_is_dropped_a_margin_after_it_has_expired_by_the_clock_of_its_own_lane() {
-        let value = prefix(Some(UnixMillis(1000)), b"x");
+        let value = prefix(Some(LaneMillis(1000)), b"x");
         let key = keys::group_start(2);
         for (clock, table, drops) in [
             (1009, Table::JournalRecords, false),

@@ -17,6 +17,30 @@ const EXTENSION: &str = "snapshot";
 const TEMPORARY: &str = "tmp";
 const DAMAGED: &str = "damaged";
 
+/// The place of a file that is being written. Dropped, it removes the file, unless that has got its name.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is removed at the next start.
+            Err(error) => tracing::warn!(path = %self.path.display(), %error, "snapshot not removed"),
+        }
+    }
+}
+
 /// A directory of snapshot files; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotDir {
@@ -49,9 +73,11 @@ impl SnapshotDir {
     }
 
     /// A name for a file that is being written.
-    pub(crate) fn temporary(&self) -> PathBuf {
+    pub(crate) fn temporary(&self) -> Temporary {
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        self.dir.join(format!("{number}.{TEMPORARY}"))
+        Temporary {
+            path: self.dir.join(format!("{number}.{TEMPORARY}")),
+        }
     }
 
     /// Name of the file of a snapshot; order of names is order of snapshots.

@@ -4,7 +4,7 @@
 //! and a trailer that counts what was before it. A file without a whole trailer is not a snapshot.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write as _};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -119,9 +119,9 @@ struct Trailer {
     bytes: u64,
 }
 
-/// Writes a snapshot file.
-pub(crate) struct SnapshotWriter {
-    file: BufWriter<File>,
+/// Writes the bytes of a snapshot, to a file or to whoever takes them.
+pub(crate) struct SnapshotWriter<W: Write = BufWriter<File>> {
+    out: W,
     chunks: u64,
     bytes: u64,
     rows: Vec<u8>,
@@ -131,10 +131,21 @@ pub(crate) struct SnapshotWriter {
 impl SnapshotWriter {
     /// Creates the file and writes the header.
     pub(crate) fn create(path: &Path, header: &SnapshotHeader) -> io::Result<Self> {
-        let mut file = BufWriter::new(File::create(path)?);
-        file.write_all(MAGIC)?;
+        Self::new(BufWriter::new(File::create(path)?), header)
+    }
+
+    /// Writes the trailer and syncs the file.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.end()?.get_ref().sync_all()
+    }
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    /// Writes the header.
+    pub(crate) fn new(mut out: W, header: &SnapshotHeader) -> io::Result<Self> {
+        out.write_all(MAGIC)?;
         let mut writer = Self {
-            file,
+            out,
             chunks: 0,
             bytes: 0,
             rows: Vec::new(),
@@ -166,16 +177,16 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Writes the trailer and syncs the file.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    /// Writes the trailer.
+    pub(crate) fn end(mut self) -> io::Result<W> {
         self.flush_rows()?;
         let trailer = Trailer {
             chunks: self.chunks,
             bytes: self.bytes,
         };
         self.chunk(Kind::Trailer, &codec::encode(&trailer)?)?;
-        self.file.flush()?;
-        self.file.get_ref().sync_all()
+        self.out.flush()?;
+        Ok(self.out)
     }
 
     fn flush_rows(&mut self) -> io::Result<()> {
@@ -188,11 +199,10 @@ impl SnapshotWriter {
 
     fn chunk(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
         let len = u32::try_from(payload.len()).map_err(|_| damaged("a chunk is longer than 4 GiB"))?;
-        self.file.write_all(&[kind as u8])?;
-        self.file.write_all(&len.to_le_bytes())?;
-        self.file
-            .write_all(&checksum(kind as u8, payload).to_le_bytes())?;
-        self.file.write_all(payload)?;
+        self.out.write_all(&[kind as u8])?;
+        self.out.write_all(&len.to_le_bytes())?;
+        self.out.write_all(&checksum(kind as u8, payload).to_le_bytes())?;
+        self.out.write_all(payload)?;
         self.chunks += 1;
         self.bytes += u64::from(len);
         Ok(())

@@ -26,7 +26,7 @@ use crate::fatal::Fatal;
 use crate::identity::DataDir;
 use crate::types::{Entry, LeaderId, LogId, META_GROUP, Proposal, Types, Vote};
 
-fn engine(dir: &Path) -> io::Result<Arc<Engine>> {
+pub(super) fn engine(dir: &Path) -> io::Result<Arc<Engine>> {
     let lock = DataDir::open(dir).map_err(io::Error::other)?.into_lock();
     Ok(Arc::new(Engine::open(
         &dir.join("store"),
@@ -60,7 +60,7 @@ impl Open {
     }
 }
 
-fn machine(dir: &Path) -> io::Result<Machine> {
+pub(super) fn machine(dir: &Path) -> io::Result<Machine> {
     let bodies = Bodies::new(engine(dir)?, META_GROUP);
     Machine::open(
         bodies,
@@ -211,7 +211,7 @@ async fn store_passes_the_suite_when_it_is_reopened_after_every_call() {
     Suite::test_all(ReopenedBuilder).await.unwrap();
 }
 
-fn id(index: u64) -> LogId {
+pub(super) fn id(index: u64) -> LogId {
     LogId {
         leader_id: LeaderId { term: 1, node_id: 1 },
         index,
@@ -225,7 +225,7 @@ fn entry(index: u64, command: Command) -> Entry {
     }
 }
 
-fn put_namespace(index: u64) -> Entry {
+pub(super) fn put_namespace(index: u64) -> Entry {
     let name = format!("n{index}").parse().unwrap();
     entry(
         index,
@@ -236,7 +236,7 @@ fn put_namespace(index: u64) -> Entry {
     )
 }
 
-fn key(name: &str) -> DocumentKey {
+pub(super) fn key(name: &str) -> DocumentKey {
     DocumentKey {
         kind: "note".to_owned(),
         namespace: "guest".parse().unwrap(),
@@ -244,7 +244,7 @@ fn key(name: &str) -> DocumentKey {
     }
 }
 
-fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
+pub(super) fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
     let put = PutDocument {
         key: key(name),
         body: body.to_vec(),
@@ -257,7 +257,7 @@ fn put_document(index: u64, name: &str, body: &[u8]) -> Entry {
 
 #[cfg(feature = "rocks")]
 mod on_disk {
-    use whiskraft_state::journal::{JournalBatch, JournalCommand, UnixMillis};
+    use whiskraft_state::journal::{JournalBatch, JournalCommand, LaneMillis};
 
     use super::*;
 
@@ -270,6 +270,22 @@ mod on_disk {
             .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
             .max()
             .unwrap()
+    }
+
+    #[test]
+    fn a_table_that_is_not_flushed_does_not_soon_stop_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path()).unwrap();
+        assert_eq!(engine.backlog(), 0);
+        drop(engine);
+        let files = fs::read_dir(dir.path().join("store")).unwrap();
+        let names = files.map(|file| file.unwrap().path());
+        let is_options = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS");
+        let options = fs::read_to_string(names.filter(is_options).max().unwrap()).unwrap();
+        let count = |line: &str| options.lines().filter(|found| found.trim() == line).count();
+        assert_eq!(count("max_background_flushes=2"), 1, "{options}");
+        // Nine tables and the one that every database has.
+        assert_eq!(count("max_write_buffer_number=6"), 9, "{options}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -285,7 +301,7 @@ mod on_disk {
     fn journal_entry(index: u64) -> Entry {
         let ids = vec![whiskraft_types::ActivationId::from_bytes([7; 16])];
         let batch = JournalBatch {
-            now: UnixMillis(index),
+            now: LaneMillis(index),
             commands: vec![JournalCommand::Purge { ids }],
         };
         Entry {
@@ -412,7 +428,7 @@ async fn reads_for_replication_are_bounded_and_never_empty() {
     open.close();
 }
 
-async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
+pub(super) async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
     let entries = entries
         .into_iter()
         .map(|entry| Ok::<EntryResponder<Types>, io::Error>((entry, None)));
@@ -422,7 +438,7 @@ async fn apply(machine: &mut Machine, entries: Vec<Entry>) {
         .unwrap();
 }
 
-async fn snapshot(machine: &mut Machine) {
+pub(super) async fn snapshot(machine: &mut Machine) {
     machine
         .get_snapshot_builder()
         .await
@@ -555,14 +571,4 @@ async fn a_snapshot_is_of_one_moment_although_applying_goes_on() {
     drop(target);
     assert_eq!(body(dir.path(), "d"), Some(b"before".to_vec()));
     assert_eq!(body(dir.path(), "e"), None);
-}
-
-#[tokio::test]
-async fn the_sync_thread_ends_with_its_owner_although_a_handle_is_left() {
-    let dir = TempDir::new().unwrap();
-    let engine = engine(dir.path()).unwrap();
-    let (owner, syncs) = SyncThread::start(engine, Fatal::new(), Duration::ZERO).unwrap();
-    syncs.wait().await.unwrap();
-    drop(owner);
-    assert!(syncs.wait().await.is_err(), "nothing is synced after the end");
 }

@@ -7,7 +7,7 @@ use whiskraft_proto::v1;
 use whiskraft_proto::v1::find_activation_response::State;
 use whiskraft_queue::ActivationState;
 use whiskraft_raft::{Journal, Journaled, Lookup};
-use whiskraft_state::journal::{JournalRow, RowState};
+use whiskraft_state::journal::{JournalRow, LaneMillis, RowState, UnixMillis};
 use whiskraft_types::{ActivationId, NamespaceName};
 
 use super::{ASK_WAIT_MAX, Cluster, named};
@@ -56,12 +56,15 @@ impl Cluster {
         };
         let mut response = found_response(id, found);
         if matches!(response.state(), State::Delayed | State::Done)
-            && let Lookup::Found(Journaled { row, .. }) = self.look_up(id, namespace)?
-            && let RowState::Open { not_before } = row.state
+            && let Lookup::Found(Journaled { lane, row }) = self.look_up(id, namespace)?
+            && row.is_open()
         {
             response.durable = true;
             match response.state() {
-                State::Delayed => response.not_before_ms = not_before.map_or(0, |at| at.0),
+                State::Delayed => {
+                    let clock = self.context.node.journal().clock(lane);
+                    response.not_before_ms = begins_ms(&row, clock, unix_ms());
+                }
                 // An invoker has told a new leader of its end: nobody hears of it before the journal has it.
                 _ => {
                     response.set_state(State::Started);
@@ -113,7 +116,7 @@ pub(crate) fn answer_of(journal: &Journal, lookup: Lookup) -> Result<v1::FindAct
             return Ok(response);
         }
     };
-    describe(&mut response, &row);
+    describe(&mut response, &row, journal.clock(lane));
     if response.state() == State::Done {
         let record = read_record(journal, lane, row.id).map_err(Status::data_loss)?;
         match record {
@@ -124,19 +127,29 @@ pub(crate) fn answer_of(journal: &Journal, lookup: Lookup) -> Result<v1::FindAct
     Ok(response)
 }
 
+/// When its next run may begin, by the wall clock; 0 if it need not wait.
+fn begins_ms(row: &JournalRow, clock: LaneMillis, wall: u64) -> u64 {
+    let RowState::Open { not_before, due } = row.state else {
+        return 0;
+    };
+    let by_lane = not_before.map(|at| wall.saturating_add(at.0).saturating_sub(clock.0));
+    due.map(|due| due.0).or(by_lane).unwrap_or_default()
+}
+
 /// What a row says.
-fn describe(response: &mut v1::FindActivationResponse, row: &JournalRow) {
+fn describe(response: &mut v1::FindActivationResponse, row: &JournalRow, clock: LaneMillis) {
+    let wall = unix_ms();
     response.key = Some((&row.key).into());
     response.durable = row.digest.is_some();
     response.runs = row.run;
     response.accepted_ms = row.accepted.0;
     match &row.state {
-        RowState::Open { not_before } => {
-            response.not_before_ms = not_before.map_or(0, |at| at.0);
-            response.set_state(if response.not_before_ms > unix_ms() {
-                State::Delayed
-            } else {
+        RowState::Open { .. } => {
+            response.not_before_ms = begins_ms(row, clock, wall);
+            response.set_state(if row.due_in(clock, UnixMillis(wall)).is_zero() {
                 State::Waiting
+            } else {
+                State::Delayed
             });
         }
         RowState::Ended { dead_letter, .. } => {

@@ -80,7 +80,7 @@ impl HandOver {
     async fn freeze(&self, session: SessionId, pick: Pick) -> Vec<Exported> {
         let shards = match &pick {
             Pick::Named(key) => vec![self.shards.of(key)],
-            Pick::Any { .. } | Pick::Sound { .. } => (0..self.shards.len()).collect(),
+            Pick::Any { .. } | Pick::Sound { .. } | Pick::Deaf { .. } => (0..self.shards.len()).collect(),
         };
         let mut left = pick;
         let mut frozen: Vec<Exported> = Vec::new();

@@ -166,7 +166,7 @@ impl JournalActor {
             .metrics
             .journal
             .entry(EntryKind::Accept, EntryOutcome::Refused);
-        let answer = answer_to(order, EntryKind::Accept, rejection);
+        let answer = answer_to(order, rejection);
         self.answer(vec![answer]).await;
     }
 
@@ -203,6 +203,7 @@ impl JournalActor {
                     .for_each(|(key, epoch)| self.on_recovered(key, *epoch));
             }
             Done::Archived => self.running.archives -= 1,
+            Done::Ended => {}
             Done::CaughtUp(order, is_caught_up) => {
                 let order = Order {
                     is_caught_up,
@@ -242,7 +243,7 @@ impl JournalActor {
                 }
                 Prepared::Missing(order) if order.is_caught_up => {
                     missing(order.id);
-                    answers.push(answer_to(order, EntryKind::End, unknown()));
+                    answers.push(answer_to(order, unknown()));
                 }
                 Prepared::Missing(order) if order.failures >= MISSING_MAX => self.catch_up(order),
                 Prepared::Missing(order) | Prepared::Later(order) => {
@@ -303,7 +304,8 @@ impl JournalActor {
     }
 }
 
-fn answer_to(order: Order, kind: EntryKind, rejection: Rejection) -> Answer {
+fn answer_to(order: Order, rejection: Rejection) -> Answer {
+    let kind = order.entry.kind();
     let Order { key, epoch, id, .. } = order;
     let verdict = Verdict::Refused(rejection);
     Answer {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use whiskraft_queue::Verdict;
 use whiskraft_raft::{Journaled, LaneId, Lookup, ProposeError};
-use whiskraft_state::journal::{JournalBatch, JournalCommand, JournalOutcome, KnownActivation, UnixMillis};
+use whiskraft_state::journal::{JournalBatch, JournalCommand, JournalOutcome, KnownActivation};
 use whiskraft_types::{NotLeader, Rejection};
 
-use crate::clock::unix_ms;
 use crate::context::Context;
 use crate::failpoint::failpoint;
 use crate::journal::lanes::{Batch, Class};
@@ -64,11 +63,11 @@ pub(crate) const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
 /// Appends a batch.
 pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Appended {
     let Batch { lane, class, writes } = batch;
-    let commands = writes.iter().map(|write| write.command.clone()).collect();
-    let (began, now) = (context.clock.now(), UnixMillis(unix_ms()));
+    let commands = writes.iter().map(|write| write.command.clone());
+    let (began, commands) = (context.clock.now(), JournalBatch::of(commands.collect()));
     failpoint!("lane-append-before");
     let journal = &reader.journal;
-    let appended = journal.append(lane, JournalBatch { now, commands }).await;
+    let appended = journal.append(lane, commands).await;
     failpoint!("lane-append-after");
     let after = context.clock.now().saturating_since(began);
     context.metrics.journal.appended(after);
@@ -104,6 +103,10 @@ pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Ap
 fn settle(reader: &Reader, lane: LaneId, write: Write, outcome: JournalOutcome) -> Settled {
     match (outcome, &write.command) {
         (JournalOutcome::Written, _) => Settled::Answer(written(write)),
+        // It has ended, and needs no mark.
+        (JournalOutcome::Known(_), JournalCommand::Cancel(_)) => {
+            Settled::Answer(write.answer(Verdict::Expired))
+        }
         (JournalOutcome::Known(known), _) => said_before(reader, lane, known, write),
         (JournalOutcome::Conflict, _) => Settled::Answer(write.answer(Verdict::Conflict)),
         (JournalOutcome::Stale { current }, JournalCommand::Accept(_)) => {

@@ -3,6 +3,7 @@
 //! Invariant: what waits is bounded by count and bytes; what does not fit is dropped and counted.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use whiskraft_state::journal::{Archive, JournalCommand, UnixMillis};
 use whiskraft_types::QueueKey;
@@ -22,7 +23,7 @@ pub(crate) struct Archived {
     pub(crate) record: Record,
     pub(crate) accepted: UnixMillis,
     pub(crate) at: UnixMillis,
-    pub(crate) expires: UnixMillis,
+    pub(crate) keep: Duration,
 }
 
 impl Archived {
@@ -39,7 +40,7 @@ impl Archived {
             key: self.key,
             accepted: self.accepted,
             at: self.at,
-            expires: self.expires,
+            keep: self.keep,
         })
     }
 }
@@ -125,7 +126,7 @@ mod tests {
             record: Arc::new(record),
             accepted: UnixMillis(1),
             at: UnixMillis(2),
-            expires: UnixMillis(3),
+            keep: Duration::from_millis(3),
         }
     }
 

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::FutureExt;
-use whiskraft_raft::{LaneId, Lookup};
+use whiskraft_raft::{Journaled, LaneId, Lookup};
 use whiskraft_types::{Epoch, Instant, QueueKey, Rejection};
 
 use crate::journal::actor::JournalActor;
 use crate::journal::order::Order;
 use crate::journal::prepare::Write;
-use crate::journal::recovery::recover_one;
+use crate::journal::recovery::{end_damaged, opened, pass_on};
 use crate::journal::work::Done;
 
 /// Longest time that an acceptance waits for the recovery of its queue.
@@ -132,6 +133,21 @@ impl JournalActor {
         });
     }
 
+    /// Passes one activation to its queue that turned out to be accepted.
+    async fn recover_one(&mut self, journaled: Journaled, payload: Option<Bytes>, epoch: Epoch) {
+        if !journaled.row.is_open() {
+            return;
+        }
+        let led = (journaled.row.key.clone(), epoch);
+        match opened(journaled, payload) {
+            Ok(opened) => pass_on(&self.context, &self.shards, led, vec![opened], false).await,
+            Err(damaged) => {
+                let ended = end_damaged(self.context.clone(), led, vec![damaged]);
+                self.work.push(ended.map(|()| Done::Ended).boxed());
+            }
+        }
+    }
+
     /// Looks for acceptances whose callers heard that nobody knows: one that is written belongs to its queue, now and not
     /// only when its next leader reads it.
     async fn look_for_unsure(&mut self, now: Instant) {
@@ -144,10 +160,13 @@ impl JournalActor {
                 return false; // The next leader finds it.
             }
             match journal.find(*id) {
-                Ok(Lookup::Found(journaled)) => {
-                    found.push((journaled, unsure.epoch));
-                    false
-                }
+                Ok(Lookup::Found(journaled)) => match journal.payload(journaled.lane, *id) {
+                    Ok(payload) => {
+                        found.push((journaled, payload, unsure.epoch));
+                        false
+                    }
+                    Err(_) => true,
+                },
                 Ok(Lookup::Gone) => false,
                 Ok(Lookup::Missing) | Err(_) => {
                     is_any_old |= now.saturating_since(unsure.since) >= UNSURE_FOR;
@@ -158,8 +177,8 @@ impl JournalActor {
         if is_any_old && !self.running.is_making_sure {
             self.make_sure(now);
         }
-        for (journaled, epoch) in found {
-            recover_one(&self.context, &self.shards, &self.journal, journaled, epoch).await;
+        for (journaled, payload, epoch) in found {
+            self.recover_one(journaled, payload, epoch).await;
         }
         if !self.unsure.is_empty() {
             self.look_at = Some(now + UNSURE_PAUSE);

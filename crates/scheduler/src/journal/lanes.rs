@@ -94,7 +94,9 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
-    use whiskraft_state::journal::{JournalCommand, Retry, UnixMillis};
+    use std::time::Duration;
+
+    use whiskraft_state::journal::{JournalCommand, Retry};
     use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
     use super::*;
@@ -115,7 +117,7 @@ mod tests {
                 key,
                 epoch: Epoch(epoch),
                 run: 2,
-                not_before: UnixMillis(0),
+                pause: Duration::ZERO,
             }),
             place: None,
             made_up: None,

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use whiskraft_state::journal::UnixMillis;
+use whiskraft_state::journal::{Delay, UnixMillis};
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
 use crate::message::{Payload, Record};
+use crate::metrics::EntryKind;
 
 /// One entry for the journal, of one activation under one leadership.
 #[derive(Debug)]
@@ -27,13 +29,15 @@ pub(crate) enum Entry {
     Accept {
         payload: Payload,
         accepted: UnixMillis,
-        not_before: Option<UnixMillis>,
+        /// Time since then.
+        waited: Duration,
+        not_before: Option<Delay>,
         /// Its place among the acceptances under way.
         place: Place,
     },
     Retry {
         run: u32,
-        not_before: UnixMillis,
+        pause: Duration,
     },
     End {
         record: Record,
@@ -42,8 +46,22 @@ pub(crate) enum Entry {
         run: u32,
         dead_letter: bool,
         at: UnixMillis,
-        expires: UnixMillis,
+        keep: Duration,
     },
+    /// It ends as cancelled, whatever becomes of its run.
+    Cancel,
+}
+
+impl Entry {
+    /// What it is counted as.
+    pub(crate) const fn kind(&self) -> EntryKind {
+        match self {
+            Self::Accept { .. } => EntryKind::Accept,
+            Self::Retry { .. } => EntryKind::Retry,
+            Self::End { .. } => EntryKind::End,
+            Self::Cancel => EntryKind::Cancel,
+        }
+    }
 }
 
 /// Acceptances under way: how many, and their bytes.

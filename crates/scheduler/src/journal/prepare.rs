@@ -4,13 +4,11 @@
 //! That the local copies suffice is the fence's doing: what former leaders of a queue were answered is here since its
 //! recovery, and what this one was answered since it was answered.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use whiskraft_queue::{Outcome, Verdict};
 use whiskraft_raft::{Journal, Journaled, LaneId, Lookup, StoreError};
 use whiskraft_state::journal::{
-    Accept, Digest, End, EndKind, JournalCommand, JournalRow, Retry, RowState, UnixMillis,
+    Accept, Cancel, Digest, End, EndKind, JournalCommand, JournalRow, Retry, RowState, UnixMillis,
 };
 use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
@@ -88,6 +86,7 @@ impl Write {
         match &self.command {
             JournalCommand::Accept(_) => EntryKind::Accept,
             JournalCommand::Retry(_) => EntryKind::Retry,
+            JournalCommand::Cancel(_) => EntryKind::Cancel,
             _ => EntryKind::End,
         }
     }
@@ -130,6 +129,7 @@ impl Reader {
             Entry::Accept {
                 payload,
                 accepted,
+                waited,
                 not_before,
                 place,
             } => {
@@ -145,13 +145,16 @@ impl Reader {
                     epoch,
                     digest,
                     accepted,
+                    waited,
                     not_before,
                     payload: Content::encode(&payload),
                 });
                 write.place = Some(place);
                 Prepared::Write(write)
             }
-            Entry::Retry { .. } | Entry::End { .. } => change(found, write, entry, is_caught_up),
+            Entry::Retry { .. } | Entry::End { .. } | Entry::Cancel => {
+                change(found, write, entry, is_caught_up)
+            }
         }
     }
 
@@ -179,7 +182,10 @@ impl Reader {
     /// How far the journal has one.
     pub(crate) fn verdict(&self, Journaled { lane, row }: &Journaled) -> Verdict<Record> {
         match row.state {
-            RowState::Open { not_before } => self.open(row, not_before),
+            RowState::Open { .. } => Verdict::Open {
+                run: row.run,
+                not_before: not_before(&self.journal, *lane, row, self.clock.now()),
+            },
             RowState::Ended { .. } => match read_record(&self.journal, *lane, row.id) {
                 Ok(Some(record)) => Verdict::Ended(Outcome::Record(record)),
                 Ok(None) => Verdict::Expired,
@@ -187,20 +193,12 @@ impl Reader {
             },
         }
     }
-
-    fn open(&self, row: &JournalRow, not_before: Option<UnixMillis>) -> Verdict<Record> {
-        let not_before = not_before.and_then(|at| later(self.clock.now(), unix_ms(), at));
-        Verdict::Open {
-            run: row.run,
-            not_before,
-        }
-    }
 }
 
-/// A moment by the wall clock, on the clock of this process; one that has come is none.
-pub(crate) fn later(now: Instant, unix: u64, at: UnixMillis) -> Option<Instant> {
-    let ahead = at.0.checked_sub(unix).filter(|ahead| *ahead > 0)?;
-    Some(now + Duration::from_millis(ahead))
+/// When the next run of an open activation may begin, on the clock of this process; a moment that has come is none.
+pub(crate) fn not_before(journal: &Journal, lane: LaneId, row: &JournalRow, now: Instant) -> Option<Instant> {
+    let due_in = row.due_in(journal.clock(lane), UnixMillis(unix_ms()));
+    (!due_in.is_zero()).then(|| now + due_in)
 }
 
 /// A record that the journal has.
@@ -249,20 +247,21 @@ fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry, is_
     let (id, key, epoch) = (write.id, write.key.clone(), write.epoch);
     write.lane = Some(lane);
     write.command = match entry {
-        Entry::Retry { run, not_before } => JournalCommand::Retry(Retry {
+        Entry::Retry { run, pause } => JournalCommand::Retry(Retry {
             id,
             key,
             epoch,
             run,
-            not_before,
+            pause,
         }),
+        Entry::Cancel => JournalCommand::Cancel(Cancel { id, key, epoch }),
         Entry::End {
             record,
             is_made_up,
             run,
             dead_letter,
             at,
-            expires,
+            keep,
         } => {
             let bytes = encode_record(&record);
             write.made_up = is_made_up.then_some(record);
@@ -272,7 +271,7 @@ fn change(found: Result<Lookup, StoreError>, mut write: Write, entry: Entry, is_
                 epoch,
                 run,
                 at,
-                expires,
+                keep,
                 kind: if dead_letter {
                     EndKind::DeadLetter
                 } else {

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use whiskraft_raft::Lookup;
-use whiskraft_state::journal::{JournalBatch, UnixMillis};
+use whiskraft_state::journal::JournalBatch;
 use whiskraft_types::{Instant, QueueKey};
 
-use crate::clock::unix_ms;
 use crate::journal::actor::JournalActor;
 use crate::journal::append::{Appended, append};
 use crate::journal::archive::Archived;
@@ -43,6 +42,8 @@ pub(super) enum Done {
     Fenced(Vec<Led>),
     Read(Vec<Led>),
     Archived,
+    /// One whose payload cannot be read has ended.
+    Ended,
     /// This node has caught up for one that the journal did not have, or could not.
     CaughtUp(Box<Order>, bool),
     /// This node has everything that was in the lanes at a moment, or could not catch up.
@@ -129,11 +130,8 @@ impl JournalActor {
                 return Done::Archived;
             }
             let count = commands.len() as u64;
-            let now = UnixMillis(unix_ms());
-            let counter = match journal
-                .append(journal.home(), JournalBatch { now, commands })
-                .await
-            {
+            let batch = JournalBatch::of(commands);
+            let counter = match journal.append(journal.home(), batch).await {
                 Ok(_) => &metrics.journal.archived,
                 Err(error) => {
                     tracing::debug!(count, %error, "records of activations that were not durable not kept");

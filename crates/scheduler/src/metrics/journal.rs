@@ -14,11 +14,13 @@ pub(crate) enum EntryKind {
     Retry,
     /// Its end.
     End,
+    /// That it ends as cancelled.
+    Cancel,
 }
 
 impl EntryKind {
     /// As labels, by their number.
-    pub(crate) const NAMES: [&str; 3] = ["accept", "retry", "end"];
+    pub(crate) const NAMES: [&str; 4] = ["accept", "retry", "end", "cancel"];
 }
 
 /// What became of an entry, as labels.

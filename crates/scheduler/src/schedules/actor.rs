@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use whiskraft_proto::{Message, activation_id_bytes, v1};
-use whiskraft_state::{Command, DocumentKey, PutDocument};
+use whiskraft_state::{Command, DocumentKey, PutDocument, Response};
 use whiskraft_types::{ActivationId, Rejection, Revision};
 
 use super::document::{Definition, SCHEDULE, STATE, slot_id};
@@ -27,6 +27,8 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 const FIRING_MAX: usize = 64;
 /// Pause before a schedule whose queue took nothing is tried again.
 const RETRY_MS: u64 = 1_000;
+/// How far the clock of the leader before may have been ahead of this one; further was a mistake.
+const CLOCK_AHEAD_MS: u64 = 60_000;
 
 /// The actor.
 pub(crate) struct ScheduleActor {
@@ -44,14 +46,21 @@ struct Known {
     /// `None`: it cannot be read, or is paused.
     definition: Option<Arc<Definition>>,
     state: v1::ScheduleState,
+    /// Of the state document; 0: there is none.
+    state_revision: Revision,
+    /// Whether the document may differ: it is read before anything is fired.
+    is_stale: bool,
     is_firing: bool,
     retry_at_ms: u64,
 }
 
 impl Known {
-    /// Everything up to here is settled.
-    fn settled_ms(&self, definition: &Definition) -> u64 {
-        self.state.slot_ms.max(definition.from_ms)
+    /// Everything up to here is settled. A slot far ahead was settled by a clock that was wrong: what has been fired since
+    /// is known by its id, and what has not must not wait for that clock.
+    fn settled_ms(&self, definition: &Definition, now_ms: u64) -> u64 {
+        let slot_ms = self.state.slot_ms;
+        let is_possible = slot_ms <= now_ms.saturating_add(CLOCK_AHEAD_MS);
+        if is_possible { slot_ms } else { now_ms }.max(definition.from_ms)
     }
 }
 
@@ -59,6 +68,8 @@ impl Known {
 struct Fired {
     key: DocumentKey,
     state: v1::ScheduleState,
+    /// Of the state as it was stored; `None` if it certainly or possibly was not.
+    written: Option<Revision>,
     /// Whether something was left for another try.
     is_unfinished: bool,
 }
@@ -108,10 +119,10 @@ impl ScheduleActor {
         let due: Vec<_> = self
             .known
             .iter()
-            .filter(|(_, known)| !known.is_firing && known.retry_at_ms <= now_ms)
+            .filter(|(_, known)| !known.is_firing && !known.is_stale && known.retry_at_ms <= now_ms)
             .filter_map(|(key, known)| {
                 let definition = known.definition.clone()?;
-                let settled_ms = known.settled_ms(&definition);
+                let settled_ms = known.settled_ms(&definition, now_ms);
                 let due = definition.plan.due(settled_ms, now_ms);
                 if due.fire.is_empty() && due.skipped == 0 {
                     let next = definition.plan.next_after(settled_ms.max(now_ms));
@@ -141,7 +152,7 @@ impl ScheduleActor {
             if self
                 .known
                 .get(&key)
-                .is_some_and(|known| known.revision == revision)
+                .is_some_and(|known| known.revision == revision && !known.is_stale)
             {
                 continue;
             }
@@ -154,17 +165,24 @@ impl ScheduleActor {
                 })
                 .ok()
                 .filter(|definition| !definition.paused);
-            let is_firing = self.known.get(&key).is_some_and(|known| known.is_firing);
-            let state = match node.document(&state_key(&key)) {
-                Ok(stored) => stored.and_then(|(_, body)| v1::ScheduleState::decode(body).ok()),
+            let (is_firing, retry_at_ms) = match self.known.get(&key) {
+                Some(known) if known.revision == revision => (known.is_firing, known.retry_at_ms),
+                Some(known) => (known.is_firing, 0),
+                None => (false, 0),
+            };
+            let (state_revision, state) = match node.document(&state_key(&key)) {
+                Ok(None) => (Revision(0), v1::ScheduleState::default()),
+                Ok(Some((revision, body))) => (revision, v1::ScheduleState::decode(body).unwrap_or_default()),
                 Err(_) => continue,
             };
             let known = Known {
                 revision,
                 definition: definition.map(Arc::new),
-                state: state.unwrap_or_default(),
+                state,
+                state_revision,
+                is_stale: false,
                 is_firing,
-                retry_at_ms: 0,
+                retry_at_ms,
             };
             self.known.insert(key, known);
         }
@@ -178,15 +196,16 @@ impl ScheduleActor {
             return;
         };
         known.is_firing = true;
-        let state = known.state.clone();
+        let (state, before) = (known.state.clone(), known.state_revision);
         let (context, internal) = (self.context.clone(), self.internal.clone());
         let fire = async move {
             let (state, is_unfinished) = fire(&internal, &key, &definition, state, due).await;
-            let is_written = write(&context, &key, &state).await;
+            let written = write(&context, &key, &state, before).await;
             Fired {
                 key,
                 state,
-                is_unfinished: is_unfinished || !is_written,
+                written,
+                is_unfinished,
             }
         };
         self.firing.push(fire.boxed());
@@ -197,8 +216,12 @@ impl ScheduleActor {
             return; // Deleted, or another scheduler leads.
         };
         known.is_firing = false;
-        known.state = fired.state;
-        known.retry_at_ms = if fired.is_unfinished {
+        match fired.written {
+            Some(revision) => (known.state, known.state_revision) = (fired.state, revision),
+            // What was fired is known by its ids, and is settled with the next try.
+            None => known.is_stale = true,
+        }
+        known.retry_at_ms = if fired.is_unfinished || known.is_stale {
             unix_ms() + RETRY_MS
         } else {
             0
@@ -274,16 +297,32 @@ fn state_key(key: &DocumentKey) -> DocumentKey {
     }
 }
 
-/// Stores what is settled; false if it certainly or possibly was not.
-async fn write(context: &Context, key: &DocumentKey, state: &v1::ScheduleState) -> bool {
+/// Stores what is settled, over the state from which it follows and no other: another scheduler may lead by now. The new
+/// revision; `None` if it certainly or possibly was not stored.
+async fn write(
+    context: &Context,
+    key: &DocumentKey,
+    state: &v1::ScheduleState,
+    before: Revision,
+) -> Option<Revision> {
     let put = PutDocument {
         key: state_key(key),
         body: Bytes::from(state.encode_to_vec()).into(),
-        expected: None,
+        expected: Some(before),
         blobs: Vec::new(),
         limits: None,
     };
-    context.propose(Command::PutDocument(put)).await.is_ok()
+    match context.propose(Command::PutDocument(put)).await {
+        Ok((_, Response::Revision(revision))) => Some(revision),
+        Ok((_, answer)) => {
+            tracing::debug!(namespace = %key.namespace, schedule = key.name, ?answer, "state of the schedule not stored");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(namespace = %key.namespace, schedule = key.name, %error, "state of the schedule not stored");
+            None
+        }
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

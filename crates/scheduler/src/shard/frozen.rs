@@ -4,6 +4,8 @@
 //! Invariant: a frozen queue is not stepped, so what was exported of it stays all there is.
 //! Invariant: what was held is handled in the order in which it came, here or by an answer that says where to go.
 
+use std::time::Duration;
+
 use whiskraft_queue::{ControllerId, Input, QueueState};
 use whiskraft_types::{Epoch, QueueKey, Rejection, SessionId};
 
@@ -42,6 +44,8 @@ pub(crate) enum Pick {
     Any { count: usize, activations: usize },
     /// The same, but only such as nothing is wrong with.
     Sound { count: usize, activations: usize },
+    /// Up to `count` that hold activations back for an invoker that has not registered for so long.
+    Deaf { count: usize, after: Duration },
 }
 
 impl Pick {
@@ -52,6 +56,7 @@ impl Pick {
             Self::Any { count, activations } | Self::Sound { count, activations } => {
                 *count == 0 || *activations == 0
             }
+            Self::Deaf { count, .. } => *count == 0,
         }
     }
 
@@ -64,6 +69,7 @@ impl Pick {
                 *count = count.saturating_sub(exported.len());
                 *activations = activations.saturating_sub(sum);
             }
+            Self::Deaf { count, .. } => *count = count.saturating_sub(exported.len()),
         }
     }
 }
@@ -91,6 +97,19 @@ impl Shard {
                 self.pick(*count, |local| is_free(local) && is_sound(local)),
                 *activations,
             ),
+            Pick::Deaf { count, after } => {
+                let is_deaf = |local: &LocalQueue| {
+                    let held_for = local
+                        .queue
+                        .holds_since()
+                        .map(|since| self.now.saturating_since(since));
+                    local.recovering.is_none() && held_for.is_some_and(|held_for| held_for >= *after)
+                };
+                (
+                    self.pick(*count, |local| is_free(local) && is_deaf(local)),
+                    usize::MAX,
+                )
+            }
         };
         let (mut exported, mut sum) = (Vec::new(), 0);
         for slot in slots {

@@ -4,14 +4,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use whiskraft_queue::{ControllerId, Input, JournalEntry, Outcome, Recovered, Verdict};
-use whiskraft_state::journal::UnixMillis;
+use whiskraft_queue::{CancelAnswer, ControllerId, Input, JournalEntry, Outcome, Recovered, Verdict};
+use whiskraft_state::journal::{Delay, UnixMillis};
 use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
 use crate::clock::unix_ms;
 use crate::failpoint::failpoint;
 use crate::journal::{Answer, Archived, Entry, Message, Order};
 use crate::message::{Payload, Record, Submission};
+use crate::metrics::EntryKind;
 use crate::shard::actor::Shard;
 use crate::shard::local::Slot;
 use crate::shard::outputs::{millis, record_of};
@@ -27,10 +28,12 @@ impl Shard {
         }
         let unix = unix_ms();
         let ago = |waited: Duration| UnixMillis(unix.saturating_sub(millis(waited)));
-        // Rounded up: nothing begins early because its time was written down and read again.
-        let ahead = |at: Instant| {
-            let ahead = at.saturating_since(self.now).as_micros().div_ceil(1000);
-            UnixMillis(unix.saturating_add(u64::try_from(ahead).unwrap_or(u64::MAX)))
+        let delay = |at: Instant| {
+            let time = at.saturating_since(self.now);
+            // Rounded up: nothing is said to begin before its time.
+            let ahead = u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+            let due = UnixMillis(unix.saturating_add(ahead));
+            Delay { time, due }
         };
         let entry = match entry {
             JournalEntry::Accept {
@@ -41,7 +44,8 @@ impl Shard {
                 Ok(place) => Entry::Accept {
                     payload,
                     accepted: ago(waited),
-                    not_before: not_before.map(ahead),
+                    waited,
+                    not_before: not_before.map(delay),
                     place,
                 },
                 Err(rejection) => {
@@ -51,7 +55,7 @@ impl Shard {
             },
             JournalEntry::Retry { run, not_before } => Entry::Retry {
                 run,
-                not_before: ahead(not_before),
+                pause: not_before.saturating_since(self.now),
             },
             JournalEntry::End {
                 outcome,
@@ -63,22 +67,28 @@ impl Shard {
                 run,
                 dead_letter,
                 at: UnixMillis(unix),
-                expires: self.expires(unix),
+                keep: self.parts.context.config.journal.retention,
             },
         };
-        self.journaled.push(Message::Order(Order {
-            key: local.key.clone(),
-            epoch: local.epoch,
-            id,
-            entry,
-            failures: 0,
-            is_caught_up: false,
-        }));
+        self.order(slot, id, entry);
     }
 
-    /// When a record that is made now may go.
-    fn expires(&self, unix: u64) -> UnixMillis {
-        UnixMillis(unix.saturating_add(millis(self.parts.context.config.journal.retention)))
+    /// Has the journal note that an activation ends as cancelled.
+    pub(crate) fn mark(&mut self, slot: Slot, id: ActivationId) {
+        self.order(slot, id, Entry::Cancel);
+    }
+
+    fn order(&mut self, slot: Slot, id: ActivationId, entry: Entry) {
+        if let Some(local) = self.queues.get(slot) {
+            self.journaled.push(Message::Order(Order {
+                key: local.key.clone(),
+                epoch: local.epoch,
+                id,
+                entry,
+                failures: 0,
+                is_caught_up: false,
+            }));
+        }
     }
 
     /// Hands the record of an activation that was not durable over, to be kept if there is room.
@@ -94,7 +104,7 @@ impl Shard {
             key: local.key.clone(),
             accepted: UnixMillis(record.start_ms.saturating_sub(record.wait_ms)),
             at: UnixMillis(unix),
-            expires: self.expires(unix),
+            keep: self.parts.context.config.journal.retention,
             record,
         };
         self.archived.push(archived);
@@ -116,12 +126,19 @@ impl Shard {
             key,
             epoch,
             id,
+            kind,
             verdict,
-            ..
         } in answers
         {
             if let Some(slot) = self.in_epoch(&key, epoch) {
-                self.step(slot, Input::Journaled { id, verdict });
+                let input = match kind {
+                    EntryKind::Cancel => Input::Marked {
+                        id,
+                        answer: marked(&verdict),
+                    },
+                    EntryKind::Accept | EntryKind::Retry | EntryKind::End => Input::Journaled { id, verdict },
+                };
+                self.step(slot, input);
             }
         }
     }
@@ -153,22 +170,30 @@ impl Shard {
         &mut self,
         key: &QueueKey,
         epoch: Epoch,
-        mut recovered: Vec<Recovered<Payload>>,
+        recovered: Vec<Recovered<Payload>>,
         is_last: bool,
     ) {
         let Some(slot) = self.in_epoch(key, epoch) else {
             return;
         };
-        if let Some(local) = self.queues.get_mut(slot)
-            && let Some(mut before) = local.recovering.take()
-        {
-            before.append(&mut recovered);
-            if !is_last {
-                local.recovering = Some(before);
-                return;
+        let recovering = self
+            .queues
+            .get_mut(slot)
+            .and_then(|local| local.recovering.take());
+        let recovered = match recovering {
+            Some(mut recovering) => {
+                recovering.add(self.now, recovered);
+                if !is_last {
+                    if let Some(local) = self.queues.get_mut(slot) {
+                        local.recovering = Some(recovering);
+                    }
+                    return;
+                }
+                recovering.into_rows()
             }
-            recovered = before;
-        }
+            // One that was found later.
+            None => recovered,
+        };
         let count = recovered.len();
         if count > 0 {
             tracing::info!(queue = %key, %epoch, count, "durable activations recovered");
@@ -178,5 +203,18 @@ impl Shard {
         self.step(slot, Input::Recovered(recovered));
         let parked = self.parked.take(key);
         self.replay(parked);
+    }
+}
+
+/// What those hear who want an activation to end, by what the journal says to their wish.
+const fn marked(verdict: &Verdict<Record>) -> CancelAnswer {
+    match verdict {
+        Verdict::Written => CancelAnswer::Stopping,
+        Verdict::Ended(_) | Verdict::Expired => CancelAnswer::Ended,
+        Verdict::Recorded(_)
+        | Verdict::Open { .. }
+        | Verdict::Conflict
+        | Verdict::Refused(_)
+        | Verdict::Unknown => CancelAnswer::Unavailable,
     }
 }

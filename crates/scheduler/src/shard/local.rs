@@ -15,6 +15,33 @@ use crate::shard::frozen::Frozen;
 /// Place of a queue in its shard; reused after the queue is gone.
 pub(crate) type Slot = usize;
 
+/// What has been read of a queue's open activations, and when its newest part came: they grow older until the last one has.
+#[derive(Debug, Default)]
+pub(crate) struct Recovering {
+    rows: Vec<Recovered<Payload>>,
+    at: Instant,
+}
+
+impl Recovering {
+    /// Takes a part in.
+    pub(crate) fn add(&mut self, now: Instant, part: Vec<Recovered<Payload>>) {
+        let passed = now.saturating_since(std::mem::replace(&mut self.at, now));
+        for row in &mut self.rows {
+            row.waited += passed;
+            // One that must not begin yet has been ready for no longer than since it may.
+            row.ready += row
+                .not_before
+                .map_or(passed, |at| now.saturating_since(at).min(passed));
+        }
+        self.rows.extend(part);
+    }
+
+    /// All of it, as it is at the last part.
+    pub(crate) fn into_rows(self) -> Vec<Recovered<Payload>> {
+        self.rows
+    }
+}
+
 /// A queue under one leadership.
 pub(crate) struct LocalQueue {
     pub(crate) key: QueueKey,
@@ -32,7 +59,7 @@ pub(crate) struct LocalQueue {
     /// What arrives while it is on its way to another scheduler.
     pub(crate) frozen: Option<Frozen>,
     /// While its open activations are read from the journal: those that have been.
-    pub(crate) recovering: Option<Vec<Recovered<Payload>>>,
+    pub(crate) recovering: Option<Recovering>,
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
@@ -62,7 +89,7 @@ impl LocalQueue {
             places: BTreeMap::new(),
             asked: BTreeSet::new(),
             frozen: None,
-            recovering: Some(Vec::new()),
+            recovering: Some(Recovering::default()),
             rate: None,
             deadline: None,
             invokers: BTreeSet::new(),
@@ -203,5 +230,48 @@ impl LocalQueues {
     pub(crate) fn in_namespace(&self, namespace: &NamespaceName) -> Vec<Slot> {
         let range = (namespace.clone(), Slot::MIN)..=(namespace.clone(), Slot::MAX);
         self.by_namespace.range(range).map(|(_, slot)| *slot).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use whiskraft_types::ActivationId;
+
+    use super::*;
+    use crate::message::Content;
+
+    #[test]
+    fn what_was_read_first_is_as_old_in_the_end_as_if_it_had_been_read_last() {
+        let at = |secs| Instant::from_origin(Duration::from_secs(secs));
+        let payload = Arc::new(Content {
+            arguments: "{}".into(),
+            transaction: String::new(),
+            subject: String::new(),
+            api_key: String::new(),
+            cause: String::new(),
+        });
+        let row = |number, waited, not_before: Option<u64>| Recovered {
+            id: ActivationId::from_bytes([number; 16]),
+            waited: Duration::from_secs(waited),
+            ready: Duration::from_secs(if not_before.is_some() { 0 } else { waited }),
+            run: 1,
+            not_before: not_before.map(at),
+            cancelled: false,
+            payload: Arc::clone(&payload),
+        };
+        let mut recovering = Recovering::default();
+        recovering.add(
+            at(100),
+            vec![row(1, 8, None), row(2, 50, Some(103)), row(3, 9, Some(200))],
+        );
+        recovering.add(at(105), vec![row(4, 10, None)]);
+        recovering.add(at(106), Vec::new());
+        let ages = recovering
+            .into_rows()
+            .into_iter()
+            .map(|row| (row.waited.as_secs(), row.ready.as_secs()));
+        assert_eq!(ages.collect::<Vec<_>>(), [(14, 14), (56, 3), (15, 0), (11, 11)]);
     }
 }

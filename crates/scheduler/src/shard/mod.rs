@@ -36,7 +36,7 @@ pub(crate) use handle::{CHANGES_MAX, REQUESTS_MAX, ShardHandle, ShardsHandle};
 pub(crate) use imports::{Import, KEEP as IMPORT_KEEP};
 pub(crate) use listing::{Listing, Order};
 pub(crate) use local::LocalQueue;
-pub(crate) use outputs::{millis, record_of};
+pub(crate) use outputs::record_of;
 pub(crate) use search::{Explained, Search};
 pub(crate) use tables::TableChanges;
 pub(crate) use unary::{Delivery, Fetch, FetchAnswer, UnaryRequest};

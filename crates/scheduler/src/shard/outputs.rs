@@ -98,6 +98,7 @@ impl Shard {
             QueueOutput::Late { invoker, age, .. } => self.on_late(slot, invoker, age),
             QueueOutput::Journal { id, entry } => self.journal(slot, id, entry),
             QueueOutput::Archive { id, outcome, run } => self.archive(slot, id, outcome, run),
+            QueueOutput::Mark { id } => self.mark(slot, id),
             QueueOutput::CancelAnswered { ask, answer } => self.cancels.answer(ask, answer),
             QueueOutput::Stop {
                 invoker,

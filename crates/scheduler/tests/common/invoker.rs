@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 
-use super::{connect, soon};
+use super::{connect, rejection_kind, soon};
 
 const MIB: u64 = 1 << 20;
 
@@ -60,21 +60,25 @@ pub fn request(id: u64, incarnation: u8) -> v1::OpenInvokerSessionRequest {
 }
 
 impl Invoker {
-    /// Opens a session through the first scheduler and streams to all; healthy at once.
+    /// Opens a session through the first scheduler, as soon as that one may act, and streams to all; healthy at once.
     pub async fn start(id: u64, schedulers: &[(u64, String)]) -> Self {
         use v1::open_invoker_session_response::Outcome;
 
         let mut client = InvokerClient::new(connect(&schedulers[0].1).await);
-        let outcome = client
-            .open_session(request(id, id as u8))
-            .await
-            .unwrap()
-            .into_inner()
-            .outcome
-            .unwrap();
-        let Outcome::Opened(opened) = outcome else {
-            panic!("session refused: {outcome:?}")
+        let opening = async {
+            loop {
+                let answer = client.open_session(request(id, id as u8)).await.unwrap();
+                match answer.into_inner().outcome.unwrap() {
+                    Outcome::Opened(opened) => return opened,
+                    Outcome::Rejection(rejection) => {
+                        let kind = rejection_kind(Some(rejection));
+                        let is_passing = matches!(kind, v1::rejection::Kind::Unavailable(_));
+                        assert!(is_passing, "session refused: {kind:?}");
+                    }
+                }
+            }
         };
+        let opened = soon("a session is opened", opening).await;
         let (said_sender, said) = mpsc::channel(1024);
         let mut invoker = Self {
             id,

@@ -1,18 +1,31 @@
 //! Commands of a lane and what they answer. On disk and on the wire between schedulers, like
 //! [`Command`](crate::Command): never add a field to a variant or a struct, add a variant.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
-use super::{Digest, UnixMillis};
+use super::{Digest, LaneMillis, UnixMillis};
 
 /// One entry of a lane's log: whatever was ready when the proposer woke.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalBatch {
-    /// The proposer's wall clock; the lane's clock never goes back.
-    pub now: UnixMillis,
+    /// The lane's clock, set by its leader when it puts the batch into the log; it never goes back.
+    pub now: LaneMillis,
     /// In order; each is answered by one outcome.
     pub commands: Vec<JournalCommand>,
+}
+
+impl JournalBatch {
+    /// Commands as they are proposed.
+    #[must_use]
+    pub const fn of(commands: Vec<JournalCommand>) -> Self {
+        Self {
+            now: LaneMillis(0),
+            commands,
+        }
+    }
 }
 
 /// A change of the journal.
@@ -37,6 +50,8 @@ pub enum JournalCommand {
         /// Which.
         ids: Vec<ActivationId>,
     },
+    /// Notes that an activation that has not ended ends as cancelled, whatever becomes of its run.
+    Cancel(Cancel),
 }
 
 /// Accepts an activation.
@@ -52,11 +67,22 @@ pub struct Accept {
     pub digest: Digest,
     /// When a scheduler first accepted it.
     pub accepted: UnixMillis,
+    /// Time since then.
+    pub waited: Duration,
     /// It must not begin before.
-    pub not_before: Option<UnixMillis>,
+    pub not_before: Option<Delay>,
     /// What it runs; opaque.
     #[serde(with = "super::raw")]
     pub payload: Vec<u8>,
+}
+
+/// A first run that is to begin later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delay {
+    /// Time until then.
+    pub time: Duration,
+    /// The wall time that was asked for.
+    pub due: UnixMillis,
 }
 
 /// Says that another run follows.
@@ -70,8 +96,19 @@ pub struct Retry {
     pub epoch: Epoch,
     /// The run that follows; one at or below the row's changes nothing.
     pub run: u32,
-    /// It must not begin before.
-    pub not_before: UnixMillis,
+    /// Time until it may begin.
+    pub pause: Duration,
+}
+
+/// Says that an activation ends as cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The activation.
+    pub id: ActivationId,
+    /// Its queue.
+    pub key: QueueKey,
+    /// Epoch of its leader.
+    pub epoch: Epoch,
 }
 
 /// Ends an activation.
@@ -87,8 +124,8 @@ pub struct End {
     pub run: u32,
     /// When it ended.
     pub at: UnixMillis,
-    /// When its record may go.
-    pub expires: UnixMillis,
+    /// How long its record stays.
+    pub keep: Duration,
     /// What it becomes.
     pub kind: EndKind,
     /// Its record; opaque.
@@ -116,8 +153,8 @@ pub struct Archive {
     pub accepted: UnixMillis,
     /// When it ended.
     pub at: UnixMillis,
-    /// When the record may go.
-    pub expires: UnixMillis,
+    /// How long the record stays.
+    pub keep: Duration,
     /// The record; opaque.
     #[serde(with = "super::raw")]
     pub record: Vec<u8>,
@@ -129,7 +166,7 @@ pub enum JournalOutcome {
     /// Done.
     Written,
     /// To `Accept`: the id is there with the same payload. To `End` and `Retry`: this was said before, or the row has
-    /// moved on. To `Archive`: the id is there.
+    /// moved on. To `Cancel`: it has ended. To `Archive`: the id is there.
     Known(KnownActivation),
     /// To `Accept`: the id is there with another payload or in another queue.
     Conflict,
@@ -138,7 +175,7 @@ pub enum JournalOutcome {
         /// The newest epoch that the lane knows.
         current: Epoch,
     },
-    /// To `End` and `Retry`: the lane has no such activation.
+    /// To `End`, `Retry` and `Cancel`: the lane has no such activation.
     Missing,
 }
 

@@ -4,23 +4,26 @@
 //! changes at once. Commands of a turn see what those before them have changed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
 use super::{
-    Accept, Archive, End, EndKind, Fence, JournalBatch, JournalCommand, JournalOutcome, JournalRow,
-    JournalRows, KnownActivation, Retry, RowChange, RowState, UnixMillis,
+    Accept, Archive, Cancel, End, EndKind, Fence, JournalBatch, JournalCommand, JournalOutcome, JournalRow,
+    JournalRows, KnownActivation, LaneMillis, Retry, RowChange, RowState,
 };
 
-/// How long a lane remembers an epoch, in milliseconds by its clock: 30 days. Who led a queue that long ago and was
-/// followed by another has lost its session by far.
-pub const FENCE_KEPT_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+/// How long a lane remembers an epoch, by its clock: 30 days. Who led a queue that long ago and was followed by another has
+/// lost its session by far.
+pub const FENCE_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Added to a time before which nothing may begin: it was rounded down, and so was the clock from which it counts.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 /// Some batches, decided in order, and what they change.
 #[derive(Debug)]
 pub struct Turn<'a, R> {
     base: &'a R,
-    clock: UnixMillis,
+    clock: LaneMillis,
     /// Rows and fences as this turn has changed them.
     rows: BTreeMap<ActivationId, JournalRow>,
     fences: BTreeMap<QueueKey, Fence>,
@@ -29,7 +32,7 @@ pub struct Turn<'a, R> {
 
 impl<'a, R: JournalRows> Turn<'a, R> {
     /// Begins a turn on the rows of a lane whose clock stands there.
-    pub fn new(base: &'a R, clock: UnixMillis) -> Self {
+    pub fn new(base: &'a R, clock: LaneMillis) -> Self {
         Self {
             base,
             clock,
@@ -51,7 +54,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
 
     /// The lane's clock, and all changes in order.
     #[must_use]
-    pub fn finish(self) -> (UnixMillis, Vec<RowChange>) {
+    pub fn finish(self) -> (LaneMillis, Vec<RowChange>) {
         (self.clock, self.changes)
     }
 
@@ -71,6 +74,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
                 ids.into_iter().try_for_each(|id| self.purge(id))?;
                 Ok(JournalOutcome::Written)
             }
+            JournalCommand::Cancel(cancel) => self.cancel(&cancel),
         }
     }
 
@@ -95,9 +99,12 @@ impl<'a, R: JournalRows> Turn<'a, R> {
             key: key.clone(),
             digest: Some(accept.digest),
             accepted: accept.accepted,
+            since: self.clock.before(accept.waited),
             run: 1,
+            cancelled: false,
             state: RowState::Open {
-                not_before: accept.not_before,
+                not_before: accept.not_before.map(|delay| self.not_before(delay.time)),
+                due: accept.not_before.map(|delay| delay.due),
             },
         });
         let payload = accept.payload;
@@ -115,10 +122,25 @@ impl<'a, R: JournalRows> Turn<'a, R> {
         self.put(JournalRow {
             run: retry.run,
             state: RowState::Open {
-                not_before: Some(retry.not_before),
+                not_before: Some(self.not_before(retry.pause)),
+                due: None,
             },
             ..row
         });
+        Ok(JournalOutcome::Written)
+    }
+
+    fn cancel(&mut self, cancel: &Cancel) -> Result<JournalOutcome, R::Error> {
+        let row = match self.open_row(cancel.id, &cancel.key, cancel.epoch)? {
+            Ok(row) => row,
+            Err(outcome) => return Ok(outcome),
+        };
+        if !row.cancelled {
+            self.put(JournalRow {
+                cancelled: true,
+                ..row
+            });
+        }
         Ok(JournalOutcome::Written)
     }
 
@@ -128,7 +150,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
             Ok(row) => return Ok(known(&row)),
             Err(outcome) => return Ok(outcome),
         };
-        let (id, at, expires) = (end.id, end.at, end.expires);
+        let (id, at, expires) = (end.id, end.at, self.clock.after(end.keep));
         let dead_letter = end.kind == EndKind::DeadLetter;
         self.put(JournalRow {
             run: end.run,
@@ -162,13 +184,16 @@ impl<'a, R: JournalRows> Turn<'a, R> {
             return Ok(known(&row));
         }
         self.forget(archive.id)?;
-        let (id, expires, record) = (archive.id, archive.expires, archive.record);
+        let (id, record) = (archive.id, archive.record);
+        let expires = self.clock.after(archive.keep);
         self.put(JournalRow {
             id,
             key: archive.key,
             digest: None,
             accepted: archive.accepted,
+            since: self.clock,
             run: 1,
+            cancelled: false,
             state: RowState::Ended {
                 at: archive.at,
                 expires,
@@ -239,6 +264,10 @@ impl<'a, R: JournalRows> Turn<'a, R> {
         Ok(())
     }
 
+    fn not_before(&self, time: Duration) -> LaneMillis {
+        self.clock.after(time.saturating_add(ROUNDING))
+    }
+
     fn put(&mut self, row: JournalRow) {
         self.rows.insert(row.id, row.clone());
         self.changes.push(RowChange::PutRow(row));
@@ -288,11 +317,11 @@ impl<'a, R: JournalRows> Turn<'a, R> {
 impl Fence {
     /// When a lane stops remembering it.
     #[must_use]
-    pub fn expires(&self) -> UnixMillis {
-        UnixMillis(self.at.0.saturating_add(FENCE_KEPT_MS))
+    pub fn expires(&self) -> LaneMillis {
+        self.at.after(FENCE_KEPT)
     }
 
-    fn is_forgotten(&self, clock: UnixMillis) -> bool {
+    fn is_forgotten(&self, clock: LaneMillis) -> bool {
         self.expires() <= clock
     }
 }

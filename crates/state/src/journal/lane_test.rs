@@ -4,6 +4,7 @@ mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::time::Duration;
 
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
@@ -12,12 +13,12 @@ use super::*;
 /// A lane's rows in memory, changed as a store changes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Store {
-    clock: UnixMillis,
+    clock: LaneMillis,
     rows: BTreeMap<ActivationId, JournalRow>,
-    payloads: BTreeMap<ActivationId, (Vec<u8>, Option<UnixMillis>)>,
-    records: BTreeMap<ActivationId, (Vec<u8>, UnixMillis)>,
+    payloads: BTreeMap<ActivationId, (Vec<u8>, Option<LaneMillis>)>,
+    records: BTreeMap<ActivationId, (Vec<u8>, LaneMillis)>,
     open: BTreeSet<(QueueKey, ActivationId)>,
-    dead: BTreeMap<(NamespaceName, UnixMillis, ActivationId), UnixMillis>,
+    dead: BTreeMap<(NamespaceName, UnixMillis, ActivationId), LaneMillis>,
     fences: BTreeMap<QueueKey, Fence>,
 }
 
@@ -100,7 +101,8 @@ fn accept(number: u8, queue: u8, epoch: u64, payload: u8) -> JournalCommand {
         epoch: Epoch(epoch),
         digest: Digest([payload; 16]),
         accepted: UnixMillis(1),
-        not_before: Some(UnixMillis(2)),
+        waited: Duration::from_millis(3),
+        not_before: None,
         payload: vec![payload],
     })
 }
@@ -111,31 +113,39 @@ fn retry(number: u8, queue: u8, epoch: u64, run: u32) -> JournalCommand {
         key: key(queue),
         epoch: Epoch(epoch),
         run,
-        not_before: UnixMillis(50),
+        pause: Duration::from_millis(50),
     })
 }
 
-fn end(number: u8, queue: u8, epoch: u64, run: u32, expires: u64, kind: EndKind) -> JournalCommand {
+fn end(number: u8, queue: u8, epoch: u64, run: u32, keep: u64, kind: EndKind) -> JournalCommand {
     JournalCommand::End(End {
         id: id(number),
         key: key(queue),
         epoch: Epoch(epoch),
         run,
         at: UnixMillis(7),
-        expires: UnixMillis(expires),
+        keep: Duration::from_millis(keep),
         kind,
         record: vec![number],
     })
 }
 
-fn archive(number: u8, queue: u8, expires: u64) -> JournalCommand {
+fn archive(number: u8, queue: u8, keep: u64) -> JournalCommand {
     JournalCommand::Archive(Archive {
         id: id(number),
         key: key(queue),
         accepted: UnixMillis(1),
         at: UnixMillis(7),
-        expires: UnixMillis(expires),
+        keep: Duration::from_millis(keep),
         record: vec![number],
+    })
+}
+
+fn cancel(number: u8, queue: u8, epoch: u64) -> JournalCommand {
+    JournalCommand::Cancel(Cancel {
+        id: id(number),
+        key: key(queue),
+        epoch: Epoch(epoch),
     })
 }
 
@@ -161,7 +171,7 @@ fn check(script: Vec<(u64, JournalCommand, JournalOutcome)>) -> Store {
     let mut single = Store::default();
     let mut together: BTreeMap<u64, (Vec<JournalCommand>, Vec<JournalOutcome>)> = BTreeMap::new();
     for (now, command, wanted) in script {
-        let now_ms = UnixMillis(now);
+        let now_ms = LaneMillis(now);
         let text = format!("{command:?} at {now}");
         let batch = JournalBatch {
             now: now_ms,
@@ -174,7 +184,7 @@ fn check(script: Vec<(u64, JournalCommand, JournalOutcome)>) -> Store {
     }
     let mut batched = Store::default();
     for (now, (commands, wanted)) in together {
-        let now = UnixMillis(now);
+        let now = LaneMillis(now);
         assert_eq!(batched.apply(JournalBatch { now, commands }), wanted);
     }
     assert_eq!(
@@ -231,7 +241,7 @@ fn runs_go_up_and_the_first_end_counts() {
         (10, retry(1, 0, 5, 4), known(3, true)),
         (10, archive(1, 0, 900), known(3, true)),
     ]);
-    assert_eq!(store.records[&id(1)].1, UnixMillis(100));
+    assert_eq!(store.records[&id(1)].1, LaneMillis(110));
 }
 
 #[test]
@@ -248,7 +258,7 @@ fn a_dead_letter_keeps_its_payload_until_it_is_purged() {
         ),
     ];
     let listed = check(dead.clone());
-    assert_eq!(listed.payloads[&id(1)], (vec![1], Some(UnixMillis(100))));
+    assert_eq!(listed.payloads[&id(1)], (vec![1], Some(LaneMillis(110))));
     assert_eq!(listed.dead.len(), 1);
     let purged = check([dead, vec![(10, purge, JournalOutcome::Written)]].concat());
     assert_eq!((purged.payloads.len(), purged.dead.len()), (0, 0));
@@ -262,7 +272,7 @@ fn what_has_expired_is_absent_and_leaves_nothing_to_its_successor() {
         (10, accept(1, 0, 5, 1), JournalOutcome::Written),
         (
             10,
-            end(1, 0, 5, 1, 100, EndKind::DeadLetter),
+            end(1, 0, 5, 1, 90, EndKind::DeadLetter),
             JournalOutcome::Written,
         ),
         (99, accept(1, 0, 5, 2), JournalOutcome::Conflict),
@@ -279,19 +289,123 @@ fn what_has_expired_is_absent_and_leaves_nothing_to_its_successor() {
     assert_eq!((store.records.len(), store.dead.len()), (0, 0));
 }
 
+fn at(now: u64, command: JournalCommand) -> JournalBatch {
+    JournalBatch {
+        now: LaneMillis(now),
+        commands: vec![command],
+    }
+}
+
 #[test]
 fn the_clock_of_a_lane_never_goes_back() {
     let mut store = Store::default();
-    let batch = |now, command| JournalBatch {
-        now: UnixMillis(now),
-        commands: vec![command],
+    store.apply(at(500, archive(1, 0, 0)));
+    assert_eq!(store.apply(at(10, accept(1, 0, 5, 1))), [JournalOutcome::Written]);
+    assert_eq!(store.clock, LaneMillis(500));
+}
+
+#[test]
+fn a_record_stays_for_its_time_by_the_lanes_clock_whatever_wall_time_its_proposer_names() {
+    const YEAR: u64 = 365 * 24 * 60 * 60 * 1000;
+    for wall in [0, 1_000, 20 * YEAR, 200 * YEAR, u64::MAX] {
+        let mut store = Store::default();
+        store.apply(at(1_000, accept(1, 0, 5, 1)));
+        let JournalCommand::End(ended) = end(1, 0, 5, 1, 100, EndKind::DeadLetter) else {
+            unreachable!("an end");
+        };
+        let ended = End {
+            at: UnixMillis(wall),
+            ..ended
+        };
+        // It was late by the clock of whoever led the lane.
+        store.apply(at(900, JournalCommand::End(ended)));
+        let JournalCommand::Archive(archived) = archive(2, 0, 100) else {
+            unreachable!("a record");
+        };
+        let archived = Archive {
+            at: UnixMillis(wall),
+            ..archived
+        };
+        store.apply(at(1_000, JournalCommand::Archive(archived)));
+        for number in [1, 2] {
+            let row = &store.rows[&id(number)];
+            assert_eq!(row.expires(), Some(LaneMillis(1_100)), "ended at {wall}");
+            assert!(!row.is_expired(LaneMillis(1_099)) && row.is_expired(LaneMillis(1_100)));
+            assert_eq!(store.records[&id(number)].1, LaneMillis(1_100));
+        }
+        assert_eq!(store.payloads[&id(1)].1, Some(LaneMillis(1_100)));
+        assert_eq!(store.dead.values().next(), Some(&LaneMillis(1_100)));
+    }
+}
+
+#[test]
+fn waiting_and_pauses_are_measured_on_the_lanes_clock() {
+    let ms = Duration::from_millis;
+    let mut store = Store::default();
+    store.apply(at(1_000, accept(1, 0, 5, 1)));
+    let row = &store.rows[&id(1)];
+    assert_eq!(row.waited(LaneMillis(1_500)), ms(503));
+    assert_eq!(row.waited(LaneMillis(0)), ms(0), "never negative");
+    store.apply(at(2_000, retry(1, 0, 5, 2)));
+    let row = &store.rows[&id(1)];
+    assert_eq!(row.waited(LaneMillis(2_000)), ms(1_003));
+    for wall in [0, 2_020, u64::MAX] {
+        assert_eq!(row.due_in(LaneMillis(2_010), UnixMillis(wall)), ms(42));
+        assert_eq!(row.due_in(LaneMillis(2_052), UnixMillis(wall)), ms(0));
+    }
+}
+
+#[test]
+fn a_delay_ends_by_the_lanes_clock_and_a_wall_clock_moves_it_by_a_bounded_time() {
+    let secs = Duration::from_secs;
+    let JournalCommand::Accept(accepted) = accept(1, 0, 5, 1) else {
+        unreachable!("an acceptance");
     };
-    store.apply(batch(500, archive(1, 0, 400)));
-    assert_eq!(
-        store.apply(batch(10, accept(1, 0, 5, 1))),
-        [JournalOutcome::Written]
-    );
-    assert_eq!(store.clock, UnixMillis(500));
+    // At two in the morning, to begin at three.
+    let delay = Delay {
+        time: secs(3_600),
+        due: UnixMillis(10_800_000),
+    };
+    let accepted = Accept {
+        not_before: Some(delay),
+        ..accepted
+    };
+    let mut store = Store::default();
+    store.apply(at(5_000, JournalCommand::Accept(accepted)));
+    let row = &store.rows[&id(1)];
+    let half_past = LaneMillis(5_000 + 1_800_000);
+    let rounding = Duration::from_millis(2);
+    // Half an hour later, by the clocks of other nodes.
+    for (wall, left) in [
+        (9_000_000, secs(1_800)),
+        (9_030_000, secs(1_770)),
+        (9_000_000 - 3_600_000, secs(1_800) + rounding),
+        (9_000_000 + 3_600_000, secs(1_740) + rounding),
+        (u64::MAX, secs(1_740) + rounding),
+    ] {
+        assert_eq!(row.due_in(half_past, UnixMillis(wall)), left, "at {wall}");
+    }
+}
+
+#[test]
+fn a_wish_to_cancel_stays_with_what_is_open() {
+    let store = check(vec![
+        (10, cancel(1, 0, 5), JournalOutcome::Missing),
+        (10, accept(1, 0, 5, 1), JournalOutcome::Written),
+        (10, cancel(1, 1, 5), JournalOutcome::Missing),
+        (10, cancel(1, 0, 4), stale(5)),
+        (10, cancel(1, 0, 5), JournalOutcome::Written),
+        (10, cancel(1, 0, 5), JournalOutcome::Written),
+        (10, accept(1, 0, 5, 1), known(1, false)),
+        (10, retry(1, 0, 5, 2), JournalOutcome::Written),
+        (10, accept(2, 0, 5, 1), JournalOutcome::Written),
+        (10, accept(3, 0, 5, 1), JournalOutcome::Written),
+        (10, end(3, 0, 5, 1, 100, EndKind::Record), JournalOutcome::Written),
+        (10, cancel(3, 0, 5), known(1, true)),
+        (110, cancel(3, 0, 5), JournalOutcome::Missing),
+    ]);
+    let marked = |number| store.rows[&id(number)].cancelled;
+    assert_eq!([marked(1), marked(2), marked(3)], [true, false, false]);
 }
 
 #[test]
@@ -308,10 +422,11 @@ fn an_archived_record_is_joined_by_its_queue_and_overwritten_by_nobody() {
 
 #[test]
 fn an_epoch_is_forgotten_a_month_after_it_was_named() {
+    const KEPT_MS: u64 = FENCE_KEPT.as_secs() * 1000;
     check(vec![
         (10, fence(0, 9), JournalOutcome::Written),
-        (9 + FENCE_KEPT_MS, accept(1, 0, 5, 1), stale(9)),
-        (10 + FENCE_KEPT_MS, accept(1, 0, 5, 1), JournalOutcome::Written),
-        (10 + FENCE_KEPT_MS, accept(2, 0, 4, 1), stale(5)),
+        (9 + KEPT_MS, accept(1, 0, 5, 1), stale(9)),
+        (10 + KEPT_MS, accept(1, 0, 5, 1), JournalOutcome::Written),
+        (10 + KEPT_MS, accept(2, 0, 4, 1), stale(5)),
     ]);
 }

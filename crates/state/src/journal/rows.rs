@@ -2,15 +2,15 @@
 
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
-use super::{JournalRow, UnixMillis};
+use super::{JournalRow, LaneMillis, UnixMillis};
 
 /// The newest epoch of a queue that a lane was told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The epoch.
     pub epoch: Epoch,
-    /// The lane's clock when it was told; see [`FENCE_KEPT_MS`](super::FENCE_KEPT_MS).
-    pub at: UnixMillis,
+    /// When it was told; see [`FENCE_KEPT`](super::FENCE_KEPT).
+    pub at: LaneMillis,
 }
 
 /// The rows of a lane. Whether one that has expired is still there makes no difference to any decision.
@@ -48,7 +48,7 @@ pub enum RowChange {
         /// The activation.
         id: ActivationId,
         /// When it may go.
-        expires: UnixMillis,
+        expires: LaneMillis,
     },
     /// Removes a payload.
     DeletePayload(ActivationId),
@@ -57,7 +57,7 @@ pub enum RowChange {
         /// The activation.
         id: ActivationId,
         /// When it may go.
-        expires: UnixMillis,
+        expires: LaneMillis,
         /// The record.
         record: Vec<u8>,
     },
@@ -86,7 +86,7 @@ pub enum RowChange {
         /// The activation.
         id: ActivationId,
         /// When it may go.
-        expires: UnixMillis,
+        expires: LaneMillis,
     },
     /// It is a dead letter no more.
     Unlist {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use whiskraft_queue::{
-    ActionProfile, ControllerId, Input, NamespaceCounts, Outcome, RetryPolicy, RunEnd, Verdict,
+    ActionProfile, CancelAnswer, ControllerId, Input, NamespaceCounts, Outcome, RetryPolicy, RunEnd, Verdict,
 };
 use whiskraft_types::{
     ActivationId, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision, SessionId,
@@ -70,6 +70,15 @@ pub(super) fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>
         ("cancel", [id, rest @ ..]) => Input::Cancel {
             ask: rest.first().map_or(1, |ask| ask.parse().unwrap()),
             id: activation(id),
+        },
+        ("marked", [id, words @ ..]) => Input::Marked {
+            id: activation(id),
+            answer: match words {
+                [] => CancelAnswer::Stopping,
+                ["ended"] => CancelAnswer::Ended,
+                ["missing"] => CancelAnswer::Unavailable,
+                other => panic!("no answer {other:?}"),
+            },
         },
         ("journal", [id, words @ ..]) => Input::Journaled {
             id: activation(id),

@@ -51,6 +51,7 @@ pub(super) fn show(output: &Output<String, String>, shows_age: bool) -> String {
         Output::Archive { id, outcome, run } => {
             format!("archive {}", show_outcome(*id, outcome, "", *run))
         }
+        Output::Mark { id } => format!("mark {}", show_id(*id)),
         Output::CancelAnswered { ask, answer } => {
             let answer = match answer {
                 CancelAnswer::Unknown => "unknown",

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Scan, Table, Write};
 use crate::identity::DirLock;
 use crate::store::retention::Retention;
+use crate::store::watchdog::Calls;
 
 type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
@@ -16,6 +17,7 @@ type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 #[derive(Debug)]
 pub(crate) struct Engine {
     rows: RwLock<Rows>,
+    calls: Arc<Calls>,
     _lock: DirLock,
 }
 
@@ -25,6 +27,7 @@ impl Engine {
     pub(crate) fn open(_dir: &Path, lock: DirLock, _retention: &Retention) -> io::Result<Self> {
         Ok(Self {
             rows: RwLock::default(),
+            calls: Arc::default(),
             _lock: lock,
         })
     }
@@ -72,6 +75,17 @@ impl Engine {
     )]
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// What has begun here and not ended.
+    pub(crate) fn calls(&self) -> Arc<Calls> {
+        Arc::clone(&self.calls)
+    }
+
+    /// Nothing waits here.
+    #[expect(clippy::unused_self, reason = "the signature of the engine on disk")]
+    pub(crate) fn backlog(&self) -> u64 {
+        0
     }
 
     /// The value of a key.

@@ -3,8 +3,10 @@
 use std::ffi::CStr;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rocksdb::compaction_filter::Decision;
+use rocksdb::properties::NUM_IMMUTABLE_MEM_TABLE;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     Direction, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
@@ -14,17 +16,23 @@ use super::{Scan, Table, Write};
 use crate::identity::DirLock;
 use crate::store::retention::Retention;
 use crate::store::seal;
+use crate::store::watchdog::Calls;
 
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
-/// Memory for unflushed writes of all tables together.
+/// Memory for writes of all tables together that are not being flushed: beyond it the fullest buffer is.
 const WRITE_BUFFERS_BYTES: usize = 64 << 20;
-/// Memory for unflushed writes of one table.
+/// Memory for writes of one table that are not being flushed.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Full write buffers of a table that wait for their flush, at which all writes of all tables stop. The lanes wait at
+/// two of one table, so that many are there only if group 0 alone fills them, or no flush ends.
+const WRITE_BUFFERS_MAX: i32 = 6;
 /// Blocks of table files kept in memory, all tables together.
 const CACHE_BYTES: usize = 32 << 20;
-/// Flushes and compactions at a time; the machine's cores belong to the scheduler.
-const BACKGROUND_JOBS: i32 = 2;
+/// Flushes at a time: a long one of a journal's table does not hold up that of the log.
+const FLUSHES_MAX: i32 = 2;
+/// Compactions at a time; the machine's cores belong to the scheduler.
+const COMPACTIONS_MAX: i32 = 1;
 /// Bits per key of the filters that tell that a table file does not have it.
 const BLOOM_BITS: f64 = 10.0;
 /// Name of the filter that drops what has expired, in the diary.
@@ -39,6 +47,7 @@ const DIARY_BYTES: usize = 4 << 20;
 /// RocksDB, open.
 pub(crate) struct Engine {
     db: DB,
+    calls: Arc<Calls>,
     /// Let go after the database is closed.
     _lock: DirLock,
 }
@@ -88,6 +97,15 @@ impl Table {
     }
 }
 
+#[expect(
+    deprecated,
+    reason = "max_background_jobs gives a flush a second thread only together with six compactions"
+)]
+fn set_threads(options: &mut Options) {
+    options.set_max_background_flushes(FLUSHES_MAX);
+    options.set_max_background_compactions(COMPACTIONS_MAX);
+}
+
 fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -101,7 +119,7 @@ fn options() -> Options {
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_paranoid_checks(true);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
-    options.set_max_background_jobs(BACKGROUND_JOBS);
+    set_threads(&mut options);
     options.set_keep_log_file_num(DIARIES);
     options.set_max_log_file_size(DIARY_BYTES);
     options
@@ -129,6 +147,7 @@ fn families(retention: &Retention) -> Vec<ColumnFamilyDescriptor> {
         }
         options.set_block_based_table_factory(&blocks);
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
         options.set_compression_type(DBCompressionType::Lz4);
         ColumnFamilyDescriptor::new(table.name(), options)
     };
@@ -139,7 +158,7 @@ impl Engine {
     /// Opens or creates the database in a directory.
     pub(crate) fn open(dir: &Path, lock: DirLock, retention: &Retention) -> io::Result<Self> {
         let db = DB::open_cf_descriptors(&options(), dir, families(retention)).map_err(failed)?;
-        Ok(Self { db, _lock: lock })
+        Ok(Self::new(db, lock))
     }
 
     /// Opens the database of a node that is stopped, and changes nothing in it.
@@ -149,7 +168,20 @@ impl Engine {
         options.create_missing_column_families(false);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families(&Retention::default()), false)
             .map_err(failed)?;
-        Ok(Self { db, _lock: lock })
+        Ok(Self::new(db, lock))
+    }
+
+    fn new(db: DB, lock: DirLock) -> Self {
+        Self {
+            db,
+            calls: Arc::default(),
+            _lock: lock,
+        }
+    }
+
+    /// What has begun here and not ended.
+    pub(crate) fn calls(&self) -> Arc<Calls> {
+        Arc::clone(&self.calls)
     }
 
     fn family(&self, table: Table) -> io::Result<&ColumnFamily> {
@@ -173,6 +205,7 @@ impl Engine {
                 Write::DeleteRange(table, from, to) => batch.delete_range_cf(self.family(table)?, from, to),
             }
         }
+        let _call = self.calls.begin("a write");
         self.db.write(batch).map_err(failed)
     }
 
@@ -187,7 +220,22 @@ impl Engine {
 
     /// Makes every write so far durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        let _call = self.calls.begin("a sync");
         self.db.flush_wal(true).map_err(failed)
+    }
+
+    /// Full write buffers of the table that has most, each of which waits for its flush.
+    pub(crate) fn backlog(&self) -> u64 {
+        let of_table = |table: Table| {
+            let family = self.family(table).ok()?;
+            let waiting = self.db.property_int_value_cf(family, NUM_IMMUTABLE_MEM_TABLE);
+            waiting.ok().flatten()
+        };
+        Table::ALL
+            .into_iter()
+            .filter_map(of_table)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The value of a key.

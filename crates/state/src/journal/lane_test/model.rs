@@ -13,6 +13,8 @@ struct Model {
     now: u64,
     entries: Vec<Entry>,
     epochs: BTreeMap<u8, u64>,
+    /// Places of those that are to end as cancelled.
+    cancelled: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -23,10 +25,11 @@ enum Draw {
     Archive(u8, u8, u64),
     Fence(u8, u64),
     Purge(u8),
+    Cancel(u8, u8, u64),
 }
 
 impl Draw {
-    fn command(&self, now: u64) -> JournalCommand {
+    fn command(&self) -> JournalCommand {
         match *self {
             Self::Accept(number, queue, epoch, payload) => accept(number, queue, epoch, payload),
             Self::Retry(number, queue, epoch, run) => retry(number, queue, epoch, run),
@@ -36,13 +39,14 @@ impl Draw {
                 } else {
                     EndKind::Record
                 };
-                end(number, queue, epoch, run, now + lasts, kind)
+                end(number, queue, epoch, run, lasts, kind)
             }
-            Self::Archive(number, queue, lasts) => archive(number, queue, now + lasts),
+            Self::Archive(number, queue, lasts) => archive(number, queue, lasts),
             Self::Fence(queue, epoch) => fence(queue, epoch),
             Self::Purge(number) => JournalCommand::Purge {
                 ids: vec![id(number)],
             },
+            Self::Cancel(number, queue, epoch) => cancel(number, queue, epoch),
         }
     }
 }
@@ -60,6 +64,8 @@ fn draw() -> impl Strategy<Value = Draw> {
             }),
         1 => (number.clone(), queue.clone(), lasts)
             .prop_map(|(number, queue, lasts)| Draw::Archive(number, queue, lasts)),
+        1 => (number.clone(), queue.clone(), epoch.clone())
+            .prop_map(|(number, queue, epoch)| Draw::Cancel(number, queue, epoch)),
         1 => (queue, epoch).prop_map(|(queue, epoch)| Draw::Fence(queue, epoch)),
         1 => number.prop_map(Draw::Purge),
     ]
@@ -122,6 +128,13 @@ impl Model {
                     }
                     moves
                 });
+            }
+            Draw::Cancel(number, queue, epoch) => {
+                let outcome = self.go_on(number, queue, epoch, |_| true);
+                if outcome == JournalOutcome::Written {
+                    self.cancelled.extend(self.place(number));
+                }
+                return outcome;
             }
             Draw::End(number, queue, epoch, run, lasts, dead) => {
                 let expires = self.now + lasts;
@@ -194,8 +207,8 @@ proptest! {
         let (mut model, mut store) = (Model::default(), Store::default());
         for (step, draws, compacts) in batches {
             model.now += step;
-            let commands = draws.iter().map(|draw| draw.command(model.now)).collect();
-            let now = UnixMillis(model.now);
+            let commands = draws.iter().map(Draw::command).collect();
+            let now = LaneMillis(model.now);
             let wanted: Vec<_> = draws.iter().map(|draw| model.decide(draw)).collect();
             prop_assert_eq!(store.apply(JournalBatch { now, commands }), wanted);
             if compacts {
@@ -208,6 +221,10 @@ proptest! {
             prop_assert_eq!(of(seen.open.iter().map(|(_, id)| *id).collect()), open.clone());
             prop_assert_eq!(of(seen.dead.keys().map(|(_, _, id)| *id).collect()), dead.clone());
             prop_assert_eq!(of(seen.records.keys().copied().collect()), ended);
+            let cancelled = (0..4_u8)
+                .filter(|number| model.place(*number).is_some_and(|place| model.cancelled.contains(&place)));
+            let marked = seen.rows.values().filter(|row| row.cancelled);
+            prop_assert_eq!(of(marked.map(|row| row.id).collect()), cancelled.collect::<BTreeSet<_>>());
             let kept: BTreeSet<_> = open.union(&dead).copied().collect();
             prop_assert_eq!(of(seen.payloads.keys().copied().collect()), kept);
         }
