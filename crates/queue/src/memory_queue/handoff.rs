@@ -51,9 +51,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
 
     fn import(&mut self, now: Instant, moved: Moved<P, R>, out: &mut Vec<Output<P, R>>) {
         let (id, place) = (moved.id, moved.place);
-        let mut ticket = self.next_ticket(now, moved.waited, id, moved.durable);
-        let ready_at = Instant::from_origin(now.since_origin().saturating_sub(moved.ready));
-        ticket.ready_at = ticket.ready_at.max(ready_at);
+        let ticket = self.ticket_ready_for(now, (moved.waited, moved.ready), id, moved.durable);
         let mut waiters = Waiters::default();
         moved
             .controllers

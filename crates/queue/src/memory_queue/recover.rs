@@ -10,7 +10,6 @@ use whiskraft_types::{ActivationId, ActivationStatus, Instant};
 use super::MemoryQueue;
 use super::ending::End;
 use crate::ledger::{Done, EndKind, Entry, Mark, Stage, Waiters};
-use crate::waiting::Ticket;
 use crate::{Output, Recovered};
 
 /// Text for a held back activation whose fate no invoker could tell in time.
@@ -80,7 +79,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// An invoker has told of it, or a controller.
     fn recover_known(&mut self, now: Instant, recovered: Recovered<P>, out: &mut Vec<Output<P, R>>) {
         let id = recovered.id;
-        let ticket = self.recovered_ticket(now, &recovered);
+        let ages = (recovered.waited, recovered.ready);
+        let ticket = self.ticket_ready_for(now, ages, recovered.id, true);
         if let Some(entry) = self.ledger.find_mut(id) {
             // In a line it has its place already.
             if entry.payload.is_none() {
@@ -194,15 +194,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.taken_over_at + self.settings.retention_durable
     }
 
-    fn recovered_ticket(&mut self, now: Instant, recovered: &Recovered<P>) -> Ticket {
-        let mut ticket = self.next_ticket(now, recovered.waited, recovered.id, true);
-        let ready_at = Instant::from_origin(now.since_origin().saturating_sub(recovered.ready));
-        ticket.ready_at = ticket.ready_at.max(ready_at);
-        ticket
-    }
-
     fn recovered_entry(&mut self, now: Instant, recovered: Recovered<P>) -> Entry<P, R> {
-        let ticket = self.recovered_ticket(now, &recovered);
+        let ages = (recovered.waited, recovered.ready);
+        let ticket = self.ticket_ready_for(now, ages, recovered.id, true);
         let (waiters, payload) = (Waiters::default(), Some(recovered.payload));
         // Its line is chosen next.
         let entry = Entry::new(now, Stage::Held, waiters, payload, ticket, 1);

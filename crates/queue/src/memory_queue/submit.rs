@@ -266,6 +266,20 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
     }
 
+    /// The same, of one that was accepted so long ago and might begin since a shorter time, in this order.
+    pub(super) fn ticket_ready_for(
+        &mut self,
+        now: Instant,
+        (waited, ready): (Duration, Duration),
+        id: ActivationId,
+        is_durable: bool,
+    ) -> Ticket {
+        let mut ticket = self.next_ticket(now, waited, id, is_durable);
+        let ready_at = Instant::from_origin(now.since_origin().saturating_sub(ready));
+        ticket.ready_at = ticket.ready_at.max(ready_at);
+        ticket
+    }
+
     fn accepted_at(&self, now: Instant, waited: Duration, is_durable: bool) -> Instant {
         let age = if is_durable {
             waited
