@@ -154,7 +154,7 @@ impl Group {
         if let (Proposal::Journal(batch), Some(time)) = (&mut proposal, &self.time) {
             batch.now = time.stamp(self.caught_up());
         }
-        let write = self.raft.client_write(proposal);
+        let write = self.raft.client_write(proposal.into());
         match tokio::time::timeout(timeout, write).await {
             Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),
             Ok(Err(RaftError::APIError(error))) => Err(refused(error)),

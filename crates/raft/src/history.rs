@@ -212,16 +212,18 @@ impl History {
         let index = entry.log_id.index;
         let revision = LogRevision(index);
         let content = match entry.payload {
-            // This is the log of group 0, which holds nothing of the journal.
-            EntryPayload::Blank | EntryPayload::Normal(Proposal::Journal(_)) => Content::Blank,
+            EntryPayload::Blank => Content::Blank,
             EntryPayload::Membership(membership) => Content::Membership {
                 voters: membership.voter_ids().map(SchedulerId).collect(),
             },
-            EntryPayload::Normal(Proposal::Command(command)) => {
-                let applied = Box::new(state.apply(revision, &command));
-                let command = Box::new(command);
-                Content::Command { command, applied }
-            }
+            EntryPayload::Normal(packed) => match packed.get() {
+                // This is the log of group 0, which holds nothing of the journal.
+                Proposal::Journal(_) => Content::Blank,
+                Proposal::Command(command) => Content::Command {
+                    applied: Box::new(state.apply(revision, command)),
+                    command: Box::new(command.clone()),
+                },
+            },
         };
         Step {
             revision,

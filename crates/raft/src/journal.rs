@@ -90,7 +90,11 @@ impl Lane {
         LaneId(self.group.group)
     }
 
-    fn read<T>(&self, what: &str, read: impl FnOnce(&LaneRows) -> io::Result<T>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        what: impl std::fmt::Display,
+        read: impl FnOnce(&LaneRows) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
         self.shared.read(read).map_err(|error| {
             let what = format!("{what} in lane {}", self.group.group);
             // Another node has a whole copy, and leads as soon as this one does not.
@@ -269,6 +273,19 @@ impl Journal {
         futures::future::try_join_all(all).await.map(|_| ())
     }
 
+    /// Writes what this node has applied of every lane into its store, of which a view is to be taken.
+    pub(crate) async fn flush(&self) -> Result<(), Unavailable> {
+        let journal = self.clone();
+        let flush = move || {
+            let all = journal.inner.lanes.iter();
+            all.map(|lane| lane.read("rows", LaneRows::flush))
+                .collect::<Result<(), _>>()
+        };
+        let flushed = tokio::task::spawn_blocking(flush).await;
+        let flushed = flushed.map_err(|error| Unavailable(error.to_string()))?;
+        flushed.map_err(|error: StoreError| Unavailable(error.to_string()))
+    }
+
     /// What this node has of an activation, in any lane.
     ///
     /// # Errors
@@ -276,7 +293,18 @@ impl Journal {
     pub fn find(&self, id: ActivationId) -> Result<Lookup, StoreError> {
         let mut lookup = Lookup::Missing;
         for lane in &self.inner.lanes {
-            match lane.read(&format!("activation {id}"), |rows| rows.find(id))? {
+            if let Some(row) =
+                lane.read(
+                    format_args!("activation {id}"),
+                    |rows| Ok(rows.find_unwritten(id)),
+                )?
+            {
+                let lane = lane.id();
+                return Ok(Lookup::Found(Journaled { lane, row }));
+            }
+        }
+        for lane in &self.inner.lanes {
+            match lane.read(format_args!("activation {id}"), |rows| rows.find(id))? {
                 Found::Missing => {}
                 Found::Gone => lookup = Lookup::Gone,
                 Found::Row(row) => {
@@ -301,8 +329,8 @@ impl Journal {
     /// # Errors
     /// If the store cannot be read.
     pub fn record(&self, lane: LaneId, id: ActivationId) -> Result<Option<Bytes>, StoreError> {
-        let what = format!("record of activation {id}");
-        self.known(lane)?.read(&what, |rows| rows.record(id))
+        self.known(lane)?
+            .read(format_args!("record of activation {id}"), |rows| rows.record(id))
     }
 
     /// Payload of an activation that has not ended, or of a dead letter.
@@ -310,8 +338,10 @@ impl Journal {
     /// # Errors
     /// If the store cannot be read.
     pub fn payload(&self, lane: LaneId, id: ActivationId) -> Result<Option<Bytes>, StoreError> {
-        let what = format!("payload of activation {id}");
-        self.known(lane)?.read(&what, |rows| rows.payload(id))
+        self.known(lane)?
+            .read(format_args!("payload of activation {id}"), |rows| {
+                rows.payload(id)
+            })
     }
 
     /// Activations of a queue in one lane that have not ended, by id, after one of them.
@@ -326,7 +356,7 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<JournalRow>, StoreError> {
         let what = format!("activations of queue {key}");
-        self.known(lane)?.read(&what, |rows| rows.open(key, after, limit))
+        self.known(lane)?.read(what, |rows| rows.open(key, after, limit))
     }
 
     /// Queues that have activations in any lane that have not ended.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-/// Worker threads: one for the core, one for the network.
-const WORKERS: usize = 2;
+/// Worker threads. One: each message wakes several tasks one after the other, and between two threads that costs more than it
+/// gains.
+const WORKERS: usize = 1;
 /// How long a stop waits for blocking work, the writing of a snapshot above all.
 const STOP_MAX: Duration = Duration::from_secs(5);
 

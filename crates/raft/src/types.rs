@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use openraft::{BasicNode, EntryPayload, StoredMembership};
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,63 @@ impl Proposal {
     }
 }
 
+/// A proposal in the log. Its record is made once and shared by the disk, every follower and every reader of the log, and so
+/// is what it says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Packed(Arc<Parts>);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Parts {
+    proposal: Proposal,
+    /// As an entry's payload.
+    #[serde(skip)]
+    record: OnceLock<Bytes>,
+}
+
+impl Packed {
+    fn with_record(proposal: Proposal, record: Bytes) -> Self {
+        let record = OnceLock::from(record);
+        Self(Arc::new(Parts { proposal, record }))
+    }
+
+    /// What it says.
+    pub(crate) fn get(&self) -> &Proposal {
+        &self.0.proposal
+    }
+
+    fn record(&self) -> Result<Bytes, CodecError> {
+        if let Some(record) = self.0.record.get() {
+            return Ok(record.clone());
+        }
+        let record: Bytes = match &self.0.proposal {
+            Proposal::Command(command) => codec::encode(&PayloadRef::Command(command))?.into(),
+            Proposal::Journal(batch) => codec::encode(&PayloadRef::Journal(batch))?.into(),
+        };
+        Ok(self.0.record.get_or_init(|| record).clone())
+    }
+}
+
+impl From<Proposal> for Packed {
+    fn from(proposal: Proposal) -> Self {
+        let record = OnceLock::new();
+        Self(Arc::new(Parts { proposal, record }))
+    }
+}
+
+impl PartialEq for Packed {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Packed {}
+
+impl fmt::Display for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// What applying an entry has come to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
@@ -104,7 +163,7 @@ impl Answer {
 openraft::declare_raft_types!(
     /// openraft's parameters.
     pub(crate) Types:
-        D = Proposal,
+        D = Packed,
         R = Answer,
         NodeId = u64,
         Node = BasicNode,
@@ -278,24 +337,24 @@ enum PayloadRef<'a> {
 }
 
 /// The record of an entry's payload.
-pub(crate) fn encode_payload(entry: &Entry) -> io::Result<Vec<u8>> {
+pub(crate) fn encode_payload(entry: &Entry) -> io::Result<Bytes> {
     let payload = match &entry.payload {
         EntryPayload::Blank => PayloadRef::Blank,
-        EntryPayload::Normal(Proposal::Command(command)) => PayloadRef::Command(command),
-        EntryPayload::Normal(Proposal::Journal(batch)) => PayloadRef::Journal(batch),
+        EntryPayload::Normal(packed) => return Ok(packed.record()?),
         EntryPayload::Membership(membership) => {
             PayloadRef::Membership(MembershipRecord::new(None, membership))
         }
     };
-    Ok(codec::encode(&payload)?)
+    Ok(codec::encode(&payload)?.into())
 }
 
 /// An entry from its place and the record of its payload.
-pub(crate) fn decode_entry(id: LogId, payload: &[u8]) -> io::Result<Entry> {
-    let payload = match codec::decode(payload)? {
+pub(crate) fn decode_entry(id: LogId, payload: Bytes) -> io::Result<Entry> {
+    let packed = |proposal| EntryPayload::Normal(Packed::with_record(proposal, payload.clone()));
+    let payload = match codec::decode(&payload)? {
         Payload::Blank => EntryPayload::Blank,
-        Payload::Command(command) => EntryPayload::Normal(Proposal::Command(command)),
-        Payload::Journal(batch) => EntryPayload::Normal(Proposal::Journal(batch)),
+        Payload::Command(command) => packed(Proposal::Command(command)),
+        Payload::Journal(batch) => packed(Proposal::Journal(batch)),
         Payload::Membership(record) => EntryPayload::Membership(record.membership()?),
     };
     Ok(Entry::new(id, payload))

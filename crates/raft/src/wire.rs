@@ -59,13 +59,13 @@ pub(crate) fn parse_log_id(id: v1::LogId) -> LogId {
 fn entry(entry: &Entry) -> io::Result<v1::Entry> {
     Ok(v1::Entry {
         id: Some(log_id(entry.log_id)),
-        payload: types::encode_payload(entry)?.into(),
+        payload: types::encode_payload(entry)?,
     })
 }
 
 fn parse_entry(entry: v1::Entry) -> Result<Entry, WireError> {
     let id = entry.id.ok_or_else(|| missing("id of an entry"))?;
-    Ok(types::decode_entry(parse_log_id(id), &entry.payload)?)
+    Ok(types::decode_entry(parse_log_id(id), entry.payload)?)
 }
 
 fn record(id: LogIdRecord) -> v1::LogId {

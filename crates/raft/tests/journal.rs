@@ -38,7 +38,7 @@ fn accept(number: u8, action: &str, epoch: u64) -> JournalCommand {
         accepted: NOW,
         waited: Duration::ZERO,
         not_before: None,
-        payload: vec![number; 100],
+        payload: vec![number; 100].into(),
     })
 }
 
@@ -52,7 +52,7 @@ fn end(number: u8, action: &str, epoch: u64) -> JournalCommand {
         // They never expire here.
         keep: Duration::MAX,
         kind: EndKind::Record,
-        record: vec![number; 10],
+        record: vec![number; 10].into(),
     })
 }
 
@@ -207,7 +207,7 @@ async fn a_batch_that_is_too_long_is_refused_before_it_goes_anywhere() {
     let JournalCommand::Accept(mut long) = accept(1, "hello", 5) else {
         unreachable!()
     };
-    long.payload = vec![0; whiskraft_raft::JOURNAL_BATCH_BYTES_MAX + 1];
+    long.payload = vec![0; whiskraft_raft::JOURNAL_BATCH_BYTES_MAX + 1].into();
     let refused = cluster
         .node(1)
         .journal()
@@ -292,7 +292,7 @@ async fn a_follower_that_was_away_too_long_is_sent_all_rows() {
             unreachable!()
         };
         JournalCommand::Accept(Accept {
-            payload: vec![number; 1 << 20],
+            payload: vec![number; 1 << 20].into(),
             ..accept
         })
     };

@@ -380,7 +380,7 @@ async fn accept_damaged(cluster: &Cluster, led: &v1::QueueLeadership, number: u8
         accepted: UnixMillis(unix_ms()),
         waited: Duration::ZERO,
         not_before: None,
-        payload: b"\xff\xff".to_vec(),
+        payload: bytes::Bytes::from_static(b"\xff\xff"),
     };
     let journal = cluster.members[&led.leader].node.journal().clone();
     let append = async {

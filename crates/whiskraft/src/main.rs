@@ -18,6 +18,7 @@ mod signals;
 mod source;
 mod units;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,6 +31,10 @@ use crate::command::{
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
 use crate::role::{dev, invoker, scheduler};
+
+/// Messages are allocated on one thread and freed on another; this one does both without a lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a server logs unless told otherwise; openraft warns of every heartbeat that a
 /// dead peer does not answer; whiskraft_raft says once when a peer goes and comes.
@@ -63,7 +68,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         COMMAND_LOG
     };
     logging::init(config.log.as_deref().unwrap_or(default_filter), config.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // Whoever sets this knows better.
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder.worker_threads(worker_threads());
+    }
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error))?;
@@ -75,6 +85,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         tracing::error!(error = %failure, exit_code = failure.exit().code(), "process ended");
     }
     result
+}
+
+/// Threads of the main runtime: consensus has two of its own, which want a core.
+fn worker_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cores.saturating_sub(1).max(1)
 }
 
 async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {

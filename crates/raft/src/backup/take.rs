@@ -56,6 +56,7 @@ pub(crate) async fn take(node: &Node, taken: UnixMillis) -> Result<BackupStream,
     let (bodies, runtime) = node.parts_for_backup()?;
     // What was acknowledged before this call is in the cut of the lanes.
     node.journal().catch_up().await?;
+    node.journal().flush().await?;
     let source = Source {
         bodies,
         core: node.core().clone(),

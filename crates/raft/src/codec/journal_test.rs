@@ -38,7 +38,7 @@ fn commands() -> Vec<JournalCommand> {
         at: UnixMillis(1_700_000_000_000),
         keep: Duration::from_secs(86_400),
         kind,
-        record: vec![1, 2, 255],
+        record: vec![1, 2, 255].into(),
     };
     vec![
         JournalCommand::Accept(Accept {
@@ -52,7 +52,7 @@ fn commands() -> Vec<JournalCommand> {
                 time: Duration::from_secs(60),
                 due: UnixMillis(7),
             }),
-            payload: vec![0, 1, 254, 255],
+            payload: vec![0, 1, 254, 255].into(),
         }),
         JournalCommand::Retry(Retry {
             id: id(),
@@ -69,7 +69,7 @@ fn commands() -> Vec<JournalCommand> {
             accepted: UnixMillis(1),
             at: UnixMillis(2),
             keep: Duration::from_secs(3),
-            record: vec![9],
+            record: vec![9].into(),
         }),
         JournalCommand::Fence {
             queues: vec![(key(), Epoch(300))],
@@ -175,11 +175,11 @@ fn an_entry_of_a_lane_is_its_tag_and_its_batch() {
             leader_id: LeaderId { term: 1, node_id: 2 },
             index: 3,
         },
-        payload: openraft::EntryPayload::Normal(Proposal::Journal(batch.clone())),
+        payload: openraft::EntryPayload::Normal(Proposal::Journal(batch.clone()).into()),
     };
     let bytes = encode_payload(&entry).unwrap();
     let plain = encode(&batch).unwrap();
     assert_eq!(bytes[..3], [1, 1, 3], "format, version, tag of the variant");
     assert_eq!(bytes[3..], plain[2..]);
-    assert_eq!(decode_entry(entry.log_id, &bytes).unwrap(), entry);
+    assert_eq!(decode_entry(entry.log_id, bytes.clone()).unwrap(), entry);
 }

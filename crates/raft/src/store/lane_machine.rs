@@ -1,7 +1,7 @@
 //! The state machine of a lane: applies batches of the journal to its rows on disk.
 //!
-//! Driven by the consensus core's worker, one call after the other. What is applied is on disk with its log id, so there
-//! is no snapshot file to keep: a snapshot is built by saying how far the rows are, and written when a follower needs it.
+//! Driven by the consensus core's worker, one call after the other. What is applied gets on disk with the log id it leads to, so
+//! there is no snapshot file to keep: a snapshot is built by saying how far the rows are, and written when a follower needs it.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -12,6 +12,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use whiskraft_state::Response;
 use whiskraft_state::journal::{JournalBatch, JournalCommand, LaneMillis, Turn};
 
@@ -101,6 +102,8 @@ pub(crate) struct LaneMachine {
     membership: Stored,
     clock: LaneMillis,
     pressure: Pressure,
+    /// The writing of what was applied, beside what is applied next.
+    flush: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl LaneMachine {
@@ -128,6 +131,7 @@ impl LaneMachine {
             membership: Stored::default(),
             clock: LaneMillis(0),
             pressure: rows.pressure(),
+            flush: None,
             rows,
         };
         if let Some(state) = machine.rows.state()? {
@@ -200,16 +204,16 @@ impl LaneMachine {
                     self.membership = Stored::new(self.last, membership);
                     Answer::Response(Response::Done)
                 }
-                EntryPayload::Normal(Proposal::Journal(batch)) => {
+                EntryPayload::Normal(packed) => {
+                    let Proposal::Journal(batch) = packed.get() else {
+                        let text = format!(
+                            "entry {} of lane {} is not of the journal",
+                            entry.log_id.index, self.group
+                        );
+                        return Err(io::Error::new(ErrorKind::InvalidData, text));
+                    };
                     has_batch = true;
                     Answer::Outcomes(turn.apply(batch)?)
-                }
-                EntryPayload::Normal(Proposal::Command(_)) => {
-                    let text = format!(
-                        "entry {} of lane {} is not of the journal",
-                        entry.log_id.index, self.group
-                    );
-                    return Err(io::Error::new(ErrorKind::InvalidData, text));
                 }
             };
             answers.extend(responder.map(|responder| (responder, answer)));
@@ -245,7 +249,25 @@ impl LaneMachine {
         Some(marks)
     }
 
-    async fn view(&self) -> io::Result<Snapshot> {
+    /// Has what was applied written, once the writing before has ended.
+    async fn begin_flush(&mut self) -> io::Result<()> {
+        self.end_flush().await?;
+        let rows = self.rows.clone();
+        self.flush = Some(tokio::task::spawn_blocking(move || rows.flush()));
+        Ok(())
+    }
+
+    async fn end_flush(&mut self) -> io::Result<()> {
+        match self.flush.take() {
+            Some(flush) => flush.await.map_err(io::Error::other)?,
+            None => Ok(()),
+        }
+    }
+
+    /// The rows as of now. They are written first: what a snapshot covers may leave the log.
+    async fn view(&mut self) -> io::Result<Snapshot> {
+        self.begin_flush().await?;
+        self.end_flush().await?;
         let (rows, dir) = (self.rows.clone(), self.dir.clone());
         let view = LaneView::take(rows, dir, self.header(), self.state()).await?;
         Ok(Snapshot {
@@ -258,10 +280,11 @@ impl LaneMachine {
 /// Bytes of an entry in the log, about.
 fn size(entry: &EntryResponder<Types>) -> usize {
     match &entry.0.payload {
-        EntryPayload::Normal(Proposal::Journal(batch)) => ENTRY_BYTES + batch_size(batch),
-        EntryPayload::Normal(Proposal::Command(_)) | EntryPayload::Blank | EntryPayload::Membership(_) => {
-            ENTRY_BYTES
-        }
+        EntryPayload::Normal(packed) => match packed.get() {
+            Proposal::Journal(batch) => ENTRY_BYTES + batch_size(batch),
+            Proposal::Command(_) => ENTRY_BYTES,
+        },
+        EntryPayload::Blank | EntryPayload::Membership(_) => ENTRY_BYTES,
     }
 }
 
@@ -318,6 +341,9 @@ impl RaftStateMachine<Types> for LaneMachine {
                 chunk.push(next);
             }
             self.pressure.wait(bytes as u64).await;
+            if self.rows.is_full() {
+                self.begin_flush().await?;
+            }
             for (responder, answer) in self.apply_entries(chunk, bytes as u64)? {
                 responder.send(answer);
             }
@@ -339,6 +365,7 @@ impl RaftStateMachine<Types> for LaneMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotSource) -> io::Result<()> {
         let (file, _temporary) = snapshot.into_file().await?;
+        self.end_flush().await?;
         let (rows, dir, shared) = (self.rows.clone(), self.dir.clone(), self.shared());
         let install = move || {
             let file = dir.adopt(file)?;

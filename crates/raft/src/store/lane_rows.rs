@@ -1,11 +1,10 @@
 //! What a lane keeps on disk: rows, payloads, records, lists and fences of the journal, and how far it has applied.
 //!
-//! Everything that one turn changes is written in one piece with the log id it belongs to, so a restart goes on where
-//! the lane was, and nothing is applied twice.
+//! Changes are readable at once and written in layers (see `lane_layers`), each in one piece with the log id it leads to. So
+//! a restart goes on where the last layer ended, with what the log has after it, and nothing is applied twice.
 
-use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
 use super::engine::{Engine, Scan, Table, View, Write};
 use super::keys::{self, Meta};
+use super::lane_layers::{Expiring, Layer, Layers, Slot};
 use super::pressure::Pressure;
 use super::retention::{Retention, prefix, split};
 use crate::codec;
@@ -69,6 +69,9 @@ pub(crate) struct LaneRows {
     engine: Arc<Engine>,
     group: u32,
     retention: Retention,
+    layers: Arc<RwLock<Layers>>,
+    /// Held while a layer is written.
+    flushing: Arc<Mutex<()>>,
 }
 
 fn damaged(what: &str) -> io::Error {
@@ -85,6 +88,8 @@ impl LaneRows {
             engine,
             group,
             retention,
+            layers: Arc::default(),
+            flushing: Arc::default(),
         }
     }
 
@@ -112,107 +117,130 @@ impl LaneRows {
             .unwrap_or_default())
     }
 
-    /// Makes changes, with how far they bring the lane and, if they changed, its marks.
+    /// Makes changes, with how far they bring the lane and, if they changed, its marks. Readable when it returns; on disk
+    /// with the next [flush](Self::flush), and until then only in the lane's log.
     pub(crate) fn apply(
         &self,
         changes: Vec<RowChange>,
         state: &LaneState,
         marks: Option<&[(u64, u64)]>,
     ) -> io::Result<()> {
-        let mut writes = Vec::with_capacity(changes.len() + 2);
-        // Payloads that this turn has put, by their place: the engine does not show them yet.
-        let mut payloads = BTreeMap::new();
-        for change in changes {
-            match &change {
-                RowChange::PutPayload { id, .. } => drop(payloads.insert(*id, writes.len())),
-                RowChange::DeletePayload(id) => drop(payloads.remove(id)),
-                _ => {}
+        let since = {
+            let mut layers = self.write_layers();
+            for change in changes {
+                self.change(&mut layers, change)?;
             }
-            if let RowChange::KeepPayload { id, expires } = change {
-                if let Some(payload) = self.payload_of_turn(&writes, payloads.get(&id).copied(), id)? {
-                    payloads.insert(id, writes.len());
-                    writes.push(self.put(Table::JournalPayloads, id, Some(expires), &payload));
-                }
-            } else {
-                writes.push(self.write_of(change)?);
-            }
-        }
-        writes.push(self.state_write(state)?);
-        if let Some(marks) = marks {
-            let key = keys::meta(self.group, Meta::Marks).to_vec();
-            writes.push(Write::Put(Table::Meta, key, codec::encode(marks)?));
-        }
-        self.engine.write(writes)
-    }
-
-    fn payload_of_turn(
-        &self,
-        writes: &[Write],
-        place: Option<usize>,
-        id: ActivationId,
-    ) -> io::Result<Option<Vec<u8>>> {
-        let stored = match place.and_then(|place| writes.get(place)) {
-            Some(Write::Put(_, _, value)) => Some(value.clone()),
-            Some(Write::Delete(..) | Write::DeleteRange(..)) | None => self
-                .engine
-                .get(Table::JournalPayloads, &keys::activation(self.group, id))?,
+            layers.reach(state, marks)
         };
-        let Some(stored) = stored else { return Ok(None) };
-        let (_, payload) = split(&stored).ok_or_else(|| damaged("a payload"))?;
-        Ok(Some(payload.to_vec()))
+        // What has expired by a clock may leave the disk a margin later, and what would be applied again must still find it.
+        if state.clock.since(since) >= self.retention.margin / 2 {
+            return self.flush();
+        }
+        Ok(())
     }
 
-    fn put(&self, table: Table, id: ActivationId, expires: Option<LaneMillis>, value: &[u8]) -> Write {
-        let key = keys::activation(self.group, id).to_vec();
-        Write::Put(table, key, prefix(expires, value))
-    }
-
-    fn delete(&self, table: Table, id: ActivationId) -> Write {
-        Write::Delete(table, keys::activation(self.group, id).to_vec())
-    }
-
-    fn write_of(&self, change: RowChange) -> io::Result<Write> {
+    fn change(&self, layers: &mut Layers, change: RowChange) -> io::Result<()> {
         let group = self.group;
-        Ok(match change {
-            RowChange::PutRow(row) => {
-                self.put(Table::JournalRows, row.id, row.expires(), &codec::encode(&row)?)
+        match change {
+            RowChange::PutRow(row) => layers.put_row(row),
+            RowChange::PutPayload { id, payload } => layers.put_new_payload(id, payload),
+            RowChange::KeepPayload { id, expires } => {
+                let payload = match layers.payload(id) {
+                    Some(slot) => slot.value().map(|(_, payload)| payload.clone()),
+                    None => self
+                        .stored(Table::JournalPayloads, id)?
+                        .map(|(_, payload)| payload),
+                };
+                if let Some(payload) = payload {
+                    layers.put_payload(id, expires, payload);
+                }
             }
-            RowChange::PutPayload { id, payload } => self.put(Table::JournalPayloads, id, None, &payload),
-            RowChange::KeepPayload { id, .. } | RowChange::DeletePayload(id) => {
-                self.delete(Table::JournalPayloads, id)
-            }
-            RowChange::PutRecord { id, expires, record } => {
-                self.put(Table::JournalRecords, id, Some(expires), &record)
-            }
-            RowChange::DeleteRecord(id) => self.delete(Table::JournalRecords, id),
-            RowChange::Open { key, id } => Write::Put(
-                Table::JournalIndex,
-                keys::open(group, &key, id),
-                prefix(None, &[]),
-            ),
-            RowChange::Close { key, id } => Write::Delete(Table::JournalIndex, keys::open(group, &key, id)),
+            RowChange::DeletePayload(id) => layers.delete_payload(id),
+            RowChange::PutRecord { id, expires, record } => layers.put_record(id, expires, record),
+            RowChange::DeleteRecord(id) => layers.delete_record(id),
+            RowChange::Open { key, id } => layers.list(keys::open(group, &key, id), None),
+            RowChange::Close { key, id } => layers.unlist(keys::open(group, &key, id)),
             RowChange::List {
                 namespace,
                 at,
                 id,
                 expires,
-            } => Write::Put(
-                Table::JournalIndex,
-                keys::dead(group, &namespace, at, id),
-                prefix(Some(expires), &[]),
-            ),
-            RowChange::Unlist { namespace, at, id } => {
-                Write::Delete(Table::JournalIndex, keys::dead(group, &namespace, at, id))
-            }
-            RowChange::PutFence { key, fence } => Write::Put(
+            } => layers.list(keys::dead(group, &namespace, at, id), Some(expires)),
+            RowChange::Unlist { namespace, at, id } => layers.unlist(keys::dead(group, &namespace, at, id)),
+            RowChange::PutFence { key, fence } => layers.put_fence(key, fence),
+        }
+        Ok(())
+    }
+
+    /// Whether so much is applied and not on disk that it should be written.
+    pub(crate) fn is_full(&self) -> bool {
+        self.layers().open.is_full()
+    }
+
+    /// Writes everything that was applied before the call.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let _held = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        // The first may be one that could not be written before.
+        for _ in 0..2 {
+            let Some(layer) = self.write_layers().to_write() else {
+                return Ok(());
+            };
+            self.engine.write(self.writes(&layer)?)?;
+            self.write_layers().written();
+        }
+        Ok(())
+    }
+
+    fn writes(&self, layer: &Layer) -> io::Result<Vec<Write>> {
+        let values = [
+            (Table::JournalPayloads, &layer.payloads),
+            (Table::JournalRecords, &layer.records),
+        ];
+        let len = layer.rows.len() + layer.payloads.len() + layer.records.len() + layer.index.len() + 2;
+        let mut writes = Vec::with_capacity(len + layer.fences.len());
+        for (id, row) in &layer.rows {
+            let key = keys::activation(self.group, *id).to_vec();
+            let value = prefix(row.expires(), &codec::encode(row)?);
+            writes.push(Write::Put(Table::JournalRows, key, value));
+        }
+        for (table, slots) in values {
+            writes.extend(slots.iter().map(|(id, slot)| {
+                let key = keys::activation(self.group, *id).to_vec();
+                match slot.value() {
+                    Some((expires, value)) => Write::Put(table, key, prefix(*expires, value)),
+                    None => Write::Delete(table, key),
+                }
+            }));
+        }
+        writes.extend(layer.index.iter().map(|(key, slot)| match slot.value() {
+            Some(expires) => Write::Put(Table::JournalIndex, key.clone(), prefix(*expires, &[])),
+            None => Write::Delete(Table::JournalIndex, key.clone()),
+        }));
+        for (key, fence) in &layer.fences {
+            let record = codec::encode(&(fence.epoch.0, fence.at.0))?;
+            let value = prefix(Some(fence.expires()), &record);
+            writes.push(Write::Put(
                 Table::JournalFences,
-                keys::fence(group, &key),
-                prefix(
-                    Some(fence.expires()),
-                    &codec::encode(&(fence.epoch.0, fence.at.0))?,
-                ),
-            ),
-        })
+                keys::fence(self.group, key),
+                value,
+            ));
+        }
+        if let Some(state) = &layer.reached {
+            writes.push(self.state_write(state)?);
+        }
+        if let Some(marks) = &layer.marks {
+            let key = keys::meta(self.group, Meta::Marks).to_vec();
+            writes.push(Write::Put(Table::Meta, key, codec::encode(marks)?));
+        }
+        Ok(writes)
+    }
+
+    fn layers(&self) -> RwLockReadGuard<'_, Layers> {
+        self.layers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_layers(&self) -> RwLockWriteGuard<'_, Layers> {
+        self.layers.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state_write(&self, state: &LaneState) -> io::Result<Write> {
@@ -230,6 +258,13 @@ impl LaneRows {
         self.retention.clocks.set(self.group, clock);
     }
 
+    /// The row of an activation that has not expired, if it is not on disk yet: without a look at the disk.
+    pub(crate) fn find_unwritten(&self, id: ActivationId) -> Option<JournalRow> {
+        let clock = self.clock();
+        let layers = self.layers();
+        layers.row(id).filter(|row| !row.is_expired(clock)).cloned()
+    }
+
     /// What is known of an activation.
     pub(crate) fn find(&self, id: ActivationId) -> io::Result<Found> {
         let clock = self.clock();
@@ -245,24 +280,39 @@ impl LaneRows {
 
     /// A payload that has not expired.
     pub(crate) fn payload(&self, id: ActivationId) -> io::Result<Option<Bytes>> {
-        self.unexpired(Table::JournalPayloads, id)
+        let layered = self.layers().payload(id).cloned();
+        self.unexpired(Table::JournalPayloads, id, layered)
     }
 
     /// A record that has not expired.
     pub(crate) fn record(&self, id: ActivationId) -> io::Result<Option<Bytes>> {
-        self.unexpired(Table::JournalRecords, id)
+        let layered = self.layers().record(id).cloned();
+        self.unexpired(Table::JournalRecords, id, layered)
     }
 
-    fn unexpired(&self, table: Table, id: ActivationId) -> io::Result<Option<Bytes>> {
+    fn unexpired(
+        &self,
+        table: Table,
+        id: ActivationId,
+        layered: Option<Slot<Expiring>>,
+    ) -> io::Result<Option<Bytes>> {
+        let found = match layered {
+            Some(slot) => slot.value().cloned(),
+            None => self.stored(table, id)?,
+        };
+        let clock = self.clock();
+        let found = found.filter(|(expires, _)| expires.is_none_or(|expires| expires > clock));
+        Ok(found.map(|(_, value)| value))
+    }
+
+    /// What the engine has.
+    fn stored(&self, table: Table, id: ActivationId) -> io::Result<Option<Expiring>> {
         let Some(stored) = self.engine.get(table, &keys::activation(self.group, id))? else {
             return Ok(None);
         };
         let (expires, value) = split(&stored).ok_or_else(|| damaged("a value"))?;
-        if expires.is_some_and(|expires| expires <= self.clock()) {
-            return Ok(None);
-        }
         let from = stored.len() - value.len();
-        Ok(Some(Bytes::from(stored).slice(from..)))
+        Ok(Some((expires, Bytes::from(stored).slice(from..))))
     }
 
     /// Open activations of a queue, by id, after one of them.
@@ -298,7 +348,7 @@ impl LaneRows {
         if limit == 0 {
             return Ok(rows);
         }
-        self.engine.scan(Table::JournalIndex, from, end, |key, _| {
+        self.places(from, end, |key| {
             let id = keys::last_activation(key).ok_or_else(|| damaged("a list"))?;
             rows.extend(self.row(id)?.filter(&is_wanted));
             Ok(if rows.len() >= limit {
@@ -310,6 +360,39 @@ impl LaneRows {
         Ok(rows)
     }
 
+    /// Visits the places in a part of the index, in order.
+    fn places(
+        &self,
+        from: &[u8],
+        end: &[u8],
+        mut visit: impl FnMut(&[u8]) -> io::Result<Scan>,
+    ) -> io::Result<()> {
+        // In this order: what is written meanwhile is seen twice rather than not at all.
+        let mut layered = self.layers().listed(from, end).into_iter().peekable();
+        let mut is_stopped = false;
+        self.engine.scan(Table::JournalIndex, from, end, |key, _| {
+            while let Some((before, is_there)) = layered.next_if(|(layered, _)| layered.as_slice() < key) {
+                if is_there && visit(&before)? == Scan::Stop {
+                    is_stopped = true;
+                    return Ok(Scan::Stop);
+                }
+            }
+            let is_there = match layered.next_if(|(layered, _)| layered == key) {
+                Some((_, is_there)) => is_there,
+                None => true,
+            };
+            let go_on = if is_there { visit(key)? } else { Scan::Continue };
+            is_stopped = go_on == Scan::Stop;
+            Ok(go_on)
+        })?;
+        for (key, is_there) in layered {
+            if is_stopped || (is_there && visit(&key)? == Scan::Stop) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Queues that have open activations.
     pub(crate) fn open_queues(&self) -> io::Result<Vec<QueueKey>> {
         let mut queues = Vec::new();
@@ -317,7 +400,7 @@ impl LaneRows {
         let end = keys::after_all(from.clone());
         loop {
             let mut next = None;
-            self.engine.scan(Table::JournalIndex, &from, &end, |key, _| {
+            self.places(&from, &end, |key| {
                 next = Some(keys::parse_open(key).ok_or_else(|| damaged("a list"))?.0);
                 Ok(Scan::Stop)
             })?;
@@ -366,6 +449,8 @@ impl LaneRows {
 
     /// Removes everything, after noting durably which snapshot brings what follows.
     pub(crate) fn begin_replace(&self, snapshot: &str) -> io::Result<()> {
+        let _held = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_layers().clear();
         let (from, to) = self.range();
         let mut writes = vec![installing_write(self.group, snapshot)?];
         writes.extend(LANE_TABLES.map(|table| Write::DeleteRange(table, from.to_vec(), to.to_vec())));
@@ -399,6 +484,9 @@ impl JournalRows for LaneRows {
     type Error = io::Error;
 
     fn row(&self, id: ActivationId) -> io::Result<Option<JournalRow>> {
+        if let Some(row) = self.layers().row(id) {
+            return Ok(Some(row.clone()));
+        }
         let key = keys::activation(self.group, id);
         let Some(stored) = self.engine.get(Table::JournalRows, &key)? else {
             return Ok(None);
@@ -408,6 +496,9 @@ impl JournalRows for LaneRows {
     }
 
     fn fence(&self, key: &QueueKey) -> io::Result<Option<Fence>> {
+        if let Some(fence) = self.layers().fence(key) {
+            return Ok(Some(fence));
+        }
         let stored = self
             .engine
             .get(Table::JournalFences, &keys::fence(self.group, key))?;

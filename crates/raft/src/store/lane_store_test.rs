@@ -110,7 +110,7 @@ fn entry(index: u64, now: u64, commands: Vec<JournalCommand>) -> Entry {
     let now = LaneMillis(now);
     Entry {
         log_id: log_id(index),
-        payload: EntryPayload::Normal(Proposal::Journal(JournalBatch { now, commands })),
+        payload: EntryPayload::Normal(Proposal::Journal(JournalBatch { now, commands }).into()),
     }
 }
 
@@ -123,7 +123,7 @@ fn accept_command(number: u8) -> JournalCommand {
         accepted: UnixMillis(1),
         waited: Duration::ZERO,
         not_before: None,
-        payload: vec![number; 1000],
+        payload: vec![number; 1000].into(),
     })
 }
 
@@ -140,7 +140,7 @@ fn end(index: u64, number: u8, kind: EndKind) -> Entry {
         at: UnixMillis(100),
         keep: Duration::from_millis(100),
         kind,
-        record: vec![number; 500],
+        record: vec![number; 500].into(),
     };
     entry(index, 100, vec![JournalCommand::End(end)])
 }
@@ -182,6 +182,7 @@ async fn a_lane_goes_on_where_it_was_without_its_log() {
         ],
     )
     .await;
+    opened.rows.flush().unwrap();
     drop(opened);
     let opened = open(dir.path());
     assert_eq!(opened.machine.last(), Some(log_id(5)));
@@ -239,6 +240,7 @@ async fn a_snapshot_is_of_one_moment_and_replaces_everything() {
     assert_eq!(open_ids(&target.rows), [id(1), id(2)]);
     assert_eq!(target.rows.find(id(9)).unwrap(), Found::Missing);
     apply(&mut target.machine, vec![end(3, 1, EndKind::Record)]).await;
+    target.rows.flush().unwrap();
     drop(target);
     assert_eq!(open_ids(&open(dir.path()).rows), [id(2)]);
 }
@@ -279,7 +281,7 @@ async fn long_view(opened: &mut Opened) -> SnapshotSource {
         let JournalCommand::Accept(accept) = accept_command(number) else {
             unreachable!()
         };
-        let payload = vec![number; 1 << 20];
+        let payload = vec![number; 1 << 20].into();
         let accept = JournalCommand::Accept(Accept { payload, ..accept });
         entry(u64::from(number), 100, vec![accept])
     };
@@ -395,6 +397,7 @@ mod on_disk {
         ];
         apply(&mut opened.machine, entries).await;
         let (engine, rows) = (opened.engine.clone(), opened.rows.clone());
+        rows.flush().unwrap();
         compact(&engine);
         let counts = |engine: &Engine| {
             let tables = [Table::JournalRows, Table::JournalPayloads, Table::JournalRecords];
@@ -404,6 +407,7 @@ mod on_disk {
 
         // Expired, but within the margin.
         apply(&mut opened.machine, vec![entry(6, 205, Vec::new())]).await;
+        rows.flush().unwrap();
         compact(&engine);
         assert_eq!(counts(&engine), [3, 2, 2]);
         assert_eq!(rows.find(id(1)).unwrap(), Found::Gone);
@@ -429,6 +433,7 @@ mod on_disk {
         let dir = tempfile::tempdir().unwrap();
         let mut opened = open(dir.path());
         apply(&mut opened.machine, vec![accept(1, 1), accept(2, 2)]).await;
+        opened.rows.flush().unwrap();
         // The value of another key: every checksum of the engine fits, ours does not.
         let (one, two) = (keys::activation(LANE, id(1)), keys::activation(LANE, id(2)));
         let value = opened.engine.get(Table::JournalRows, &two).unwrap().unwrap();

@@ -7,24 +7,31 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{self, Stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, RaftTypeConfig};
+use tokio::time::Instant;
 
 use super::engine::{Engine, Scan, Table, Write};
 use super::keys::{self, Meta};
 use super::pressure::Pressure;
+use super::seal::SEAL_LEN;
 use super::sync::{SyncHandle, Unsynced};
-use crate::codec;
+use super::tail::Tail;
 use crate::types::{self, Ballot, Entry, LogId, LogIdRecord, META_GROUP, Types, Vote, VoteRecord};
 use crate::witness::{Held, OwnDisk};
+use crate::{clock, codec};
 
 /// Entries in one read for replication; a message holds that many at most.
 pub(super) const READ_ENTRIES_MAX: usize = 1000;
 /// Bytes in one read for replication; one entry is read however long it is.
 pub(super) const READ_BYTES_MAX: usize = 1 << 20;
+/// Pause between two times that what is committed is written by itself.
+const COMMITTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Log storage of one group; clones read the same log.
 #[derive(Debug, Clone)]
@@ -34,6 +41,15 @@ pub(crate) struct LogStore {
     group: u32,
     pressure: Pressure,
     disk: Arc<OwnDisk>,
+    tail: Arc<Tail>,
+    unwritten: Arc<Mutex<Unwritten>>,
+}
+
+/// What is committed, between two times that it was written.
+#[derive(Debug)]
+struct Unwritten {
+    committed: Option<Option<LogId>>,
+    at: Instant,
 }
 
 impl LogStore {
@@ -46,6 +62,11 @@ impl LogStore {
             group,
             pressure,
             disk: Arc::default(),
+            tail: Arc::default(),
+            unwritten: Arc::new(Mutex::new(Unwritten {
+                committed: None,
+                at: clock::now(),
+            })),
         }
     }
 
@@ -89,6 +110,25 @@ impl LogStore {
         Ok(bytes.map(|bytes| codec::decode(&bytes)).transpose()?)
     }
 
+    fn committed_write(&self, committed: Option<LogId>) -> io::Result<Write> {
+        match committed {
+            Some(id) => self.put_meta(Meta::Committed, &LogIdRecord::from(id)),
+            None => Ok(Write::Delete(
+                Table::Meta,
+                keys::meta(self.group, Meta::Committed).to_vec(),
+            )),
+        }
+    }
+
+    /// What is committed, if that was not written yet.
+    fn take_committed(&self) -> io::Result<Option<Write>> {
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = unwritten.committed.take();
+        committed
+            .map(|committed| self.committed_write(committed))
+            .transpose()
+    }
+
     fn put_meta<T: serde::Serialize>(&self, tag: Meta, value: &T) -> io::Result<Write> {
         Ok(Write::Put(
             Table::Meta,
@@ -98,6 +138,9 @@ impl LogStore {
     }
 
     fn read(&self, from: u64, to: u64, entries_max: usize, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if let Some(entries) = self.tail.read((from, to), entries_max, bytes_max) {
+            return Ok(entries);
+        }
         read_entries(&self.engine, self.group, (from, to), entries_max, bytes_max)
     }
 
@@ -155,10 +198,11 @@ pub(super) fn read_entries(
 }
 
 fn encode_stored(entry: &Entry) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(64);
+    let payload = types::encode_payload(entry)?;
+    let mut bytes = Vec::with_capacity(16 + payload.len() + SEAL_LEN);
     bytes.extend(entry.log_id.leader_id.term.to_le_bytes());
     bytes.extend(entry.log_id.leader_id.node_id.to_le_bytes());
-    bytes.extend(types::encode_payload(entry)?);
+    bytes.extend(&payload);
     Ok(bytes)
 }
 
@@ -191,7 +235,7 @@ pub(super) fn decode_stored(key: &[u8], value: &[u8]) -> io::Result<Entry> {
         node: u64::from_le_bytes(*node),
         index,
     };
-    types::decode_entry(record.into(), payload)
+    types::decode_entry(record.into(), Bytes::copy_from_slice(payload))
 }
 
 /// Start (inclusive) and end (exclusive) of a range of indices.
@@ -267,13 +311,17 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let write = match committed {
-            Some(id) => self.put_meta(Meta::Committed, &LogIdRecord::from(id))?,
-            None => Write::Delete(Table::Meta, keys::meta(self.group, Meta::Committed).to_vec()),
-        };
-        self.engine.write(vec![write])?;
         self.disk.committed(committed.map_or(0, |id| id.index));
-        Ok(())
+        // Written with the next entries if these come soon: an older one only means that less is applied at the next start,
+        // until a leader says more.
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        if now.duration_since(unwritten.at) < COMMITTED_PAUSE {
+            unwritten.committed = Some(committed);
+            return Ok(());
+        }
+        (unwritten.at, unwritten.committed) = (now, None);
+        self.engine.write(vec![self.committed_write(committed)?])
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -285,17 +333,21 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = <Types as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut last = None;
+        let (mut last, mut tail) = (None, Vec::new());
         let put = |entry: Entry| {
             last = Some(LogIdRecord::from(entry.log_id));
             let key = keys::log(self.group, entry.log_id.index).to_vec();
-            encode_stored(&entry).map(|value| Write::Put(Table::Log, key, value))
+            let value = encode_stored(&entry)?;
+            tail.push((entry, value.len()));
+            Ok(Write::Put(Table::Log, key, value))
         };
-        let writes = entries.into_iter().map(put).collect::<io::Result<Vec<_>>>()?;
+        let mut writes = entries.into_iter().map(put).collect::<io::Result<Vec<_>>>()?;
+        writes.extend(self.take_committed()?);
         if self.group != META_GROUP {
             self.pressure.wait(bytes(&writes)).await;
         }
         self.engine.write(writes)?;
+        self.tail.append(tail);
         let unsynced = Unsynced {
             flushed: callback,
             last: last.map(|last| (self.disk(), last)),
@@ -304,7 +356,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
-        let from = keys::log(self.group, last_log_id.map_or(0, |id| id.index + 1)).to_vec();
+        let from = last_log_id.map_or(0, |id| id.index + 1);
+        self.tail.truncate(from);
+        let from = keys::log(self.group, from).to_vec();
         self.engine.write(vec![Write::DeleteRange(
             Table::Log,
             from,
@@ -313,6 +367,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        self.tail.purge(log_id.index);
         let first = self.purged()?.map_or(0, |id| id.index + 1);
         let (from, to) = (
             keys::log(self.group, first),

@@ -186,12 +186,12 @@ impl Machine {
                 self.membership = Stored::new(self.last, membership);
                 Response::Done
             }
-            EntryPayload::Normal(Proposal::Journal(_)) => {
-                let text = format!("entry {revision} of group {} is of the journal", self.group);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            EntryPayload::Normal(Proposal::Command(command)) => {
-                let applied = tables.apply(revision, &command);
+            EntryPayload::Normal(packed) => {
+                let Proposal::Command(command) = packed.get() else {
+                    let text = format!("entry {revision} of group {} is of the journal", self.group);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                };
+                let applied = tables.apply(revision, command);
                 if !applied.events.is_empty() {
                     batches.push(Batch {
                         revision,

@@ -7,6 +7,7 @@ mod bodies;
 mod engine;
 mod group_machine;
 mod keys;
+mod lane_layers;
 mod lane_machine;
 mod lane_rows;
 mod lane_time;
@@ -22,6 +23,7 @@ mod snapshot_dir;
 mod snapshot_file;
 mod snapshot_source;
 mod sync;
+mod tail;
 mod watchdog;
 
 #[cfg(test)]

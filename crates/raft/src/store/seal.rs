@@ -6,7 +6,7 @@
 use std::io::{self, ErrorKind};
 
 /// Length of the CRC32C.
-const SEAL_LEN: usize = 4;
+pub(in crate::store) const SEAL_LEN: usize = 4;
 
 fn checksum(key: &[u8], value: &[u8]) -> [u8; SEAL_LEN] {
     crc32c::crc32c_append(crc32c::crc32c(key), value).to_le_bytes()

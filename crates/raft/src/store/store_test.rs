@@ -221,7 +221,7 @@ pub(super) fn id(index: u64) -> LogId {
 fn entry(index: u64, command: Command) -> Entry {
     Entry {
         log_id: id(index),
-        payload: EntryPayload::Normal(Proposal::Command(command)),
+        payload: EntryPayload::Normal(Proposal::Command(command).into()),
     }
 }
 
@@ -306,7 +306,7 @@ mod on_disk {
         };
         Entry {
             log_id: id(index),
-            payload: EntryPayload::Normal(Proposal::Journal(batch)),
+            payload: EntryPayload::Normal(Proposal::Journal(batch).into()),
         }
     }
 

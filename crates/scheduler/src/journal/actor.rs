@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use whiskraft_queue::Verdict;
-use whiskraft_raft::Journal;
+use whiskraft_raft::{Journal, LaneId};
 use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection};
 
 use crate::context::Context;
@@ -189,9 +189,22 @@ impl JournalActor {
                 self.on_prepared(prepared).await;
             }
             Done::Appended(appended) => {
-                self.lanes.landed(appended.lane, appended.class);
-                self.on_appended(appended).await;
+                let Appended {
+                    lane,
+                    settled,
+                    behind,
+                    is_full,
+                } = appended;
+                self.lanes.landed(lane);
+                if is_full {
+                    self.lanes.part(self.context.clock.now(), lane);
+                }
+                if let Some(behind) = behind {
+                    self.wait_for_copy(lane, behind);
+                }
+                self.on_settled(lane, settled).await;
             }
+            Done::Settled(lane, settled) => self.on_settled(lane, settled).await,
             Done::Fenced(queues) => {
                 self.running.fences -= 1;
                 self.fenced.extend(queues);
@@ -267,11 +280,10 @@ impl JournalActor {
         }
     }
 
-    async fn on_appended(&mut self, appended: Appended) {
-        let lane = appended.lane;
+    async fn on_settled(&mut self, lane: LaneId, settled: Vec<Settled>) {
         let now = self.context.clock.now();
-        let mut answers = Vec::with_capacity(appended.settled.len());
-        for settled in appended.settled {
+        let mut answers = Vec::with_capacity(settled.len());
+        for settled in settled {
             match settled {
                 Settled::Answer(answer) => {
                     self.note_sure(&answer);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use whiskraft_queue::Verdict;
 use whiskraft_raft::{Journaled, LaneId, Lookup, ProposeError};
 use whiskraft_state::journal::{JournalBatch, JournalCommand, JournalOutcome, KnownActivation};
-use whiskraft_types::{NotLeader, Rejection};
+use whiskraft_types::{LogRevision, NotLeader, Rejection};
 
 use crate::context::Context;
 use crate::failpoint::failpoint;
-use crate::journal::lanes::{Batch, Class};
+use crate::journal::lanes::Batch;
 use crate::journal::prepare::{Answer, Reader, Write};
 use crate::message::Record;
 use crate::metrics::{EntryKind, EntryOutcome};
@@ -22,8 +22,18 @@ const LOCAL_WAIT_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Appended {
     pub(crate) lane: LaneId,
-    pub(crate) class: Class,
     pub(crate) settled: Vec<Settled>,
+    /// What this node's own copy does not show yet.
+    pub(crate) behind: Option<Behind>,
+    /// Whether a disk took no acceptances.
+    pub(crate) is_full: bool,
+}
+
+/// Written, but not in this node's own copy of the lane.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    revision: LogRevision,
+    writes: Vec<(Write, JournalOutcome)>,
 }
 
 /// What became of a write.
@@ -62,7 +72,7 @@ pub(crate) const fn outcome(verdict: &Verdict<Record>) -> EntryOutcome {
 
 /// Appends a batch.
 pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Appended {
-    let Batch { lane, class, writes } = batch;
+    let Batch { lane, writes } = batch;
     let commands = writes.iter().map(|write| write.command.clone());
     let (began, commands) = (context.clock.now(), JournalBatch::of(commands.collect()));
     failpoint!("lane-append-before");
@@ -71,33 +81,69 @@ pub(crate) async fn append(context: Context, reader: Reader, batch: Batch) -> Ap
     failpoint!("lane-append-after");
     let after = context.clock.now().saturating_since(began);
     context.metrics.journal.appended(after);
-    let settled: Vec<Settled> = match appended {
+    let (has_acceptances, has_ends) = (
+        writes.iter().any(Write::is_acceptance),
+        !writes.iter().all(Write::is_acceptance),
+    );
+    let is_full = matches!(appended, Err(ProposeError::Full(_)));
+    let (settled, behind) = match appended {
         Ok((revision, outcomes)) => {
+            let mut written: Vec<_> = writes.into_iter().zip(outcomes).collect();
             // Whoever is answered now may ask this node next.
             let local = journal.wait_applied(lane, revision);
-            match class {
-                Class::Accept => drop(tokio::time::timeout(LOCAL_WAIT_MAX, local).await),
-                // Once its end is told, the queue forgets it: a copy that still shows it open would run it again.
-                Class::Change => drop(local.await),
-            }
-            let of = |(write, outcome)| settle(&reader, lane, write, outcome);
-            writes.into_iter().zip(outcomes).map(of).collect()
+            let is_behind = tokio::time::timeout(LOCAL_WAIT_MAX, local).await.is_err();
+            let ends = written.extract_if(.., |(write, _)| is_behind && !write.is_acceptance());
+            let ends: Vec<_> = ends.collect();
+            let behind = (!ends.is_empty()).then_some(Behind {
+                revision,
+                writes: ends,
+            });
+            (settle_all(&reader, lane, written), behind)
         }
         Err(error) => {
             tracing::debug!(lane = lane.0, %error, "append to the journal failed");
             let of = |write| failed(&reader, write, &error);
-            writes.into_iter().map(of).collect()
+            (writes.into_iter().map(of).collect(), None)
         }
     };
-    for settled in &settled {
+    count(&context, &settled);
+    if has_acceptances {
+        failpoint!("acceptance-written");
+    }
+    if has_ends {
+        failpoint!("end-written");
+    }
+    Appended {
+        lane,
+        settled,
+        behind,
+        is_full,
+    }
+}
+
+/// Waits for this node's own copy. Once its end is told, the queue forgets an activation: a copy that still shows it open
+/// would run it again.
+pub(crate) async fn catch_up(context: Context, reader: Reader, lane: LaneId, behind: Behind) -> Vec<Settled> {
+    let Behind { revision, writes } = behind;
+    // It fails only when the node stops.
+    let _ = reader.journal.wait_applied(lane, revision).await;
+    let settled = settle_all(&reader, lane, writes);
+    count(&context, &settled);
+    settled
+}
+
+fn settle_all(reader: &Reader, lane: LaneId, writes: Vec<(Write, JournalOutcome)>) -> Vec<Settled> {
+    let settled = writes.into_iter();
+    settled
+        .map(|(write, outcome)| settle(reader, lane, write, outcome))
+        .collect()
+}
+
+fn count(context: &Context, settled: &[Settled]) {
+    for settled in settled {
         let (kind, outcome) = settled.counted();
         context.metrics.journal.entry(kind, outcome);
     }
-    match class {
-        Class::Accept => failpoint!("acceptance-written"),
-        Class::Change => failpoint!("end-written"),
-    }
-    Appended { lane, class, settled }
 }
 
 fn settle(reader: &Reader, lane: LaneId, write: Write, outcome: JournalOutcome) -> Settled {

@@ -23,7 +23,7 @@ pub(crate) enum ContentError {
 
 impl Content {
     /// As the journal keeps it.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Bytes {
         v1::JournaledActivation {
             arguments: self.arguments.clone(),
             transaction: self.transaction.clone(),
@@ -32,6 +32,7 @@ impl Content {
             cause: self.cause.clone(),
         }
         .encode_to_vec()
+        .into()
     }
 
     /// From what the journal kept.
@@ -84,12 +85,12 @@ const RECORD_LEN_MAX: usize = 16 << 20;
 const LOGS_LEFT_OUT: &str = "The logs of this activation were too long to be kept with its record.";
 
 /// A record as the journal keeps it; without its logs if they are too long, so that an end can always be written.
-pub(crate) fn encode_record(record: &Record) -> Vec<u8> {
+pub(crate) fn encode_record(record: &Record) -> Bytes {
     let mut message = v1::ActivationRecord::from(ActivationRecord::clone(record));
     if message.encoded_len() > RECORD_LEN_MAX {
         message.logs = vec![LOGS_LEFT_OUT.to_owned()];
     }
-    message.encode_to_vec()
+    message.encode_to_vec().into()
 }
 
 /// From what the journal kept.
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn a_payload_comes_back_as_it_was() {
         let before = content("{\"n\":1}", "guest", "");
-        let after = Content::decode(before.encode().into()).unwrap();
+        let after = Content::decode(before.encode()).unwrap();
         assert_eq!(after, before);
         assert_eq!((after.transaction.as_str(), after.api_key.as_str()), ("t1", "k"));
         assert!(Content::decode(Bytes::from_static(b"\xff\xff")).is_err());

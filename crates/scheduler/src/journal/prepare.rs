@@ -81,6 +81,11 @@ impl Write {
         }
     }
 
+    /// Whether it takes a new activation.
+    pub(crate) const fn is_acceptance(&self) -> bool {
+        matches!(self.command, JournalCommand::Accept(_))
+    }
+
     /// What it does.
     pub(crate) const fn kind(&self) -> EntryKind {
         match &self.command {

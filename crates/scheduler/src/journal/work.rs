@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::FutureExt;
-use whiskraft_raft::Lookup;
+use whiskraft_raft::{LaneId, Lookup};
 use whiskraft_state::journal::JournalBatch;
 use whiskraft_types::{Instant, QueueKey};
 
 use crate::journal::actor::JournalActor;
-use crate::journal::append::{Appended, append};
+use crate::journal::append::{Appended, Behind, Settled, append, catch_up};
 use crate::journal::archive::Archived;
 use crate::journal::order::Order;
 use crate::journal::prepare::Prepared;
@@ -39,6 +39,8 @@ pub(super) struct Running {
 pub(super) enum Done {
     Prepared(Vec<Prepared>),
     Appended(Appended),
+    /// This node's copy of a lane shows what was written there.
+    Settled(LaneId, Vec<Settled>),
     Fenced(Vec<Led>),
     Read(Vec<Led>),
     Archived,
@@ -65,7 +67,8 @@ impl JournalActor {
         }
         let leaderships = &self.leaderships;
         let is_led = |key: &QueueKey, epoch| leaderships.get(key).is_some_and(|led| led.epoch == epoch);
-        while let Some(batch) = self.lanes.next(|write| is_led(&write.key, write.epoch)) {
+        let now = self.context.clock.now();
+        while let Some(batch) = self.lanes.next(now, |write| is_led(&write.key, write.epoch)) {
             let appended = append(self.context.clone(), self.reader.clone(), batch);
             self.work.push(appended.map(Done::Appended).boxed());
         }
@@ -91,6 +94,13 @@ impl JournalActor {
         if self.archive_at.is_none() && self.running.archives == 0 && self.shared.has_archives() {
             self.archive_at = Some(self.context.clock.now() + ARCHIVE_PAUSE);
         }
+    }
+
+    /// Goes on with what was written once this node's own copy shows it.
+    pub(super) fn wait_for_copy(&mut self, lane: LaneId, behind: Behind) {
+        let settled = catch_up(self.context.clone(), self.reader.clone(), lane, behind);
+        self.work
+            .push(settled.map(move |settled| Done::Settled(lane, settled)).boxed());
     }
 
     /// Whether nothing of a queue is left to be read, be it led here or not.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use whiskraft_types::{ActivationId, Epoch, QueueKey};
 
@@ -73,7 +74,7 @@ pub struct Accept {
     pub not_before: Option<Delay>,
     /// What it runs; opaque.
     #[serde(with = "super::raw")]
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 /// A first run that is to begin later.
@@ -130,7 +131,7 @@ pub struct End {
     pub kind: EndKind,
     /// Its record; opaque.
     #[serde(with = "super::raw")]
-    pub record: Vec<u8>,
+    pub record: Bytes,
 }
 
 /// What an ended activation becomes.
@@ -157,7 +158,7 @@ pub struct Archive {
     pub keep: Duration,
     /// The record; opaque.
     #[serde(with = "super::raw")]
-    pub record: Vec<u8>,
+    pub record: Bytes,
 }
 
 /// What a command of the journal came to.

@@ -24,9 +24,10 @@ const ROUNDING: Duration = Duration::from_millis(2);
 pub struct Turn<'a, R> {
     base: &'a R,
     clock: LaneMillis,
-    /// Rows and fences as this turn has changed them.
+    /// Rows as this turn has changed them.
     rows: BTreeMap<ActivationId, JournalRow>,
-    fences: BTreeMap<QueueKey, Fence>,
+    /// Fences that this turn has looked at, as they are now.
+    fences: BTreeMap<QueueKey, Option<Fence>>,
     changes: Vec<RowChange>,
 }
 
@@ -46,10 +47,13 @@ impl<'a, R: JournalRows> Turn<'a, R> {
     ///
     /// # Errors
     /// If the rows cannot be read. The turn is of no use then.
-    pub fn apply(&mut self, batch: JournalBatch) -> Result<Vec<JournalOutcome>, R::Error> {
+    pub fn apply(&mut self, batch: &JournalBatch) -> Result<Vec<JournalOutcome>, R::Error> {
         self.clock = self.clock.max(batch.now);
-        let commands = batch.commands.into_iter();
-        commands.map(|command| self.decide(command)).collect()
+        batch
+            .commands
+            .iter()
+            .map(|command| self.decide(command))
+            .collect()
     }
 
     /// The lane's clock, and all changes in order.
@@ -58,42 +62,43 @@ impl<'a, R: JournalRows> Turn<'a, R> {
         (self.clock, self.changes)
     }
 
-    fn decide(&mut self, command: JournalCommand) -> Result<JournalOutcome, R::Error> {
+    fn decide(&mut self, command: &JournalCommand) -> Result<JournalOutcome, R::Error> {
         match command {
             JournalCommand::Accept(accept) => self.accept(accept),
-            JournalCommand::Retry(retry) => self.retry(&retry),
+            JournalCommand::Retry(retry) => self.retry(retry),
             JournalCommand::End(end) => self.end(end),
             JournalCommand::Archive(archive) => self.archive(archive),
             JournalCommand::Fence { queues } => {
                 for (key, epoch) in queues {
-                    self.raise(&key, epoch)?;
+                    self.raise(key, *epoch)?;
                 }
                 Ok(JournalOutcome::Written)
             }
             JournalCommand::Purge { ids } => {
-                ids.into_iter().try_for_each(|id| self.purge(id))?;
+                ids.iter().try_for_each(|id| self.purge(*id))?;
                 Ok(JournalOutcome::Written)
             }
-            JournalCommand::Cancel(cancel) => self.cancel(&cancel),
+            JournalCommand::Cancel(cancel) => self.cancel(cancel),
         }
     }
 
-    fn accept(&mut self, accept: Accept) -> Result<JournalOutcome, R::Error> {
+    fn accept(&mut self, accept: &Accept) -> Result<JournalOutcome, R::Error> {
         if let Some(current) = self.newer(&accept.key, accept.epoch)? {
             return Ok(JournalOutcome::Stale { current });
         }
-        if let Some(row) = self.row(accept.id)? {
+        let before = self.raw_row(accept.id)?;
+        if let Some(row) = before.as_ref().filter(|row| !row.is_expired(self.clock)) {
             // An archived row does not say what ran.
             let same = row.digest.is_none_or(|digest| digest == accept.digest) && row.key == accept.key;
             return Ok(if same {
-                known(&row)
+                known(row)
             } else {
                 JournalOutcome::Conflict
             });
         }
         self.raise(&accept.key, accept.epoch)?;
-        self.forget(accept.id)?;
-        let (id, key) = (accept.id, accept.key);
+        self.forget(before);
+        let (id, key) = (accept.id, accept.key.clone());
         self.put(JournalRow {
             id,
             key: key.clone(),
@@ -107,7 +112,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
                 due: accept.not_before.map(|delay| delay.due),
             },
         });
-        let payload = accept.payload;
+        let payload = accept.payload.clone();
         self.changes.push(RowChange::PutPayload { id, payload });
         self.changes.push(RowChange::Open { key, id });
         Ok(JournalOutcome::Written)
@@ -144,7 +149,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
         Ok(JournalOutcome::Written)
     }
 
-    fn end(&mut self, end: End) -> Result<JournalOutcome, R::Error> {
+    fn end(&mut self, end: &End) -> Result<JournalOutcome, R::Error> {
         let row = match self.open_row(end.id, &end.key, end.epoch)? {
             Ok(row) if end.run >= row.run => row,
             Ok(row) => return Ok(known(&row)),
@@ -161,7 +166,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
             },
             ..row
         });
-        let record = end.record;
+        let record = end.record.clone();
         self.changes.push(RowChange::PutRecord { id, expires, record });
         if dead_letter {
             let namespace = end.key.namespace.clone();
@@ -175,20 +180,22 @@ impl<'a, R: JournalRows> Turn<'a, R> {
         } else {
             self.changes.push(RowChange::DeletePayload(id));
         }
-        self.changes.push(RowChange::Close { key: end.key, id });
+        let key = end.key.clone();
+        self.changes.push(RowChange::Close { key, id });
         Ok(JournalOutcome::Written)
     }
 
-    fn archive(&mut self, archive: Archive) -> Result<JournalOutcome, R::Error> {
-        if let Some(row) = self.row(archive.id)? {
-            return Ok(known(&row));
+    fn archive(&mut self, archive: &Archive) -> Result<JournalOutcome, R::Error> {
+        let before = self.raw_row(archive.id)?;
+        if let Some(row) = before.as_ref().filter(|row| !row.is_expired(self.clock)) {
+            return Ok(known(row));
         }
-        self.forget(archive.id)?;
-        let (id, record) = (archive.id, archive.record);
+        self.forget(before);
+        let (id, record) = (archive.id, archive.record.clone());
         let expires = self.clock.after(archive.keep);
         self.put(JournalRow {
             id,
-            key: archive.key,
+            key: archive.key.clone(),
             digest: None,
             accepted: archive.accepted,
             since: self.clock,
@@ -229,7 +236,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
 
     /// The row that a leader may go on with, or the answer to it.
     fn open_row(
-        &self,
+        &mut self,
         id: ActivationId,
         key: &QueueKey,
         epoch: Epoch,
@@ -246,10 +253,9 @@ impl<'a, R: JournalRows> Turn<'a, R> {
     }
 
     /// What is left of an activation whose record has expired makes room for another of the same id.
-    fn forget(&mut self, id: ActivationId) -> Result<(), R::Error> {
-        let Some(row) = self.raw_row(id)? else {
-            return Ok(());
-        };
+    fn forget(&mut self, before: Option<JournalRow>) {
+        let Some(row) = before else { return };
+        let id = row.id;
         self.changes.push(RowChange::DeleteRecord(id));
         if let RowState::Ended {
             at,
@@ -261,7 +267,6 @@ impl<'a, R: JournalRows> Turn<'a, R> {
             self.changes.push(RowChange::Unlist { namespace, at, id });
             self.changes.push(RowChange::DeletePayload(id));
         }
-        Ok(())
     }
 
     fn not_before(&self, time: Duration) -> LaneMillis {
@@ -286,17 +291,21 @@ impl<'a, R: JournalRows> Turn<'a, R> {
     }
 
     /// The epoch of a queue, if the lane remembers one.
-    fn epoch(&self, key: &QueueKey) -> Result<Option<Epoch>, R::Error> {
+    fn epoch(&mut self, key: &QueueKey) -> Result<Option<Epoch>, R::Error> {
         let fence = match self.fences.get(key) {
-            Some(fence) => Some(*fence),
-            None => self.base.fence(key)?,
+            Some(fence) => *fence,
+            None => {
+                let fence = self.base.fence(key)?;
+                self.fences.insert(key.clone(), fence);
+                fence
+            }
         };
         let fence = fence.filter(|fence| !fence.is_forgotten(self.clock));
         Ok(fence.map(|fence| fence.epoch))
     }
 
     /// The epoch of a queue, if it is newer than this one.
-    fn newer(&self, key: &QueueKey, epoch: Epoch) -> Result<Option<Epoch>, R::Error> {
+    fn newer(&mut self, key: &QueueKey, epoch: Epoch) -> Result<Option<Epoch>, R::Error> {
         Ok(self.epoch(key)?.filter(|current| *current > epoch))
     }
 
@@ -306,7 +315,7 @@ impl<'a, R: JournalRows> Turn<'a, R> {
                 epoch,
                 at: self.clock,
             };
-            self.fences.insert(key.clone(), fence);
+            self.fences.insert(key.clone(), Some(fence));
             let key = key.clone();
             self.changes.push(RowChange::PutFence { key, fence });
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
+use bytes::Bytes;
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
 use super::*;
@@ -15,8 +16,8 @@ use super::*;
 struct Store {
     clock: LaneMillis,
     rows: BTreeMap<ActivationId, JournalRow>,
-    payloads: BTreeMap<ActivationId, (Vec<u8>, Option<LaneMillis>)>,
-    records: BTreeMap<ActivationId, (Vec<u8>, LaneMillis)>,
+    payloads: BTreeMap<ActivationId, (Bytes, Option<LaneMillis>)>,
+    records: BTreeMap<ActivationId, (Bytes, LaneMillis)>,
     open: BTreeSet<(QueueKey, ActivationId)>,
     dead: BTreeMap<(NamespaceName, UnixMillis, ActivationId), LaneMillis>,
     fences: BTreeMap<QueueKey, Fence>,
@@ -37,7 +38,7 @@ impl JournalRows for Store {
 impl Store {
     fn apply(&mut self, batch: JournalBatch) -> Vec<JournalOutcome> {
         let mut turn = Turn::new(self, self.clock);
-        let Ok(outcomes) = turn.apply(batch);
+        let Ok(outcomes) = turn.apply(&batch);
         let (clock, changes) = turn.finish();
         self.clock = clock;
         changes.into_iter().for_each(|change| self.change(change));
@@ -103,7 +104,7 @@ fn accept(number: u8, queue: u8, epoch: u64, payload: u8) -> JournalCommand {
         accepted: UnixMillis(1),
         waited: Duration::from_millis(3),
         not_before: None,
-        payload: vec![payload],
+        payload: vec![payload].into(),
     })
 }
 
@@ -126,7 +127,7 @@ fn end(number: u8, queue: u8, epoch: u64, run: u32, keep: u64, kind: EndKind) ->
         at: UnixMillis(7),
         keep: Duration::from_millis(keep),
         kind,
-        record: vec![number],
+        record: vec![number].into(),
     })
 }
 
@@ -137,7 +138,7 @@ fn archive(number: u8, queue: u8, keep: u64) -> JournalCommand {
         accepted: UnixMillis(1),
         at: UnixMillis(7),
         keep: Duration::from_millis(keep),
-        record: vec![number],
+        record: vec![number].into(),
     })
 }
 

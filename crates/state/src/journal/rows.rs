@@ -1,5 +1,6 @@
 //! What a lane reads and what it writes: the rows it decides by, and the changes it decides on.
 
+use bytes::Bytes;
 use whiskraft_types::{ActivationId, Epoch, NamespaceName, QueueKey};
 
 use super::{JournalRow, LaneMillis, UnixMillis};
@@ -41,7 +42,7 @@ pub enum RowChange {
         /// The activation.
         id: ActivationId,
         /// The payload.
-        payload: Vec<u8>,
+        payload: Bytes,
     },
     /// A payload stays until then.
     KeepPayload {
@@ -59,7 +60,7 @@ pub enum RowChange {
         /// When it may go.
         expires: LaneMillis,
         /// The record.
-        record: Vec<u8>,
+        record: Bytes,
     },
     /// Removes a record.
     DeleteRecord(ActivationId),

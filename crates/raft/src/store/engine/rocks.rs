@@ -35,6 +35,8 @@ const FLUSHES_MAX: i32 = 2;
 const COMPACTIONS_MAX: i32 = 1;
 /// Bits per key of the filters that tell that a table file does not have it.
 const BLOOM_BITS: f64 = 10.0;
+/// Share of a write buffer for the filter that tells that the buffer does not have a key.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 /// Name of the filter that drops what has expired, in the diary.
 const FILTER: &CStr = c"whiskraft-expired";
 /// A table file is compacted when it is that old, so that what has expired leaves the disk without traffic: a day.
@@ -134,6 +136,8 @@ fn families(retention: &Retention) -> Vec<ColumnFamilyDescriptor> {
         if table.expires() {
             // Ids are looked up in every lane, and most lanes do not have them.
             blocks.set_bloom_filter(BLOOM_BITS, false);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
             let retention = retention.clone();
             let filter = move |_level: u32, key: &[u8], value: &[u8]| {
                 if retention.drops(table, key, value) {
@@ -196,13 +200,20 @@ impl Engine {
     /// Writes all or nothing; readable when it returns.
     pub(crate) fn write(&self, writes: Vec<Write>) -> io::Result<()> {
         let mut batch = WriteBatch::default();
+        let mut last = None;
         for write in writes {
+            let table = match &write {
+                Write::Put(table, ..) | Write::Delete(table, _) | Write::DeleteRange(table, ..) => *table,
+            };
+            let family = match last {
+                Some((known, family)) if known == table => family,
+                _ => self.family(table)?,
+            };
+            last = Some((table, family));
             match write {
-                Write::Put(table, key, value) => {
-                    batch.put_cf(self.family(table)?, &key, seal::seal(&key, value));
-                }
-                Write::Delete(table, key) => batch.delete_cf(self.family(table)?, key),
-                Write::DeleteRange(table, from, to) => batch.delete_range_cf(self.family(table)?, from, to),
+                Write::Put(_, key, value) => batch.put_cf(family, &key, seal::seal(&key, value)),
+                Write::Delete(_, key) => batch.delete_cf(family, key),
+                Write::DeleteRange(_, from, to) => batch.delete_range_cf(family, from, to),
             }
         }
         let _call = self.calls.begin("a write");

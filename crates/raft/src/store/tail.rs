@@ -1,0 +1,191 @@
+//! The newest entries of a log, as they are on disk: followers and the state machine want them moments after they were
+//! written, and neither has to read or decode them again.
+//!
+//! Invariant: what is here is what the engine has, without a gap; what is not here is read from there.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::types::Entry;
+
+/// Bytes of records kept; the newest entry stays however long it is.
+const BYTES_MAX: usize = 4 << 20;
+/// Entries kept: short ones cost more than their records.
+const ENTRIES_MAX: usize = 4096;
+
+/// The tail of one log.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<(Entry, usize)>,
+    bytes: usize,
+}
+
+impl Tail {
+    /// Adds entries that the engine has, each with the length of its record.
+    pub(super) fn append(&self, entries: impl IntoIterator<Item = (Entry, usize)>) {
+        let mut state = self.lock();
+        for (entry, len) in entries {
+            let next = state.entries.back().map(|(last, _)| last.log_id.index + 1);
+            if next.is_some_and(|next| next != entry.log_id.index) {
+                state.clear();
+            }
+            state.bytes += len;
+            state.entries.push_back((entry, len));
+        }
+        while state.entries.len() > ENTRIES_MAX || (state.bytes > BYTES_MAX && state.entries.len() > 1) {
+            state.pop_front();
+        }
+    }
+
+    /// Forgets entries from an index on. To be called before the engine does.
+    pub(super) fn truncate(&self, from: u64) {
+        let mut state = self.lock();
+        while state
+            .entries
+            .back()
+            .is_some_and(|(entry, _)| entry.log_id.index >= from)
+        {
+            if let Some((_, len)) = state.entries.pop_back() {
+                state.bytes -= len;
+            }
+        }
+    }
+
+    /// Forgets entries up to an index. To be called before the engine does.
+    pub(super) fn purge(&self, upto: u64) {
+        let mut state = self.lock();
+        while state
+            .entries
+            .front()
+            .is_some_and(|(entry, _)| entry.log_id.index <= upto)
+        {
+            state.pop_front();
+        }
+    }
+
+    /// Entries from an index (inclusive) to another (exclusive), at most so many with so many bytes and at least one; `None`
+    /// if the first is not here.
+    pub(super) fn read(
+        &self,
+        (from, to): (u64, u64),
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Option<Vec<Entry>> {
+        let state = self.lock();
+        let first = state.entries.front()?.0.log_id.index;
+        let skipped = usize::try_from(from.checked_sub(first)?).ok()?;
+        if skipped >= state.entries.len() {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for (entry, len) in state.entries.range(skipped..) {
+            let is_full = entries.len() >= entries_max || (bytes + len > bytes_max && !entries.is_empty());
+            if entry.log_id.index >= to || is_full {
+                break;
+            }
+            bytes += len;
+            entries.push(entry.clone());
+        }
+        Some(entries)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can leave it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pop_front(&mut self) {
+        if let Some((_, len)) = self.entries.pop_front() {
+            self.bytes -= len;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::types::{LeaderId, LogId};
+
+    fn entry(index: u64) -> Entry {
+        let leader_id = LeaderId { term: 1, node_id: 1 };
+        Entry {
+            log_id: LogId { leader_id, index },
+            payload: EntryPayload::Blank,
+        }
+    }
+
+    fn tail(indices: std::ops::Range<u64>, len: usize) -> Tail {
+        let tail = Tail::default();
+        tail.append(indices.map(|index| (entry(index), len)));
+        tail
+    }
+
+    fn read(tail: &Tail, from: u64, to: u64) -> Option<Vec<u64>> {
+        let entries = tail.read((from, to), 1000, 1000)?;
+        Some(entries.iter().map(|entry| entry.log_id.index).collect())
+    }
+
+    #[test]
+    fn what_is_there_is_read_and_nothing_else() {
+        let tail = tail(5..10, 1);
+        assert_eq!(read(&tail, 5, 8), Some(vec![5, 6, 7]));
+        assert_eq!(read(&tail, 8, 99), Some(vec![8, 9]));
+        assert_eq!(read(&tail, 4, 8), None, "the engine has it");
+        assert_eq!(read(&tail, 10, 12), None);
+        assert_eq!(read(&Tail::default(), 0, 9), None);
+    }
+
+    #[test]
+    fn a_read_is_bounded_and_gives_one_entry_however_long() {
+        let tail = tail(1..9, 400);
+        assert_eq!(read(&tail, 1, 9), Some(vec![1, 2]));
+        let long = self::tail(1..3, 5000);
+        assert_eq!(read(&long, 1, 3), Some(vec![1]));
+        let few = tail.read((1, 9), 1, usize::MAX).unwrap();
+        assert_eq!(few.len(), 1);
+    }
+
+    #[test]
+    fn truncated_and_purged_entries_are_gone() {
+        let tail = tail(1..9, 1);
+        tail.truncate(6);
+        tail.purge(2);
+        assert_eq!(read(&tail, 3, 9), Some(vec![3, 4, 5]));
+        assert_eq!(read(&tail, 2, 9), None);
+        tail.append([(entry(6), 1)]);
+        assert_eq!(read(&tail, 5, 9), Some(vec![5, 6]));
+        // What a snapshot brings leaves a gap.
+        tail.append([(entry(20), 1)]);
+        assert_eq!(read(&tail, 6, 9), None);
+        assert_eq!(read(&tail, 20, 21), Some(vec![20]));
+        tail.truncate(0);
+        assert_eq!(tail.lock().bytes, 0);
+    }
+
+    #[test]
+    fn old_entries_make_room() {
+        let tail = tail(0..10_000, 1);
+        assert_eq!(tail.lock().entries.len(), ENTRIES_MAX);
+        let tail = self::tail(0..10, BYTES_MAX / 2);
+        assert_eq!(read(&tail, 8, 9), Some(vec![8]));
+        assert_eq!(read(&tail, 7, 9), None);
+        tail.append([(entry(10), BYTES_MAX * 2)]);
+        assert_eq!(read(&tail, 10, 11), Some(vec![10]));
+        assert_eq!(tail.lock().entries.len(), 1);
+    }
+}
