@@ -2,6 +2,7 @@
 
 use super::plan::{Load, Plan};
 use super::report::{Place, RunReport};
+use super::usage::Used;
 
 /// Processors that others may use before it is worth a note.
 const OTHERS_CORES: f64 = 0.1;
@@ -13,7 +14,6 @@ const STEP_US: i64 = 50;
 /// Notes on runs of a plan, the gravest first.
 pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<String> {
     let sum = |count: fn(&RunReport) -> u64| runs.iter().map(count).sum::<u64>();
-    let most = |value: fn(&RunReport) -> Option<f64>| runs.iter().filter_map(value).fold(0.0, f64::max);
     let mut notes = Vec::new();
     let mut note = |is_so: bool, text: String| {
         if is_so {
@@ -45,19 +45,10 @@ pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<Strin
             plan.under_way_max
         ),
     );
-    let others = most(|run| run.used.others_cores);
-    note(
-        others > OTHERS_CORES,
-        format!(
-            "processes that are not watched used up to {others:.1} of {} processors",
-            place.cores
-        ),
-    );
-    let stolen = most(|run| run.used.stolen_cores);
-    note(
-        stolen > OTHERS_CORES,
-        format!("the hypervisor gave up to {stolen:.1} processors to others"),
-    );
+    let used: Vec<&Used> = runs.iter().map(|run| &run.used).collect();
+    for text in machine_notes(place, &used) {
+        note(true, text);
+    }
     note(
         place.in_memory,
         "the schedulers' data is on a file system in memory: a sync costs nothing there".to_owned(),
@@ -86,6 +77,26 @@ pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<Strin
     if let Load::Closed { callers } = plan.load {
         notes.push(format!(
             "latencies are of {callers} callers that wait for their answers, not of a load that goes on regardless"
+        ));
+    }
+    notes
+}
+
+/// Notes on who else used the machine.
+pub(super) fn machine_notes(place: &Place, used: &[&Used]) -> Vec<String> {
+    let most =
+        |value: fn(&Used) -> Option<f64>| used.iter().filter_map(|used| value(used)).fold(0.0, f64::max);
+    let (others, stolen) = (most(|used| used.others_cores), most(|used| used.stolen_cores));
+    let mut notes = Vec::new();
+    if others > OTHERS_CORES {
+        notes.push(format!(
+            "processes that are not watched used up to {others:.1} of {} processors",
+            place.cores
+        ));
+    }
+    if stolen > OTHERS_CORES {
+        notes.push(format!(
+            "the hypervisor gave up to {stolen:.1} processors to others"
         ));
     }
     notes

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::procfs::{self, Machine, Process, Switches};
 
 /// Role of the process that makes the load: this one.
-const OWN_ROLE: &str = "load";
+pub(super) const OWN_ROLE: &str = "load";
 
 /// Processes of one role, as `--watch` names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
