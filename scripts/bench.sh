@@ -134,7 +134,7 @@ fi
 bin=$(realpath "$bin")
 out=$(realpath -m "${out:-target/bench}")
 mkdir -p "$out"
-if [ -z "$only" ]; then rm -f "$out"/*.json "$out"/*.html "$out"/*.log "$out"/*.commit; fi
+if [ -z "$only" ]; then rm -rf "$out"/*.json "$out"/*.html "$out"/*.log "$out"/*.logs "$out"/*.commit; fi
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 if [ -n "$(git status --porcelain -- . ':!docs/benchmarks.md' 2>/dev/null)" ]; then commit="$commit with changes"; fi
 # Settings of another cluster on this machine must not reach this one.
@@ -165,14 +165,19 @@ measure() {
     fi
     all+=(--runs "$runs" --time "$time" --warm-up "$warm_up" --json "$out/$report.json" "$@")
     printf '\n==> %s: %s %s\n' "$report" "$kind" "$*"
-    rm -rf "$out/data"
+    rm -rf "$out/data" "$out/$report.logs"
+    mkdir -p "$out/$report.logs"
     # An empty report is one that failed.
     : >"$out/$report.json"
     echo "$commit" >"$out/$report.commit"
     "$bin" --config /dev/null bench "$kind" "${all[@]}" 2> >(tee "$out/$report.log" >&2) &
     measurement=$!
-    wait "$measurement" || echo "$report failed" >&2
+    if ! wait "$measurement"; then
+        echo "$report failed; logs of its processes are in $out/$report.logs" >&2
+        (cd "$out/data" 2>/dev/null && find . -maxdepth 2 -name '*.log' -exec cp --parents -t "$out/$report.logs" {} +) || true
+    fi
     measurement=
+    rmdir --ignore-fail-on-non-empty "$out/$report.logs"
 }
 suite measure
 

@@ -25,7 +25,7 @@ use super::arguments::Arguments;
 use super::report::Place;
 use super::run_clock::RunClock;
 use super::schedule::Window;
-use super::usage::{Roles, Sample};
+use super::usage::Roles;
 use crate::exit::{Exit, Failure};
 
 pub(crate) use frames::PerFrame;
@@ -119,17 +119,15 @@ async fn measure_once(mut caller: Caller, load: Load, roles: &Roles) -> Result<(
         let counts = caller.run(&load).await;
         (caller, counts)
     });
-    let before = sample_at(&clock, roles, window.from).await;
-    let after = sample_at(&clock, roles, window.to).await;
+    clock.pass(window.from, || {}).await;
+    let before = roles.sample(clock.elapsed());
+    let stood_still = clock.pass(window.to, || {}).await;
+    let after = roles.sample(clock.elapsed());
     let (caller, counts) = running.await.expect("the load does not panic");
     let counts = counts.map_err(|error| Failure::new(Exit::Failed, "the load stopped").caused_by(error))?;
-    let used = before.until(&after, counts.done_in_window);
+    let mut used = before.until(&after, counts.done_in_window);
+    used.stood_still_s = stood_still.as_secs_f64();
     Ok((caller, EchoRun::new(window, &counts, used)))
-}
-
-async fn sample_at(clock: &RunClock, roles: &Roles, at: Duration) -> Sample {
-    tokio::time::sleep_until(clock.at(at).into()).await;
-    roles.sample(clock.elapsed())
 }
 
 /// What the payloads are: those of a run of no length.

@@ -6,6 +6,8 @@ use super::usage::Used;
 
 /// Processors that others may use before it is worth a note.
 const OTHERS_CORES: f64 = 0.1;
+/// Standstill that a busy machine does not explain.
+const STILL_S: f64 = 0.5;
 /// Share of late activations from which on the load generator is the one that is measured.
 const LATE_SHARE: f64 = 0.01;
 /// Steps of the wall clock that nobody would see in a queueing latency.
@@ -99,6 +101,12 @@ pub(super) fn machine_notes(place: &Place, used: &[&Used]) -> Vec<String> {
             "the hypervisor gave up to {stolen:.1} processors to others"
         ));
     }
+    let still = used.iter().map(|used| used.stood_still_s).fold(0.0, f64::max);
+    if still > STILL_S {
+        notes.push(format!(
+            "this process, or the machine, stood still for up to {still:.1} s: figures of that run are of little worth"
+        ));
+    }
     notes
 }
 
@@ -112,6 +120,7 @@ mod tests {
         let mut bad = run(1);
         (bad.interrupted, bad.held_back, bad.unstamped) = (true, 3, 7);
         (bad.clock_step_us, bad.too_early) = (-900, 1);
+        bad.used.stood_still_s = 6.5;
         let mut good = run(1);
         (good.done, good.failed, good.late) = (good.due, 0, 0);
         good.used.others_cores = Some(0.01);
@@ -128,6 +137,7 @@ mod tests {
             "up to 0.2 of 2 processors",
             "7 results did not say",
             "set by -900 µs",
+            "stood still for up to 6.5 s",
             "5 callers that wait",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");

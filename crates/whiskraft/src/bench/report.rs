@@ -234,6 +234,7 @@ pub(super) mod tests {
                 machine_cores: Some(1.5),
                 others_cores: Some(0.25),
                 stolen_cores: Some(0.0),
+                stood_still_s: 0.001,
             },
             containers: Some(4),
             interval_s: 0.5,

@@ -57,6 +57,7 @@ impl Used {
             .into_iter()
             .filter_map(|(name, cores)| Some((name.to_owned(), cores?)));
         all.extend(known);
+        all.push(("stood_still_s".to_owned(), self.stood_still_s));
         all
     }
 }

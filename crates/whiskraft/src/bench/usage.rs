@@ -92,6 +92,8 @@ pub(crate) struct Used {
     pub(crate) others_cores: Option<f64>,
     /// Processors that a hypervisor gave to others meanwhile.
     pub(crate) stolen_cores: Option<f64>,
+    /// Longest time for which this process, or the machine, stood still, in seconds.
+    pub(crate) stood_still_s: f64,
 }
 
 impl Roles {
@@ -151,6 +153,7 @@ impl Sample {
             machine_cores,
             others_cores: machine_cores.map(|cores| (cores - watched).max(0.0)),
             stolen_cores: cores(|machine| machine.stolen),
+            stood_still_s: 0.0,
             roles,
         }
     }

@@ -17,9 +17,9 @@ const TOGETHER_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PerFrame {
-    /// One: what a call for each would cost at best
+    /// Nothing is shared
     One,
-    /// What is ready when the connection can write, at most 64
+    /// All that is ready when the connection can write, at most 64
     Ready,
 }
 
