@@ -1,26 +1,35 @@
 #!/usr/bin/env bash
 # Measures the figures of docs/benchmarks.md on this machine and writes them there, between two markers.
 #
-#   scripts/bench.sh [--bin FILE] [--out DIR] [--doc FILE]
+#   scripts/bench.sh [--bin FILE] [--out DIR] [--doc FILE] [--only NAME[,NAME…]]
+#   scripts/bench.sh --list
 #
 #   --bin FILE   use this binary instead of building one (release, without what is only for tests)
 #   --out DIR    reports as JSON and HTML, data of the clusters while they run: on the disk that is to be measured
 #                (default: bench in the target directory)
 #   --doc FILE   where the section goes (default: docs/benchmarks.md)
+#   --only …     measure these again and leave the reports of the others as they are; without it all begin anew
+#   --list       names of all measurements
 #
-# Every measurement is `whiskraft bench run --start`: three scheduler processes and simulated invokers, on loopback, a new cluster
-# each time, everything on the same processors. About 20 minutes. Sizes come from the environment, so that it can be tried short:
+# The section is made of every report in the directory, each with the commit that it was measured at. Every measurement is
+# `whiskraft bench run --start`: three scheduler processes and simulated invokers, on loopback, everything on the same
+# processors, a new cluster for each run. `highest` is measured between two of `whiskraft bench echo`, the wire alone. About 50
+# minutes. Sizes come from the environment, so that it can be tried short:
 #
 #   WHISKRAFT_BENCH_RUNS=5            runs of each measurement; the table has medians and the extremes
 #   WHISKRAFT_BENCH_TIME=10s          measured part of a run          WHISKRAFT_BENCH_WARM_UP=3s    what comes before it
 #   WHISKRAFT_BENCH_ACTIONS="1 100 10000"                             WHISKRAFT_BENCH_NAMESPACES=1000   at most
 #   WHISKRAFT_BENCH_RATE=20000        offered in the first row        WHISKRAFT_BENCH_CONTAINERS=480    together, or one per action
 #   WHISKRAFT_BENCH_RATES="2000 10000"     for queueing latency
-#   WHISKRAFT_BENCH_CALLERS=512       for the highest rate            WHISKRAFT_BENCH_CLIENTS="1 64 1024"   for durable acceptance
+#   WHISKRAFT_BENCH_CALLERS="64 512"  for the highest rate            WHISKRAFT_BENCH_CLIENTS="1 64 1024"   for durable acceptance
+#   WHISKRAFT_BENCH_ENDS=1024         callers of durable ones that wait for the end
+#   WHISKRAFT_BENCH_WAITING=10000     containers that wait, and queues of one scheduler
 #   WHISKRAFT_BENCH_INVOKERS=2        invoker processes               WHISKRAFT_BENCH_SET="raft.lanes=1 …"  settings of the schedulers
+#   WHISKRAFT_BENCH_FRESH=0           all runs of a measurement on the same cluster: shorter, and a run may show what the one before left
 #
 # A short try: WHISKRAFT_BENCH_RUNS=1 WHISKRAFT_BENCH_TIME=2s WHISKRAFT_BENCH_WARM_UP=1s WHISKRAFT_BENCH_ACTIONS="1 10" \
-#   WHISKRAFT_BENCH_RATE=500 WHISKRAFT_BENCH_RATES=200 WHISKRAFT_BENCH_CLIENTS=4 scripts/bench.sh --doc /tmp/benchmarks.md
+#   WHISKRAFT_BENCH_RATE=500 WHISKRAFT_BENCH_RATES=200 WHISKRAFT_BENCH_CALLERS=8 WHISKRAFT_BENCH_CLIENTS=4 WHISKRAFT_BENCH_ENDS=4 \
+#   WHISKRAFT_BENCH_WAITING=20 scripts/bench.sh --doc /tmp/benchmarks.md
 # A measurement that fails is named in the section; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,12 +37,16 @@ cd "$(dirname "$0")/.."
 bin=
 out=
 doc=docs/benchmarks.md
+only=
+list=
 while [ $# -gt 0 ]; do
     case "$1" in
     --bin) bin=${2:?--bin needs a file} && shift ;;
     --out) out=${2:?--out needs a directory} && shift ;;
     --doc) doc=${2:?--doc needs a file} && shift ;;
-    *) sed -n '2,25p' "$0" >&2 && exit 2 ;;
+    --only) only=${2:?--only needs names} && shift ;;
+    --list) list=yes ;;
+    *) sed -n '2,40p' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -46,10 +59,69 @@ namespaces=${WHISKRAFT_BENCH_NAMESPACES:-1000}
 rate=${WHISKRAFT_BENCH_RATE:-20000}
 read -ra rates <<<"${WHISKRAFT_BENCH_RATES:-2000 10000}"
 containers=${WHISKRAFT_BENCH_CONTAINERS:-480}
-callers=${WHISKRAFT_BENCH_CALLERS:-512}
+read -ra callers <<<"${WHISKRAFT_BENCH_CALLERS:-64 512}"
 read -ra clients <<<"${WHISKRAFT_BENCH_CLIENTS:-1 64 1024}"
+ends=${WHISKRAFT_BENCH_ENDS:-1024}
+waiting=${WHISKRAFT_BENCH_WAITING:-10000}
 invokers=${WHISKRAFT_BENCH_INVOKERS:-2}
 read -ra settings <<<"${WHISKRAFT_BENCH_SET:-}"
+fresh=(--fresh)
+if [ "${WHISKRAFT_BENCH_FRESH:-1}" = 0 ]; then fresh=(); fi
+# Waiting containers are not paused.
+awake=invoker.pool.pause-grace=10m
+
+# at_most A B
+at_most() { echo $(($1 < $2 ? $1 : $2)); }
+# spread ACTIONS: arguments for so many actions over as many namespaces as there may be
+spread() {
+    local in each
+    in=$(at_most "$1" "$namespaces")
+    each=$(((containers + in - 1) / in))
+    if [ $((each * in)) -lt "$1" ]; then each=$((($1 + in - 1) / in)); fi
+    echo --actions "$1" --namespaces "$in" --containers "$each"
+}
+
+# suite COMMAND: calls COMMAND NAME REPORT KIND ARGUMENT … for every report; one name may have several.
+# shellcheck disable=SC2046
+suite() {
+    local count offered in_flight
+    in_flight=$(IFS=, && echo "${callers[*]}")
+    for count in "${actions[@]}"; do
+        "$1" "rate-$count" "rate-$count" run --rate "$rate" --duration 20 $(spread "$count")
+    done
+    "$1" highest echo-before echo --in-flight "$in_flight"
+    for count in "${callers[@]}"; do
+        "$1" highest "highest-$count" run --closed "$count" --duration 0 $(spread 10)
+    done
+    "$1" highest echo-after echo --in-flight "$in_flight"
+    for count in "${actions[@]}"; do
+        for offered in "${rates[@]}"; do
+            "$1" "queueing-$offered-$count" "queueing-$offered-$count" run --rate "$offered" --duration 20 $(spread "$count")
+        done
+    done
+    for count in "${clients[@]}"; do
+        "$1" "durable-$count" "durable-$count" run --closed "$count" --durable 100 --forget --duration 0 $(spread 10)
+    done
+    for count in "${actions[@]}"; do
+        "$1" "ends-$count" "ends-$count" run --closed "$ends" --durable 100 --duration 20 $(spread "$count")
+    done
+    "$1" "waiting-$waiting" "waiting-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") --invoker-set "$awake"
+    "$1" "memory-$waiting" "memory-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") --schedulers 1
+}
+
+name() { echo "$1"; }
+names=$(suite name | uniq)
+if [ -n "$list" ]; then
+    echo "$names"
+    exit
+fi
+IFS=, read -ra wanted <<<"$only"
+for one in "${wanted[@]}"; do
+    if ! grep -qxF -- "$one" <<<"$names"; then
+        printf 'no measurement %s; there are (scripts/bench.sh --list):\n%s\n' "$one" "$names" >&2
+        exit 2
+    fi
+done
 
 if [ -z "$bin" ]; then
     scripts/deps.sh
@@ -62,7 +134,9 @@ fi
 bin=$(realpath "$bin")
 out=$(realpath -m "${out:-target/bench}")
 mkdir -p "$out"
-rm -f "$out"/*.json "$out"/*.html "$out"/*.log
+if [ -z "$only" ]; then rm -rf "$out"/*.json "$out"/*.html "$out"/*.log "$out"/*.logs "$out"/*.commit; fi
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+if [ -n "$(git status --porcelain -- . ':!docs/benchmarks.md' 2>/dev/null)" ]; then commit="$commit with changes"; fi
 # Settings of another cluster on this machine must not reach this one.
 for variable in $(compgen -e WHISKRAFT_ || true); do unset "$variable"; done
 
@@ -80,48 +154,31 @@ trap 'stop $?' EXIT
 trap 'stop 130' INT
 trap 'stop 143' TERM
 
-# measure NAME ARGUMENT …: one measurement; its report is NAME.json, NAME.html
+# measure NAME REPORT KIND ARGUMENT …: one measurement; its report is REPORT.json, its commit is beside it
 measure() {
-    local name=$1 set=()
-    shift
-    for setting in "${settings[@]}"; do set+=(--scheduler-set "$setting"); done
-    printf '\n==> %s: %s\n' "$name" "$*"
-    rm -rf "$out/data"
-    "$bin" --config /dev/null bench run --start --dir "$out/data" --invokers "$invokers" "${set[@]}" --runs "$runs" --time "$time" \
-        --warm-up "$warm_up" --json "$out/$name.json" --html "$out/$name.html" "$@" 2> >(tee "$out/$name.log" >&2) &
+    local name=$1 report=$2 kind=$3 all=()
+    shift 3
+    if [ -n "$only" ] && ! grep -qxF -- "$name" <(printf '%s\n' "${wanted[@]}"); then return; fi
+    if [ "$kind" = run ]; then
+        all=(--start "${fresh[@]}" --dir "$out/data" --invokers "$invokers" --html "$out/$report.html")
+        for setting in "${settings[@]}"; do all+=(--scheduler-set "$setting"); done
+    fi
+    all+=(--runs "$runs" --time "$time" --warm-up "$warm_up" --json "$out/$report.json" "$@")
+    printf '\n==> %s: %s %s\n' "$report" "$kind" "$*"
+    rm -rf "$out/data" "$out/$report.logs"
+    mkdir -p "$out/$report.logs"
+    # An empty report is one that failed.
+    : >"$out/$report.json"
+    echo "$commit" >"$out/$report.commit"
+    "$bin" --config /dev/null bench "$kind" "${all[@]}" 2> >(tee "$out/$report.log" >&2) &
     measurement=$!
-    wait "$measurement" || echo "$name failed" >&2
+    if ! wait "$measurement"; then
+        echo "$report failed; logs of its processes are in $out/$report.logs" >&2
+        (cd "$out/data" 2>/dev/null && find . -maxdepth 2 -name '*.log' -exec cp --parents -t "$out/$report.logs" {} +) || true
+    fi
     measurement=
+    rmdir --ignore-fail-on-non-empty "$out/$report.logs"
 }
-# at_most A B
-at_most() { echo $(($1 < $2 ? $1 : $2)); }
-# spread ACTIONS: arguments for so many actions over as many namespaces as there may be
-spread() {
-    local in each
-    in=$(at_most "$1" "$namespaces")
-    each=$(((containers + in - 1) / in))
-    if [ $((each * in)) -lt "$1" ]; then each=$((($1 + in - 1) / in)); fi
-    echo --actions "$1" --namespaces "$in" --containers "$each"
-}
+suite measure
 
-for count in "${actions[@]}"; do
-    # shellcheck disable=SC2046
-    measure "rate-$count" --rate "$rate" --duration 20 $(spread "$count")
-done
-# shellcheck disable=SC2046
-measure highest --closed "$callers" --duration 0 $(spread 10)
-for count in "${actions[@]}"; do
-    for offered in "${rates[@]}"; do
-        # shellcheck disable=SC2046
-        measure "queueing-$offered-$count" --rate "$offered" --duration 20 $(spread "$count")
-    done
-done
-for count in "${clients[@]}"; do
-    # shellcheck disable=SC2046
-    measure "durable-$count" --closed "$count" --durable 100 --forget --duration 0 $(spread 10)
-done
-
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-if [ -n "$(git status --porcelain 2>/dev/null)" ]; then commit="$commit with changes"; fi
-python3 scripts/bench_section.py --out "$out" --doc "$doc" --commit "$commit" --runs "$runs" --actions "${actions[*]}" --rate "$rate" \
-    --rates "${rates[*]}" --clients "${clients[*]}"
+python3 scripts/bench_section.py --out "$out" --doc "$doc"

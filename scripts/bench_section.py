@@ -1,8 +1,13 @@
-"""Writes the section of docs/benchmarks.md from the reports of scripts/bench.sh, between its markers; the rest of the file stays."""
+"""Writes the section of docs/benchmarks.md from the reports of scripts/bench.sh, between its markers; the rest of the file stays.
+
+Made of every report in the directory: what was measured is read from the reports and their names, not from how bench.sh was called last.
+"""
 
 import argparse
 import json
 import pathlib
+import re
+import statistics
 import sys
 
 BEGIN = "<!-- scripts/bench.sh: begin -->"
@@ -18,8 +23,12 @@ DURABLE = (
     "before the answer, on two of three (a third follows); one sync for all that waits",
     "nothing that was acknowledged",
 )
+WIRE = ("none", "never", "everything: nobody keeps anything")
 # A measurement that is not one of a promise has its own.
-PROMISES = "| copies | when it is synced | lost when the leader dies |"
+PROMISES = "copies | when it is synced | lost when the leader dies"
+# What NATS JetStream with three copies reached at 1 / 100 / 10,000 actions when the goals were set; not of the same run.
+NATS = {1: 5450, 100: 1930, 10_000: 325}
+MB_PER_MIB = 1.048576
 
 
 def figure(spread, show):
@@ -43,21 +52,54 @@ class Reports:
         self.out = out
         self.failed = []
         self.places = []
+        self.runs = set()
+        self.same_cluster = []
         self.notes = {}
 
-    def read(self, name):
-        """A report, or None if the measurement failed."""
+    def numbers(self, pattern):
+        """The numbers in the names of the reports that a pattern fits, in their order."""
+        matches = (re.fullmatch(pattern, file.stem) for file in self.out.glob("*.json"))
+        return sorted(tuple(int(number) for number in match.groups()) for match in matches if match)
+
+    def commit(self, name):
+        try:
+            return (self.out / f"{name}.commit").read_text().strip()
+        except OSError:
+            return "unknown"
+
+    def read(self, name, runs_of=lambda report: [report["runs"]]):
+        """A report, or None if it is not there or the measurement failed."""
         try:
             report = json.loads((self.out / f"{name}.json").read_text())
-        except (OSError, ValueError):
+        except FileNotFoundError:
+            return None
+        except ValueError:
             self.failed.append(name)
             return None
         self.places.append(report["place"])
         for note in report["notes"]:
             self.notes.setdefault(note, []).append(name)
-        if any(run["interrupted"] or not run["done"] for run in report["runs"]):
-            self.failed.append(name)
+        for runs in runs_of(report):
+            self.runs.add(len(runs))
+            if any(run.get("interrupted") or run.get("wrong") or run.get("lost") or not run["done"] for run in runs):
+                self.failed.append(name)
         return report
+
+    def run(self, name):
+        """The report of a `bench run`."""
+        report = self.read(name)
+        if report and not report["place"].get("new_per_run"):
+            self.same_cluster.append(name)
+        return report
+
+    def wire(self):
+        """Every run of the wire alone, before and after, by records per frame and in flight."""
+        rates = {}
+        for name in ("echo-before", "echo-after"):
+            report = self.read(name, lambda report: [case["runs"] for case in report["cases"]])
+            for case in report["cases"] if report else []:
+                rates.setdefault((case["in_flight"], case["per_frame"]), []).extend(case["runs"])
+        return rates
 
 
 def value(report, name, show=count, factor=1.0):
@@ -67,53 +109,149 @@ def value(report, name, show=count, factor=1.0):
     return figure(spread, show)
 
 
+def median(report, name):
+    spread = report["summary"].get(name) if report else None
+    return spread["median"] if spread else None
+
+
+def over(runs, value_of):
+    values = [value_of(run) for run in runs]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
 def latencies(report, kind, percentiles):
     return " / ".join(value(report, f"latency.{kind}.{name}_ms", short) for name in percentiles)
 
 
-def row(what, reached, reach, promises):
-    return "| " + " | ".join([what, reached, reach, *promises]) + " |"
+def percent(part, whole):
+    return f"{100 * part / whole:.0f} %" if part is not None and whole else "–"
 
 
-def rows(reports, args):
-    for actions in args.actions:
-        report = reports.read(f"rate-{actions}")
-        reached = f"{value(report, 'achieved_per_s')}/s; not done {value(report, 'not_done')}; containers {value(report, 'containers')}"
-        reach = f"{args.rate:,}/s; 10,000 actions within 5 % of one"
-        yield row(f"20 ms actions, blocking, {args.rate:,}/s offered, {actions:,} actions", reached, reach, MEMORY)
-    for actions in args.actions:
-        report = reports.read(f"rate-{actions}")
-        reached = f"{value(report, 'used.scheduler.cpu_s_per_1000', short, 1000.0)} µs"
-        yield row(f"CPU of all schedulers per such activation, {actions:,} actions", reached, "under 25 µs", MEMORY)
-    report = reports.read("highest")
-    reached = f"{value(report, 'achieved_per_s')}/s; end to end p50 / p99 {latencies(report, 'end_to_end', ['p50', 'p99'])} ms"
-    yield row("highest rate, zero-length actions, 10 queues", reached, "100,000/s; half of raw tonic (not measured yet)", MEMORY)
-    for rate in args.rates:
-        for actions in args.actions:
-            report = reports.read(f"queueing-{rate}-{actions}")
-            reached = f"p50 / p99 / p99.9 {latencies(report, 'queueing', ['p50', 'p99', 'p999'])} ms"
-            reach = {2000: "0.2 / 0.6 / 2 ms", 10000: "0.2 / 2 / 8 ms"}.get(rate, "–")
-            yield row(f"queueing latency at {rate:,}/s, {actions:,} actions", reached, reach, MEMORY)
-    for clients in args.clients:
-        report = reports.read(f"durable-{clients}")
+def cpu_us(report):
+    return value(report, "used.scheduler.cpu_s_per_1000", short, 1000.0)
+
+
+def row(what, reached, reach, promises, commit):
+    return "| " + " | ".join([what, reached, reach, *promises, commit]) + " |"
+
+
+def rate_rows(reports):
+    first = None
+    for (actions,) in reports.numbers(r"rate-(\d+)"):
+        name = f"rate-{actions}"
+        report = reports.run(name)
+        first = first or report
+        offered = report["plan"]["load"]["open"]["rate"] if report else 0
+        reached = (
+            f"{value(report, 'achieved_per_s')}/s; {cpu_us(report)} µs of CPU of all schedulers for each; "
+            f"not done {value(report, 'not_done')}; containers {value(report, 'containers')}"
+        )
+        if report is not first:
+            of_first = (percent(median(report, key), median(first, key)) for key in ("achieved_per_s", "used.scheduler.cpu_s_per_1000"))
+            rate, cpu = of_first
+            reached += f"; {rate} of the rate and {cpu} of the CPU of the first row"
+        reach = f"{offered:,.0f}/s, under 25 µs; 10,000 actions within 5 % of one, in both"
+        what = f"20 ms actions, blocking, {offered:,.0f}/s offered, {actions:,} actions"
+        yield row(what, reached, reach, MEMORY, reports.commit(name))
+
+
+def highest_rows(reports):
+    wire = reports.wire()
+    for (callers,) in reports.numbers(r"highest-(\d+)"):
+        name = f"highest-{callers}"
+        report = reports.run(name)
+        shares = []
+        for per_frame, text in (("one", "one record per frame"), ("ready", "what is ready per frame")):
+            runs = wire.get((callers, per_frame))
+            raw = statistics.median(run["achieved_per_s"] for run in runs) if runs else None
+            shares.append(f"{percent(median(report, 'achieved_per_s'), raw)} of raw tonic with {text}")
+        reached = f"{value(report, 'achieved_per_s')}/s; {'; '.join(shares)}; end to end p50 / p99 {latencies(report, 'end_to_end', ['p50', 'p99'])} ms"
+        what = f"highest sustained rate, zero-length actions, 10 queues, {callers:,} in flight"
+        yield row(what, reached, "100,000/s and half of raw tonic", MEMORY, reports.commit(name))
+    for (in_flight, per_frame), runs in sorted(wire.items()):
+        rate = figure(over(runs, lambda run: run["achieved_per_s"]), count)
+        p50 = figure(over(runs, lambda run: run["latency"]["p50_ms"] or 0.0), short)
+        cpu = figure(over(runs, lambda run: 1000.0 * (run["used"]["roles"]["server"]["cpu_s_per_1000"] or 0.0)), short)
+        what = f"raw tonic over the same hops, {in_flight:,} in flight, {'one record' if per_frame == 'one' else 'what is ready'} per frame"
+        reached = f"{rate}/s; there and back p50 {p50} ms; {cpu} µs of CPU of the process in the middle for each"
+        yield row(what, reached, "the reference", WIRE, reports.commit("echo-after"))
+
+
+def queueing_rows(reports):
+    for rate, actions in reports.numbers(r"queueing-(\d+)-(\d+)"):
+        name = f"queueing-{rate}-{actions}"
+        report = reports.run(name)
+        reached = f"p50 / p99 / p99.9 {latencies(report, 'queueing', ['p50', 'p99', 'p999'])} ms"
+        reach = {2000: "0.2 / 0.6 / 2 ms", 10000: "0.2 / 2 / 8 ms"}.get(rate, "–")
+        yield row(f"queueing latency at {rate:,}/s, {actions:,} actions", reached, reach, MEMORY, reports.commit(name))
+
+
+def durable_rows(reports):
+    for (clients,) in reports.numbers(r"durable-(\d+)"):
+        name = f"durable-{clients}"
+        report = reports.run(name)
         reached = f"{value(report, 'achieved_per_s')}/s; p50 / p99 {latencies(report, 'durable_acceptance', ['p50', 'p99'])} ms"
         reach = {1: "p50 under 1.5 ms", 64: "25,000/s, p50 under 3 ms", 1024: "50,000/s"}.get(clients, "–")
-        yield row(f"durable acceptance, {clients:,} clients", reached, reach, DURABLE)
+        yield row(f"durable acceptance, {clients:,} clients", reached, reach, DURABLE, reports.commit(name))
+    for (actions,) in reports.numbers(r"ends-(\d+)"):
+        name = f"ends-{actions}"
+        report = reports.run(name)
+        reached = (
+            f"{value(report, 'achieved_per_s')}/s; accepted p50 / p99 {latencies(report, 'durable_acceptance', ['p50', 'p99'])} ms, "
+            f"ended {latencies(report, 'durable_end_to_end', ['p50', 'p99'])} ms; {cpu_us(report)} µs of CPU of all schedulers for each"
+        )
+        callers = report["plan"]["load"]["closed"]["callers"] if report else 0
+        reach = "3 × NATS JetStream R3 in the same run"
+        if actions in NATS:
+            reach += f" (not of this run: {3 * NATS[actions]:,}/s)"
+        what = f"durable end to end (accepted, run for 20 ms, recorded), {callers:,} callers, {actions:,} actions"
+        yield row(what, reached, reach, DURABLE, reports.commit(name))
 
 
-def section(reports, args):
-    table = list(rows(reports, args))
+def standing_rows(reports):
+    def largest(report):
+        return f"{value(report, 'used.scheduler.resident_max_mib', short, MB_PER_MIB)} MB"
+
+    for (waiting,) in reports.numbers(r"waiting-(\d+)"):
+        name = f"waiting-{waiting}"
+        report = reports.run(name)
+        reached = (
+            f"{value(report, 'used.scheduler.cores', short)} cores for all schedulers ({cpu_us(report)} µs for each); containers "
+            f"{value(report, 'containers')}; largest scheduler {largest(report)}; "
+            f"queueing p50 / p99 {latencies(report, 'queueing', ['p50', 'p99'])} ms"
+        )
+        yield row(f"{waiting:,} containers that wait, 2,000/s", reached, "under 0.15 cores", MEMORY, reports.commit(name))
+    for (queues,) in reports.numbers(r"memory-(\d+)"):
+        name = f"memory-{queues}"
+        report = reports.run(name)
+        what = f"memory of a scheduler that leads {queues:,} active queues (it is the only one), 2,000/s"
+        yield row(what, largest(report), "under 100 MB", MEMORY, reports.commit(name))
+
+
+def section(reports):
+    table = [
+        line
+        for rows in (rate_rows, highest_rows, queueing_rows, durable_rows, standing_rows)
+        for line in rows(reports)
+    ]
     lines = [BEGIN, "## The suite", ""]
     if reports.places:
-        place = reports.places[0]
+        place = max(reports.places, key=lambda place: place["at"])
+        begin = min(place["at"] for place in reports.places)
+        loads = [place["load_before"] for place in reports.places if place["load_before"] is not None]
+        runs = " or ".join(str(number) for number in sorted(reports.runs))
+        invokers = max(place["invokers"] for place in reports.places)
         lines.append(
-            f"Of commit {args.commit}, {place['at']}, {place['cores']} processors ({place['processor']}), load average before the first "
-            f"measurement {place['load_before']}. Three schedulers, {place['invokers']} simulated invokers and the load on the same "
-            f"processors, loopback. Medians of {args.runs} runs (extremes in brackets); latencies count from when an activation was due."
+            f"From {begin} to {place['at']}, {place['cores']} processors ({place['processor']}), load average before a measurement "
+            f"up to {max(loads, default='unknown')}. Three schedulers, {invokers} simulated invokers and the load on the same "
+            f"processors, loopback, a new cluster for each run. Medians of {runs} runs (extremes in brackets); latencies count from "
+            f"when an activation was due. Raw tonic is measured before and after the highest rate; a share is of the median of both."
         )
-    lines += ["", f"| what | seen | to reach {PROMISES}", "| --- | --- | --- | --- | --- | --- |", *table, ""]
+    lines += ["", f"| what | seen | to reach | {PROMISES} | of commit |", "| --- | --- | --- | --- | --- | --- | --- |", *table, ""]
     for note, names in reports.notes.items():
         lines.append(f"- {', '.join(dict.fromkeys(names))}: {note}")
+    if reports.same_cluster:
+        lines.append(f"- {', '.join(reports.same_cluster)}: all runs on the same cluster, one after the other")
     for name in dict.fromkeys(reports.failed):
         lines.append(f"- **{name} failed**; its log is beside its report")
     return "\n".join([*lines, END])
@@ -128,21 +266,12 @@ def put(doc, text):
     doc.write_text(before + text + after if begin else f"{old.rstrip()}\n\n{text}\n")
 
 
-def numbers(text):
-    return [int(word) for word in text.split()]
-
-
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=pathlib.Path, required=True)
 parser.add_argument("--doc", type=pathlib.Path, required=True)
-parser.add_argument("--commit", required=True)
-parser.add_argument("--runs", type=int, required=True)
-parser.add_argument("--rate", type=int, required=True)
-for name in ("actions", "rates", "clients"):
-    parser.add_argument(f"--{name}", type=numbers, required=True)
 args = parser.parse_args()
 reports = Reports(args.out)
-text = section(reports, args)
+text = section(reports)
 put(args.doc, text)
 print(f"\n{text}\n\nwritten to {args.doc}; reports are in {args.out}")
 sys.exit(bool(reports.failed))

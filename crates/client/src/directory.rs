@@ -7,14 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::transport::controller_endpoint;
 use whiskraft_types::SchedulerId;
 
 use crate::{ConnectError, Settings};
-
-/// HTTP/2 window of one stream: a few frames of results in flight.
-const STREAM_WINDOW: u32 = 1 << 20;
-/// HTTP/2 window of one connection.
-const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Traffic that must not delay each other gets connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -153,15 +149,7 @@ impl Directory {
         if let Some(channel) = channels.get(&(address.to_owned(), class)) {
             return Ok(channel.clone());
         }
-        let channel = check_address(address)?
-            .connect_timeout(self.settings.tcp_connect_deadline)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(self.settings.keepalive_interval)
-            .keep_alive_timeout(self.settings.keepalive_timeout)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect_lazy();
+        let channel = controller_endpoint(check_address(address)?, self.settings.patience()).connect_lazy();
         channels.insert((address.to_owned(), class), channel.clone());
         Ok(channel)
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use whiskraft_proto::transport::Patience;
+
 /// Every bound and deadline of a client. The defaults suit a client next to its cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -30,6 +32,16 @@ pub struct Settings {
     pub refuse_early: bool,
     /// When an activation without any answer is given up.
     pub giving_up: GivingUp,
+}
+
+impl Settings {
+    pub(crate) const fn patience(&self) -> Patience {
+        Patience {
+            connect: self.tcp_connect_deadline,
+            ping_interval: self.keepalive_interval,
+            ping_wait: self.keepalive_timeout,
+        }
+    }
 }
 
 impl Default for Settings {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::transport::{Patience, invoker_endpoint};
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 use whiskraft_proto::v1::open_invoker_session_response::Outcome;
 use whiskraft_proto::{InvalidMessage, v1};
@@ -161,10 +162,11 @@ pub(crate) async fn connect(address: &str, link: &LinkConfig) -> Result<Channel,
 }
 
 fn endpoint(address: &str, link: &LinkConfig) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(link.connect_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(link.ping_interval)
-        .keep_alive_timeout(link.ping_timeout)
-        .keep_alive_while_idle(true))
+    let patience = Patience {
+        connect: link.connect_timeout,
+        ping_interval: link.ping_interval,
+        ping_wait: link.ping_timeout,
+    };
+    let address = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(invoker_endpoint(address, patience))
 }

@@ -4,6 +4,7 @@
 
 mod convert;
 mod membership;
+pub mod transport;
 
 pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
 

@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use whiskraft_proto::transport::{scheduler_incoming, scheduler_server};
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use whiskraft_raft::Node;
 
@@ -47,12 +46,6 @@ use crate::updates::UpdatesActor;
 
 /// Longest time for the session to be closed and streams to end; after it the process goes anyway.
 const SHUTDOWN_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Flow control windows of HTTP/2: a stream carries many activations, a connection a few streams.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Pings on idle connections find peers that have vanished without a word.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-const PING_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Why the role did not start.
 #[derive(Debug, thiserror::Error)]
@@ -355,15 +348,9 @@ async fn serve(
             creation,
             hand_over,
         )));
-    let served = Server::builder()
-        // Each connection says first which of the two it speaks; its calls are not asked again.
-        .accept_http1(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_WAIT_MAX))
+    let served = scheduler_server()
         .add_routes(with_plain_routes(services, context, scraper))
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
+        .serve_with_incoming_shutdown(scheduler_incoming(listener), async move {
             stopping.stopping().await;
         })
         .await;

@@ -56,6 +56,9 @@ pub(crate) struct GlobalArgs {
     /// Form of log lines [default: human]
     #[arg(long, global = true, value_enum, value_name = "FORM")]
     log_format: Option<LogFormat>,
+    /// Process that started this one, and that this one must not outlive
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub(crate) die_with: Option<u32>,
 }
 
 impl GlobalArgs {

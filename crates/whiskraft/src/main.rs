@@ -13,6 +13,7 @@ mod exit;
 mod load;
 mod logging;
 mod output;
+mod parent;
 mod role;
 mod signals;
 mod source;
@@ -51,7 +52,8 @@ fn main() -> ExitCode {
     if let Command::Runtime(args) = cli.command {
         return runtime::run(args);
     }
-    match run(cli) {
+    let parent = cli.global.die_with.map_or(Ok(()), parent::die_with);
+    match parent.and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("whiskraft: {failure}");

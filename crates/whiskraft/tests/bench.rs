@@ -6,9 +6,13 @@
 mod fake;
 mod support;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 
 use fake::{Fake, Mode, cluster, leadership};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 use support::{command, run, says};
 use whiskraft_proto::v1;
@@ -177,6 +181,10 @@ async fn what_cannot_be_measured_is_refused() {
     says(&error, &["scheduler=4711"]);
     let (_, error) = run(&[], &["bench", "run", "--json", "/does/not/exist/report.json"], 2).await;
     says(&error, &["/does/not/exist/report.json"]);
+    let (_, error) = run(&[], &["bench", "run", "--invokers", "1"], 2).await;
+    says(&error, &["required arguments were not provided", "--start"]);
+    let (_, error) = run(&[], &["bench", "run", "--fresh"], 2).await;
+    says(&error, &["--start"]);
     let fakes = echo().await;
     let (_, error) = run(&fakes, &["bench", "run", "--watch", "scheduler=4294967295"], 2).await;
     says(&error, &["no process 4294967295"]);
@@ -244,4 +252,81 @@ fn a_cluster_of_its_own_gives_a_figure_and_ends() {
     );
     assert_eq!(roles["scheduler"]["gone"], 0);
     assert!(roles["scheduler"]["resident_mib"].as_f64().unwrap() > 1.0);
+}
+
+#[test]
+fn the_wire_alone_gives_every_record_back() {
+    let args = [
+        "bench",
+        "echo",
+        "--in-flight",
+        "1,64",
+        "--payload",
+        "100",
+        "--time",
+        "300ms",
+        "--warm-up",
+        "50ms",
+        "--runs",
+        "2",
+        "--json",
+        "-",
+    ];
+    let output = command(&[], &args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    says(&error, &["ready per frame, 64 in flight: run 2 of 2"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(
+        cases.len(),
+        4,
+        "one and 64 in flight, one and what is ready per frame"
+    );
+    for case in cases {
+        for run in case["runs"].as_array().unwrap() {
+            assert!(run["done"].as_u64().unwrap() > 0, "{run}");
+            assert_eq!((&run["wrong"], &run["lost"]), (&0.into(), &0.into()), "{run}");
+            assert_eq!(run["sent"], run["done"], "{run}");
+            for role in ["server", "worker"] {
+                let usage = &run["used"]["roles"][role];
+                assert_eq!((&usage["processes"], &usage["gone"]), (&1.into(), &0.into()));
+            }
+        }
+        assert!(
+            case["summary"]["latency.end_to_end.p50_ms"]["median"]
+                .as_f64()
+                .unwrap()
+                > 0.0
+        );
+    }
+}
+
+#[test]
+fn what_was_started_ends_with_a_measurement_that_is_killed() {
+    let args = ["bench", "echo", "--time", "1h"];
+    let mut child = command(&[], &args).stderr(Stdio::piped()).spawn().unwrap();
+    // It says so once both processes are there.
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("run 1 of 1"), "{line}");
+    let tasks = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = std::fs::read_to_string(tasks).unwrap();
+    let open = |pid: &str| {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        pidfd_open(pid, PidfdFlags::empty()).unwrap()
+    };
+    let started: Vec<_> = children.split_whitespace().map(open).collect();
+    assert_eq!(started.len(), 2, "{children}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let limit = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    for process in &started {
+        let ended = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&limit)).unwrap();
+        assert_eq!(ended, 1, "it still runs");
+    }
 }

@@ -1,19 +1,15 @@
 //! A cluster of processes of this binary on loopback, for measurements on a bare machine. It ends when it is dropped.
 
-mod ports;
-
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use whiskraft_client::{Client, Settings};
 use whiskraft_types::ByteSize;
 
-use self::ports::free_ports;
+use super::member::{Members, Orders};
+use super::ports::free_ports;
 use super::usage::Role;
 use crate::clock;
 use crate::exit::{Exit, Failure};
@@ -22,8 +18,6 @@ use crate::exit::{Exit, Failure};
 const SERVE_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks whether it does.
 const LOOK: Duration = Duration::from_millis(50);
-/// Last lines of a log that are shown when its process has failed.
-const LOG_LINES: usize = 10;
 /// `f_type` of a file system that is in memory, where a sync costs nothing.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -47,18 +41,10 @@ pub(crate) struct ClusterOptions {
 /// Its processes.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    members: Vec<Member>,
+    members: Members,
     endpoints: Vec<String>,
     dir: PathBuf,
     _temporary: Option<TempDir>,
-}
-
-#[derive(Debug)]
-struct Member {
-    role: &'static str,
-    name: String,
-    log: PathBuf,
-    child: Child,
 }
 
 impl Cluster {
@@ -80,7 +66,7 @@ impl Cluster {
             .map(|(port, id)| format!("{id}={}", address(port)));
         let initial = numbered.collect::<Vec<_>>().join(",");
         let mut cluster = Self {
-            members: Vec::new(),
+            members: Members::default(),
             endpoints: clients.iter().map(address).collect(),
             dir,
             _temporary: temporary,
@@ -131,16 +117,14 @@ impl Cluster {
         args: &[[&str; 2]],
         set: &[String],
     ) -> Result<(), Failure> {
-        let log = self.dir.join(format!("{name}.log"));
-        let child = spawn(role, args, set, &log)
-            .map_err(|error| Failure::new(Exit::Refused, format!("cannot start {name}")).caused_by(error))?;
-        self.members.push(Member {
+        let orders = Orders {
             role,
             name,
-            log,
-            child,
-        });
-        Ok(())
+            command: &[role],
+            args,
+            set,
+        };
+        self.members.start(&self.dir, orders)
     }
 
     /// Waits until all schedulers have a session and all invokers are healthy.
@@ -159,13 +143,10 @@ impl Cluster {
         while !is_ready(&client, options).await {
             self.check()?;
             if clock::now() > deadline {
-                let logs: Vec<_> = self.members.iter().map(Member::last_words).collect();
+                let logs = self.members.last_words();
                 return Err(Failure::new(
                     Exit::Refused,
-                    format!(
-                        "the cluster does not serve after {SERVE_MAX:?}\n{}",
-                        logs.join("\n")
-                    ),
+                    format!("the cluster does not serve after {SERVE_MAX:?}\n{logs}"),
                 ));
             }
             tokio::time::sleep(LOOK).await;
@@ -181,11 +162,7 @@ impl Cluster {
 
     /// The processes by role, to be watched.
     pub(crate) fn roles(&self) -> Vec<Role> {
-        let role = |member: &Member| Role {
-            name: member.role.to_owned(),
-            pids: member.child.id().into_iter().collect(),
-        };
-        self.members.iter().map(role).collect()
+        self.members.roles()
     }
 
     /// Where its data is.
@@ -203,35 +180,12 @@ impl Cluster {
     /// # Errors
     /// If one has ended by itself.
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
-        for member in &mut self.members {
-            if let Ok(Some(status)) = member.child.try_wait() {
-                let text = format!(
-                    "{} ended by itself ({status})\n{}",
-                    member.name,
-                    member.last_words()
-                );
-                return Err(Failure::new(Exit::Refused, text));
-            }
-        }
-        Ok(())
+        self.members.check()
     }
 
     /// Ends all processes at once, invokers first, and waits until they are gone.
-    pub(crate) async fn end(mut self) {
-        for member in self.members.iter_mut().rev() {
-            // It fails only for one that has ended.
-            let _ = member.child.kill().await;
-        }
-    }
-}
-
-impl Member {
-    /// The end of its log.
-    fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let tail = &lines[lines.len().saturating_sub(LOG_LINES)..];
-        format!("---- {}\n{}", self.name, tail.join("\n"))
+    pub(crate) async fn end(self) {
+        self.members.end().await;
     }
 }
 
@@ -242,27 +196,6 @@ fn directory(wanted: Option<PathBuf>) -> io::Result<(PathBuf, Option<TempDir>)> 
     };
     std::fs::create_dir_all(&dir)?;
     Ok((dir, None))
-}
-
-/// A process that knows no settings but these, and that a Ctrl-C for this one does not reach.
-fn spawn(role: &str, args: &[[&str; 2]], set: &[String], log: &Path) -> io::Result<Child> {
-    let output = File::options().create(true).append(true).open(log)?;
-    let mut command = Command::new(std::env::current_exe()?);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WHISKRAFT_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(["--config", "/dev/null", role])
-        .args(args.iter().flatten())
-        .args(set.iter().flat_map(|setting| ["--set", setting]))
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
 }
 
 async fn is_ready(client: &Client, options: &ClusterOptions) -> bool {

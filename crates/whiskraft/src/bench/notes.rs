@@ -2,9 +2,12 @@
 
 use super::plan::{Load, Plan};
 use super::report::{Place, RunReport};
+use super::usage::Used;
 
 /// Processors that others may use before it is worth a note.
 const OTHERS_CORES: f64 = 0.1;
+/// Standstill that a busy machine does not explain.
+const STILL_S: f64 = 0.5;
 /// Share of late activations from which on the load generator is the one that is measured.
 const LATE_SHARE: f64 = 0.01;
 /// Steps of the wall clock that nobody would see in a queueing latency.
@@ -13,7 +16,6 @@ const STEP_US: i64 = 50;
 /// Notes on runs of a plan, the gravest first.
 pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<String> {
     let sum = |count: fn(&RunReport) -> u64| runs.iter().map(count).sum::<u64>();
-    let most = |value: fn(&RunReport) -> Option<f64>| runs.iter().filter_map(value).fold(0.0, f64::max);
     let mut notes = Vec::new();
     let mut note = |is_so: bool, text: String| {
         if is_so {
@@ -45,19 +47,10 @@ pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<Strin
             plan.under_way_max
         ),
     );
-    let others = most(|run| run.used.others_cores);
-    note(
-        others > OTHERS_CORES,
-        format!(
-            "processes that are not watched used up to {others:.1} of {} processors",
-            place.cores
-        ),
-    );
-    let stolen = most(|run| run.used.stolen_cores);
-    note(
-        stolen > OTHERS_CORES,
-        format!("the hypervisor gave up to {stolen:.1} processors to others"),
-    );
+    let used: Vec<&Used> = runs.iter().map(|run| &run.used).collect();
+    for text in machine_notes(place, &used) {
+        note(true, text);
+    }
     note(
         place.in_memory,
         "the schedulers' data is on a file system in memory: a sync costs nothing there".to_owned(),
@@ -91,6 +84,32 @@ pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<Strin
     notes
 }
 
+/// Notes on who else used the machine.
+pub(super) fn machine_notes(place: &Place, used: &[&Used]) -> Vec<String> {
+    let most =
+        |value: fn(&Used) -> Option<f64>| used.iter().filter_map(|used| value(used)).fold(0.0, f64::max);
+    let (others, stolen) = (most(|used| used.others_cores), most(|used| used.stolen_cores));
+    let mut notes = Vec::new();
+    if others > OTHERS_CORES {
+        notes.push(format!(
+            "processes that are not watched used up to {others:.1} of {} processors",
+            place.cores
+        ));
+    }
+    if stolen > OTHERS_CORES {
+        notes.push(format!(
+            "the hypervisor gave up to {stolen:.1} processors to others"
+        ));
+    }
+    let still = used.iter().map(|used| used.stood_still_s).fold(0.0, f64::max);
+    if still > STILL_S {
+        notes.push(format!(
+            "this process, or the machine, stood still for up to {still:.1} s: figures of that run are of little worth"
+        ));
+    }
+    notes
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::report::tests::{report, run};
@@ -101,6 +120,7 @@ mod tests {
         let mut bad = run(1);
         (bad.interrupted, bad.held_back, bad.unstamped) = (true, 3, 7);
         (bad.clock_step_us, bad.too_early) = (-900, 1);
+        bad.used.stood_still_s = 6.5;
         let mut good = run(1);
         (good.done, good.failed, good.late) = (good.due, 0, 0);
         good.used.others_cores = Some(0.01);
@@ -117,6 +137,7 @@ mod tests {
             "up to 0.2 of 2 processors",
             "7 results did not say",
             "set by -900 µs",
+            "stood still for up to 6.5 s",
             "5 callers that wait",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");

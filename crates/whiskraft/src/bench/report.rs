@@ -8,6 +8,7 @@ use super::notes::notes;
 use super::plan::Plan;
 use super::procfs;
 use super::run_clock::resolution;
+use super::spread::{Spread, latency_figures, spreads};
 use super::tally::{Kind, Point};
 use super::times::{Percentiles, Times};
 use super::usage::Used;
@@ -72,14 +73,6 @@ impl PartialEq for Curve {
     }
 }
 
-/// A figure over several runs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
 /// Where it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Place {
@@ -99,6 +92,8 @@ pub(crate) struct Place {
     pub(crate) invokers: u64,
     /// Whether the processes were started for the measurement.
     pub(crate) started_here: bool,
+    /// Whether each run had new ones.
+    pub(crate) new_per_run: bool,
     /// Whether their data is known to be on a file system in memory.
     pub(crate) in_memory: bool,
     /// Moment of the first run, in UTC.
@@ -122,20 +117,6 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
 }
 
-impl Spread {
-    /// Of at least one value.
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = match values.len().is_multiple_of(2) {
-            true => f64::midpoint(values[middle - 1], values[middle]),
-            false => values[middle],
-        };
-        Some(Self { median, min, max })
-    }
-}
-
 impl RunReport {
     /// Figures that are compared over runs, by name.
     fn figures(&self) -> Vec<(String, f64)> {
@@ -147,57 +128,15 @@ impl RunReport {
             ("held_back".to_owned(), self.held_back as f64),
         ];
         for (kind, times) in &self.latency {
-            let times = [
-                ("p50", times.p50_ms),
-                ("p90", times.p90_ms),
-                ("p99", times.p99_ms),
-                ("p999", times.p999_ms),
-                ("max", times.max_ms),
-            ];
-            let known = times.into_iter().filter_map(|(name, ms)| Some((name, ms?)));
-            all.extend(known.map(|(name, ms)| (latency_name(*kind, name), ms)));
+            all.extend(latency_figures(*kind, times));
         }
-        for (role, usage) in &self.used.roles {
-            all.extend([
-                (usage_name(role, "cpu_s"), usage.cpu_s),
-                (usage_name(role, "cores"), usage.cores),
-                (usage_name(role, "resident_mib"), usage.resident_mib),
-                (usage_name(role, "voluntary_per_s"), usage.voluntary_per_s),
-                (usage_name(role, "involuntary_per_s"), usage.involuntary_per_s),
-            ]);
-            all.extend(
-                usage
-                    .cpu_s_per_1000
-                    .map(|cpu| (usage_name(role, "cpu_s_per_1000"), cpu)),
-            );
-        }
-        all.extend(
-            self.used
-                .machine_cores
-                .map(|cores| ("machine_cores".to_owned(), cores)),
-        );
-        all.extend(
-            self.used
-                .others_cores
-                .map(|cores| ("others_cores".to_owned(), cores)),
-        );
+        all.extend(self.used.figures());
         all.extend(
             self.containers
                 .map(|count| ("containers".to_owned(), count as f64)),
         );
         all
     }
-}
-
-/// Name of a latency in a summary.
-pub(super) fn latency_name(kind: Kind, percentile: &str) -> String {
-    let kind = kind.text().replace(' ', "_");
-    format!("latency.{kind}.{percentile}_ms")
-}
-
-/// Name of what a role used in a summary.
-pub(super) fn usage_name(role: &str, what: &str) -> String {
-    format!("used.{role}.{what}")
 }
 
 impl Place {
@@ -212,6 +151,7 @@ impl Place {
             schedulers,
             invokers,
             started_here: false,
+            new_per_run: false,
             in_memory: false,
             at: show_moment(clock::wall()),
         }
@@ -221,23 +161,18 @@ impl Place {
 impl Report {
     /// Sums runs up.
     pub(crate) fn new(plan: Plan, place: Place, runs: Vec<RunReport>) -> Self {
-        let mut figures: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         let mut times: BTreeMap<Kind, Times> = BTreeMap::new();
         for run in &runs {
-            for (name, value) in run.figures() {
-                figures.entry(name).or_default().push(value);
-            }
             for (kind, Curve(more)) in &run.times {
                 times.entry(*kind).or_default().merge(more);
             }
         }
-        let spread = |(name, values)| Some((name, Spread::of(values)?));
         let curve = |(kind, times): (Kind, Times)| (kind, times.curve());
         Self {
             notes: notes(&plan, &place, &runs),
             plan,
             place,
-            summary: figures.into_iter().filter_map(spread).collect(),
+            summary: spreads(runs.iter().map(RunReport::figures)),
             curves: times
                 .into_iter()
                 .map(curve)
@@ -299,6 +234,7 @@ pub(super) mod tests {
                 machine_cores: Some(1.5),
                 others_cores: Some(0.25),
                 stolen_cores: Some(0.0),
+                stood_still_s: 0.001,
             },
             containers: Some(4),
             interval_s: 0.5,
@@ -324,6 +260,7 @@ pub(super) mod tests {
             schedulers: 3,
             invokers: 2,
             started_here: true,
+            new_per_run: false,
             in_memory: false,
             at: "2026-01-02T03:04:05.000Z".to_owned(),
         };
@@ -343,7 +280,6 @@ pub(super) mod tests {
             "99 values have no p99.9"
         );
         assert!(report.is_usable());
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
     }
 
     #[test]

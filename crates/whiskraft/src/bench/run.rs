@@ -19,8 +19,6 @@ use super::usage::{Roles, Sample};
 use crate::exit::Failure;
 use crate::signals::Signals;
 
-/// Time between two looks for the progress bar.
-const LOOK: Duration = Duration::from_millis(200);
 /// Activations end by themselves at their deadline; one that has not so long after it never will.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -60,9 +58,11 @@ pub(crate) async fn measure(
     let mut maker = Maker::start(plan, &caller, window)?;
     let bar = progress(window, quiet);
     let work = async {
-        let before = sample_at(&caller, roles, window.from, &bar).await;
-        let after = sample_at(&caller, roles, window.to, &bar).await;
-        (before, after)
+        let look = || show(&caller, &bar);
+        caller.clock.pass(window.from, look).await;
+        let before = roles.sample(caller.clock.elapsed());
+        let stood_still = caller.clock.pass(window.to, look).await;
+        (before, roles.sample(caller.clock.elapsed()), stood_still)
     };
     let samples = tokio::select! {
         samples = work => Some(samples),
@@ -90,11 +90,12 @@ pub(crate) async fn measure(
     let made = signals.or_force(finish).await?;
     let tally = caller.tallies.take(window);
     let step_us = caller.clock.step_us();
-    let (before, after) = samples.unwrap_or_else(|| {
+    let (before, after, stood_still) = samples.unwrap_or_else(|| {
         let now = roles.sample(caller.clock.elapsed());
-        (now.clone(), now)
+        (now.clone(), now, Duration::ZERO)
     });
-    let report = summary(window, interrupted, &made, tally, (&before, &after));
+    let mut report = summary(window, interrupted, &made, tally, (&before, &after));
+    report.used.stood_still_s = stood_still.as_secs_f64();
     Ok(RunReport {
         containers,
         clock_step_us: step_us,
@@ -137,19 +138,6 @@ impl Maker {
                 Made { due: begun, sent }
             }
         }
-    }
-}
-
-/// Waits until a moment of the run, showing how far it is, and looks what everything has used.
-async fn sample_at(caller: &Caller, roles: &Roles, at: Duration, bar: &ProgressBar) -> Sample {
-    loop {
-        let left = at.saturating_sub(caller.clock.elapsed());
-        if left.is_zero() {
-            return roles.sample(caller.clock.elapsed());
-        }
-        let until = caller.clock.at(at - left.saturating_sub(LOOK));
-        tokio::time::sleep_until(until.into()).await;
-        show(caller, bar);
     }
 }
 

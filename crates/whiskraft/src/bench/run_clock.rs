@@ -6,6 +6,8 @@ use crate::clock;
 
 /// Tries to read both clocks at the same moment; the quickest counts.
 const PAIRS: usize = 16;
+/// Time between two looks at a run under way.
+const LOOK: Duration = Duration::from_millis(200);
 /// Readings from which the resolution is told.
 const READINGS: usize = 4096;
 
@@ -40,6 +42,22 @@ impl RunClock {
     /// The moment so long after the start.
     pub(super) fn at(&self, since: Duration) -> Instant {
         self.start + since
+    }
+
+    /// Lets time pass until a moment of the run, with a look now and then. The longest time by which one came late: so long
+    /// this process, or the machine, stood still.
+    pub(super) async fn pass(&self, at: Duration, mut look: impl FnMut()) -> Duration {
+        let mut late = Duration::ZERO;
+        loop {
+            let left = at.saturating_sub(self.elapsed());
+            if left.is_zero() {
+                return late;
+            }
+            let until = at - left.saturating_sub(LOOK);
+            tokio::time::sleep_until(self.at(until).into()).await;
+            late = late.max(self.elapsed().saturating_sub(until));
+            look();
+        }
     }
 
     /// Microseconds from a moment after the start to a stamp; negative if the stamp is earlier.
@@ -89,6 +107,16 @@ mod tests {
             -50,
             "a clock that is behind is seen"
         );
+    }
+
+    #[tokio::test]
+    async fn a_moment_that_is_waited_for_has_come() {
+        let clock = RunClock::start();
+        let mut looks = 0;
+        let at = clock.elapsed() + Duration::from_millis(1);
+        let late = clock.pass(at, || looks += 1).await;
+        assert!(looks >= 1 && clock.elapsed() >= at + late);
+        assert_eq!(clock.pass(at, || looks += 1).await, Duration::ZERO, "it is over");
     }
 
     #[test]

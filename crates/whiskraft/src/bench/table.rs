@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::plan::{Load, Plan};
-use super::report::{Report, Spread, latency_name, usage_name};
+use super::report::Report;
+use super::spread::{Spread, latency_name, usage_name};
 use super::tally::Kind;
 use crate::units::show_ms;
 
@@ -124,7 +125,7 @@ fn errors(report: &Report) -> Option<String> {
 }
 
 /// `None` for a table without rows.
-fn table(first: &str, columns: &[&str], rows: Vec<(String, Vec<Cell>)>) -> Option<String> {
+pub(super) fn table(first: &str, columns: &[&str], rows: Vec<(String, Vec<Cell>)>) -> Option<String> {
     if rows.is_empty() {
         return None;
     }
@@ -142,7 +143,8 @@ fn table(first: &str, columns: &[&str], rows: Vec<(String, Vec<Cell>)>) -> Optio
     Some(table.trim_fmt())
 }
 
-fn cell(spread: Option<&Spread>, show: impl Fn(f64) -> String) -> Cell {
+/// A figure as it is [shown].
+pub(super) fn cell(spread: Option<&Spread>, show: impl Fn(f64) -> String) -> Cell {
     let text = spread.map_or_else(|| "-".to_owned(), |spread| shown(spread, show));
     Cell::new(text).set_alignment(CellAlignment::Right)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::procfs::{self, Machine, Process, Switches};
 
 /// Role of the process that makes the load: this one.
-const OWN_ROLE: &str = "load";
+pub(super) const OWN_ROLE: &str = "load";
 
 /// Processes of one role, as `--watch` names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +92,8 @@ pub(crate) struct Used {
     pub(crate) others_cores: Option<f64>,
     /// Processors that a hypervisor gave to others meanwhile.
     pub(crate) stolen_cores: Option<f64>,
+    /// Longest time for which this process, or the machine, stood still, in seconds.
+    pub(crate) stood_still_s: f64,
 }
 
 impl Roles {
@@ -151,6 +153,7 @@ impl Sample {
             machine_cores,
             others_cores: machine_cores.map(|cores| (cores - watched).max(0.0)),
             stolen_cores: cores(|machine| machine.stolen),
+            stood_still_s: 0.0,
             roles,
         }
     }

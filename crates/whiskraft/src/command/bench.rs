@@ -1,6 +1,7 @@
 //! `whiskraft bench`: measures a cluster that runs, or one that it starts on this machine.
 
 mod arguments;
+mod echo;
 
 use std::path::{Path, PathBuf};
 
@@ -8,9 +9,10 @@ use clap::{Args, Subcommand};
 use whiskraft_client::{Client, Settings};
 
 use self::arguments::{LoadArgs, StartArgs};
+use self::echo::{EchoArgs, ServerArgs, WorkerArgs};
 use super::{call_failure, connect_with};
 use crate::arguments::whole;
-use crate::bench::{self, Cluster, Place, Plan, Report, Role, Roles};
+use crate::bench::{self, Cluster, ClusterOptions, Place, Plan, Report, Role, Roles, RunReport};
 use crate::cli::ClientArgs;
 use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
@@ -24,7 +26,8 @@ Examples:
   whiskraft bench run --start --rate 2000 --duration 20 --actions 100 --namespaces 10 --runs 5 --html report.html
   whiskraft bench run --start --closed 64 --durable 100 --forget      # durable acceptance, as 64 clients see it
   whiskraft bench run -e a:7401,b:7401 --rate 500 --json report.json  # a cluster that runs; its invokers must be simulated
-  whiskraft bench cluster                                       # a cluster to measure from elsewhere; says how";
+  whiskraft bench cluster                                       # a cluster to measure from elsewhere; says how
+  whiskraft bench echo                                          # the wire alone: what no scheduler can be faster than";
 
 /// Below the help of a run.
 const RUN_HELP: &str = "\
@@ -51,7 +54,7 @@ impl BenchArgs {
     pub(crate) fn overrides(&self) -> Overrides {
         match &self.command {
             BenchCommand::Run(args) => args.client.overrides(),
-            BenchCommand::Cluster(_) => Overrides::default(),
+            _ => Overrides::default(),
         }
     }
 }
@@ -59,22 +62,34 @@ impl BenchArgs {
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     /// Make load, and report rates, latencies and what processes use
-    #[command(after_help = RUN_HELP)]
+    #[command(after_help = RUN_HELP, mut_group("StartArgs", |group| group.requires("start")))]
     Run(Box<RunArgs>),
     /// Start a cluster to be measured on this machine, until Ctrl-C
     Cluster(StartArgs),
+    /// Measure the wire alone: the same messages over the same hops, with nothing behind them
+    #[command(after_help = echo::HELP)]
+    Echo(EchoArgs),
+    /// The process in the middle of an echo
+    #[command(hide = true)]
+    EchoServer(ServerArgs),
+    /// The process at the end of an echo
+    #[command(hide = true)]
+    EchoWorker(WorkerArgs),
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
     load: LoadArgs,
-    /// Measure so many times, one after the other on the same cluster
+    /// Measure so many times, one after the other on the same cluster, unless --fresh
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, 1000>)]
     runs: u32,
     /// Start a cluster for this, and end it afterwards; --endpoints is then of no account
     #[arg(long, help_heading = "Cluster")]
     start: bool,
+    /// Start a new cluster for each of the --runs, so that none inherits what another has left behind
+    #[arg(long, requires = "start", help_heading = "Cluster")]
+    fresh: bool,
     #[command(flatten)]
     cluster: StartArgs,
     /// Processes of this machine to watch, by role, as scheduler=4711,4712; may be repeated
@@ -101,6 +116,9 @@ pub(crate) async fn run(args: BenchArgs, config: &Config) -> Result<(), Failure>
     match args.command {
         BenchCommand::Run(args) => measure(*args, config).await,
         BenchCommand::Cluster(args) => serve(&args).await,
+        BenchCommand::Echo(args) => echo::run(args).await,
+        BenchCommand::EchoServer(args) => echo::serve(args).await,
+        BenchCommand::EchoWorker(args) => echo::work(args).await,
     }
 }
 
@@ -116,18 +134,46 @@ async fn measure(args: RunArgs, config: &Config) -> Result<(), Failure> {
     }
     // From here on no signal ends this process and leaves another one behind.
     let mut signals = Signals::install()?;
-    if !args.start {
-        let report = report(&args, plan, &config.endpoints, None, &mut signals).await?;
-        return show(&args, &report);
+    let (place, runs) = match args.start {
+        true => on_own_clusters(&args, &plan, &mut signals).await?,
+        false => on_cluster(&args, &plan, (&config.endpoints, None), args.runs, &mut signals).await?,
+    };
+    show(&args, &Report::new(plan, place, runs))
+}
+
+/// The runs on a cluster that is started for them, or on one for each.
+async fn on_own_clusters(
+    args: &RunArgs,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<(Place, Vec<RunReport>), Failure> {
+    let (clusters, runs_each) = match args.fresh {
+        true => (args.runs, 1),
+        false => (1, args.runs),
+    };
+    let mut first = None;
+    let mut runs = Vec::new();
+    for n in 1..=clusters {
+        let mut options = args.cluster.options();
+        if args.fresh {
+            options.dir = options.dir.map(|dir| dir.join(format!("run-{n}")));
+        }
+        let mut cluster = unless(signals, start(&options, args.quiet)).await?;
+        let endpoints = cluster.endpoints().to_vec();
+        let on = (&endpoints[..], Some(&mut cluster));
+        let measured = on_cluster(args, plan, on, runs_each, signals).await;
+        // A process that ended explains a failure better than what it looked like from here.
+        let alive = cluster.check();
+        cluster.end().await;
+        alive?;
+        let (place, more) = measured?;
+        first.get_or_insert(place);
+        runs.extend(more);
+        if runs.last().is_some_and(|run| run.interrupted) {
+            break;
+        }
     }
-    let mut cluster = unless(&mut signals, start(&args.cluster, args.quiet)).await?;
-    let endpoints = cluster.endpoints().to_vec();
-    let measured = report(&args, plan, &endpoints, Some(&mut cluster), &mut signals).await;
-    // A process that ended explains a failure better than what it looked like from here.
-    let alive = cluster.check();
-    cluster.end().await;
-    alive?;
-    show(&args, &measured?)
+    Ok((first.expect("there is at least one run"), runs))
 }
 
 /// Carries work out unless a signal comes first.
@@ -137,23 +183,25 @@ async fn unless<T>(
 ) -> Result<T, Failure> {
     tokio::select! {
         done = work => done,
-        name = signals.next() => Err(Failure::new(Exit::Failed, format!("{name}: stopped before it had begun"))),
+        name = signals.next() => Err(Failure::new(Exit::Failed, format!("{name}: stopped"))),
     }
 }
 
-async fn report(
+/// So many runs on a cluster that is there.
+async fn on_cluster(
     args: &RunArgs,
-    plan: Plan,
-    endpoints: &[String],
-    mut cluster: Option<&mut Cluster>,
+    plan: &Plan,
+    (endpoints, mut cluster): (&[String], Option<&mut Cluster>),
+    count: u32,
     signals: &mut Signals,
-) -> Result<Report, Failure> {
-    let clients = clients(endpoints, &plan).await?;
+) -> Result<(Place, Vec<RunReport>), Failure> {
+    let clients = clients(endpoints, plan).await?;
     let status = clients[0].status().await.map_err(call_failure)?;
     let mut place = Place::here(status.nodes.len() as u64, status.invokers.len() as u64);
     let mut roles = args.watch.clone();
     if let Some(cluster) = cluster.as_deref() {
         (place.started_here, place.in_memory) = (true, cluster.is_in_memory());
+        place.new_per_run = args.fresh;
         roles.extend(cluster.roles());
     }
     let roles = Roles::new(roles);
@@ -163,13 +211,13 @@ async fn report(
             format!("there is no process {pid} to watch"),
         ));
     }
-    let prepared = unless(signals, bench::prepare(clients.clone(), &plan, args.quiet)).await?;
+    let prepared = unless(signals, bench::prepare(clients.clone(), plan, args.quiet)).await?;
     let mut runs = Vec::new();
-    for n in 1..=args.runs {
-        if args.runs > 1 && !args.quiet {
-            eprintln!("run {n} of {}", args.runs);
+    for n in 1..=count {
+        if count > 1 && !args.quiet {
+            eprintln!("run {n} of {count}");
         }
-        let run = bench::measure(&prepared, &plan, &roles, args.quiet, signals).await?;
+        let run = bench::measure(&prepared, plan, &roles, args.quiet, signals).await?;
         let interrupted = run.interrupted;
         runs.push(run);
         if interrupted {
@@ -182,7 +230,7 @@ async fn report(
     for client in clients {
         client.close().await;
     }
-    Ok(Report::new(plan, place, runs))
+    Ok((place, runs))
 }
 
 /// The clients that make the load. Their own bounds are above those of the plan, so that they are not what is measured.
@@ -202,10 +250,10 @@ async fn clients(endpoints: &[String], plan: &Plan) -> Result<Vec<Client>, Failu
     Ok(clients)
 }
 
-async fn start(args: &StartArgs, quiet: bool) -> Result<Cluster, Failure> {
-    let cluster = Cluster::start(&args.options()).await?;
+async fn start(options: &ClusterOptions, quiet: bool) -> Result<Cluster, Failure> {
+    let cluster = Cluster::start(options).await?;
     if !quiet {
-        let (schedulers, invokers) = args.counts();
+        let (schedulers, invokers) = (options.schedulers, options.invokers);
         eprintln!("started {schedulers} schedulers and {invokers} simulated invokers on 127.0.0.1");
     }
     Ok(cluster)
@@ -214,7 +262,7 @@ async fn start(args: &StartArgs, quiet: bool) -> Result<Cluster, Failure> {
 /// Leaves a cluster running and says how to use it.
 async fn serve(args: &StartArgs) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let mut cluster = unless(&mut signals, start(args, false)).await?;
+    let mut cluster = unless(&mut signals, start(&args.options(), false)).await?;
     let watch = cluster.roles().into_iter().map(|role| {
         let pids: Vec<_> = role.pids.iter().map(ToString::to_string).collect();
         format!(" --watch {}={}", role.name, pids.join(","))

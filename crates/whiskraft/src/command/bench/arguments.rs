@@ -168,11 +168,6 @@ impl StartArgs {
             dir: self.dir.clone(),
         }
     }
-
-    /// Schedulers and invokers.
-    pub(super) const fn counts(&self) -> (u32, u32) {
-        (self.schedulers, self.invokers)
-    }
 }
 
 #[cfg(test)]

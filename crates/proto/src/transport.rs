@@ -1,0 +1,65 @@
+//! Settings of the connections between controllers, invokers and schedulers. Each is here once, so that what measures the wire
+//! alone measures the same wire.
+
+use std::time::Duration;
+
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+
+/// Flow control windows of HTTP/2: a stream carries many activations, a connection a few streams.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Pings on idle connections find peers that have vanished without a word.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// How whoever connects notices that the other end is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Longest wait for a connection.
+    pub connect: Duration,
+    /// Pause between two pings.
+    pub ping_interval: Duration,
+    /// Longest wait for the answer to a ping.
+    pub ping_wait: Duration,
+}
+
+/// A scheduler's server for controllers and invokers.
+#[must_use]
+pub fn scheduler_server() -> Server {
+    Server::builder()
+        // Each connection says first which of the two it speaks; its calls are not asked again.
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_WAIT_MAX))
+}
+
+/// What such a server accepts connections from.
+pub fn scheduler_incoming(listener: impl Into<TcpIncoming>) -> TcpIncoming {
+    listener.into().with_nodelay(Some(true))
+}
+
+/// A controller's connection to a scheduler.
+#[must_use]
+pub fn controller_endpoint(address: Endpoint, patience: Patience) -> Endpoint {
+    watched(address, patience)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+}
+
+/// An invoker's connection to a scheduler.
+#[must_use]
+pub fn invoker_endpoint(address: Endpoint, patience: Patience) -> Endpoint {
+    watched(address, patience)
+}
+
+fn watched(address: Endpoint, patience: Patience) -> Endpoint {
+    address
+        .connect_timeout(patience.connect)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(patience.ping_interval)
+        .keep_alive_timeout(patience.ping_wait)
+        .keep_alive_while_idle(true)
+}
