@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
@@ -15,6 +16,7 @@ use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 use crate::clock;
 use crate::config::Settings;
 use crate::identity::{Identity, Incarnation};
+use crate::server::connect;
 use crate::types::META_GROUP;
 use crate::wire;
 use crate::witness::Witness;
@@ -185,12 +187,21 @@ impl Peers {
         let channel = match channels.get(&(address.to_owned(), class)) {
             Some(channel) => channel.clone(),
             None => {
-                let _entered = match class {
-                    Class::Log | Class::Heartbeat | Class::Snapshot | Class::Forward => &self.inner.runtime,
-                    Class::LaneLog | Class::LaneSnapshot | Class::LaneForward => &self.inner.lane_runtime,
-                }
-                .enter();
-                let channel = self.endpoint(address)?.connect_lazy();
+                let (runtime, is_for_lanes) = match class {
+                    Class::Log | Class::Heartbeat | Class::Snapshot | Class::Forward => {
+                        (&self.inner.runtime, false)
+                    }
+                    Class::LaneLog | Class::LaneSnapshot | Class::LaneForward => {
+                        (&self.inner.lane_runtime, true)
+                    }
+                };
+                let _entered = runtime.enter();
+                let to: Arc<str> = address.into();
+                let connector = tower::service_fn(move |_| {
+                    let to = Arc::clone(&to);
+                    async move { connect(&to, is_for_lanes).await.map(TokioIo::new) }
+                });
+                let channel = self.endpoint(address)?.connect_with_connector_lazy(connector);
                 channels.insert((address.to_owned(), class), channel.clone());
                 channel
             }
@@ -207,7 +218,6 @@ impl Peers {
         // after the partition would wait for TCP's next retransmission.
         Ok(endpoint
             .connect_timeout(self.inner.connect_timeout)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(self.inner.keepalive_interval)
             .keep_alive_timeout(self.inner.connect_timeout)
             .keep_alive_while_idle(true)

@@ -4,6 +4,7 @@
 //! everything else is refused until the node is complete. A message that names another cluster, group or target is
 //! refused: wrong addresses are the classic way to a split brain.
 
+mod accept;
 mod identify;
 mod leader;
 mod snapshot;
@@ -20,11 +21,13 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use openraft::raft::AppendEntriesRequest;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1::peer_server::{Peer, PeerServer};
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
+use self::accept::Sorter;
 use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::fatal::Fatal;
@@ -34,6 +37,8 @@ use crate::sessions::KeeperHandle;
 use crate::store::SnapshotDir;
 use crate::types::{META_GROUP, Types};
 use crate::wire;
+
+pub(crate) use self::accept::connect;
 
 /// Pause between two pings of a connection, and the longest wait for the answer: a peer that is gone without a word
 /// holds its calls, and what they have taken, that long.
@@ -131,29 +136,43 @@ impl PeerService {
     }
 
     /// Serves until the node stops.
-    pub(crate) async fn serve(self, listener: TcpListener, fatal: Fatal) -> Result<(), String> {
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        lanes: Handle,
+        fatal: Fatal,
+    ) -> Result<(), String> {
         listener
             .set_nonblocking(true)
             .map_err(|error| error.to_string())?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-        let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-        let service = PeerServer::new(self)
-            .max_decoding_message_size(MESSAGE_LEN_MAX)
-            .max_encoding_message_size(MESSAGE_LEN_MAX);
-        let server = Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(PING_INTERVAL))
-            .http2_keepalive_timeout(Some(PING_WAIT_MAX))
-            .max_concurrent_streams(CALLS_MAX)
-            .add_service(service)
-            .serve_with_incoming(incoming);
+        let (sorter, of_meta, of_lanes) = Sorter::new(lanes.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(self.clone().serve_connections(of_lanes), &lanes);
+        tasks.spawn(self.serve_connections(of_meta));
         // Streams of peers never end by themselves, so a graceful end would wait for ever.
         tokio::select! {
             biased;
             _ = fatal.wait() => Ok(()),
-            served = server => served.map_err(|error| error.to_string()),
+            Some(served) = tasks.join_next() => match served {
+                Ok(served) => served.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+            () = sorter.run(listener) => Ok(()),
         }
+    }
+
+    async fn serve_connections(self, incoming: accept::Incoming) -> Result<(), tonic::transport::Error> {
+        let service = PeerServer::new(self)
+            .max_decoding_message_size(MESSAGE_LEN_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_MAX);
+        let mut server = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(PING_INTERVAL))
+            .http2_keepalive_timeout(Some(PING_WAIT_MAX))
+            .max_concurrent_streams(CALLS_MAX);
+        server.add_service(service).serve_with_incoming(incoming).await
     }
 
     fn running(&self) -> Result<&Running, Status> {

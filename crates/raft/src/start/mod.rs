@@ -53,7 +53,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
         &config.settings,
     );
     let service = PeerService::new(peers.clone(), identity.clone());
-    serve(&runtime, &service, &config, &fatal)?;
+    serve((&runtime, &lane_runtime), &service, &config, &fatal)?;
 
     let mut newcomer = Newcomer {
         id: identity.id,
@@ -96,7 +96,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Node, StartError> {
 }
 
 fn serve(
-    runtime: &Runtime,
+    (runtime, lane_runtime): (&Runtime, &Runtime),
     service: &PeerService,
     config: &NodeConfig,
     fatal: &Fatal,
@@ -106,9 +106,9 @@ fn serve(
         what: "it cannot be used".to_owned(),
         source,
     })?;
-    let (service, fatal) = (service.clone(), fatal.clone());
+    let (service, fatal, lanes) = (service.clone(), fatal.clone(), lane_runtime.handle());
     runtime.spawn(async move {
-        if let Err(error) = service.serve(listener, fatal.clone()).await {
+        if let Err(error) = service.serve(listener, lanes, fatal.clone()).await {
             fatal.stop(StopReason::Raft(format!("peer listener failed: {error}")));
         }
     });

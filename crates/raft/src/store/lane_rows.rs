@@ -258,11 +258,20 @@ impl LaneRows {
         self.retention.clocks.set(self.group, clock);
     }
 
-    /// The row of an activation that has not expired, if it is not on disk yet: without a look at the disk.
+    /// The row of an activation that has not expired, if it is not on disk yet.
     pub(crate) fn find_unwritten(&self, id: ActivationId) -> Option<JournalRow> {
         let clock = self.clock();
         let layers = self.layers();
         layers.row(id).filter(|row| !row.is_expired(clock)).cloned()
+    }
+
+    /// Whether there may be a row of an activation, as far as can be told without reading from the disk.
+    pub(crate) fn may_have(&self, id: ActivationId) -> io::Result<bool> {
+        if self.layers().row(id).is_some() {
+            return Ok(true);
+        }
+        self.engine
+            .may_have(Table::JournalRows, &keys::activation(self.group, id))
     }
 
     /// What is known of an activation.

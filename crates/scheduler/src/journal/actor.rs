@@ -43,6 +43,8 @@ pub(crate) struct JournalActor {
     pub(super) fresh: VecDeque<Led>,
     pub(super) fenced: VecDeque<Led>,
     pub(super) orders: VecDeque<Order>,
+    /// Orders for which the disk may have to be read.
+    pub(super) unread: VecDeque<Order>,
     pub(super) lanes: Lanes,
     pub(super) repeats: BTreeMap<(Instant, u64), Repeat>,
     pub(super) repeats_seq: u64,
@@ -78,6 +80,7 @@ impl JournalActor {
             fresh: VecDeque::new(),
             fenced: VecDeque::new(),
             orders: VecDeque::new(),
+            unread: VecDeque::new(),
             lanes: Lanes::default(),
             repeats: BTreeMap::new(),
             repeats_seq: 0,
@@ -110,7 +113,7 @@ impl JournalActor {
                     }
                 }
             }
-            self.start();
+            self.start().await;
         }
     }
 
@@ -241,7 +244,7 @@ impl JournalActor {
         }
     }
 
-    async fn on_prepared(&mut self, prepared: Vec<Prepared>) {
+    pub(super) async fn on_prepared(&mut self, prepared: Vec<Prepared>) {
         let home = self.journal.home();
         let mut answers = Vec::new();
         for prepared in prepared {

@@ -53,6 +53,17 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
+    /// Bytes that it carries, about.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Accept { payload, .. } => payload.len(),
+            Self::End { record, .. } => {
+                record.result.len() + record.logs.iter().map(String::len).sum::<usize>()
+            }
+            Self::Retry { .. } | Self::Cancel => 0,
+        }
+    }
+
     /// What it is counted as.
     pub(crate) const fn kind(&self) -> EntryKind {
         match self {

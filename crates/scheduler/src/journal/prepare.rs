@@ -1,5 +1,5 @@
-//! Makes commands of orders: looks ids up in this node's copies of all lanes, encodes, takes digests. Runs where it may
-//! block.
+//! Makes commands of orders: looks ids up in this node's copies of all lanes, encodes, takes digests. What the disk may have to be
+//! read for runs where it may block.
 //!
 //! That the local copies suffice is the fence's doing: what former leaders of a queue were answered is here since its
 //! recovery, and what this one was answered since it was answered.
@@ -17,6 +17,9 @@ use crate::journal::content::{decode_record, encode_record};
 use crate::journal::order::{Entry, Order, Place};
 use crate::message::{Content, Record};
 use crate::metrics::EntryKind;
+
+/// Bytes of a payload or record that are digested and encoded beside other work of a thread.
+const AT_ONCE_LEN_MAX: usize = 16 << 10;
 
 /// What became of an order.
 #[derive(Debug)]
@@ -107,11 +110,28 @@ pub(crate) struct Reader {
 impl Reader {
     /// Prepares orders, in order.
     pub(crate) fn prepare(&self, orders: Vec<Order>) -> Vec<Prepared> {
-        orders.into_iter().map(|order| self.one(order)).collect()
+        let one = |order: Order| self.one(self.journal.find(order.id), order);
+        orders.into_iter().map(one).collect()
     }
 
-    fn one(&self, order: Order) -> Prepared {
-        let found = self.journal.find(order.id);
+    /// Prepares an order if nothing has to be read from the disk for it, and it is not long; gives it back if not.
+    pub(crate) fn prepare_at_once(&self, order: Order) -> Result<Prepared, Order> {
+        if order.entry.len() > AT_ONCE_LEN_MAX {
+            return Err(order);
+        }
+        match self.journal.find_in_memory(order.id) {
+            // An acceptance of one that has ended is answered with its record.
+            Ok(Some(Lookup::Found(found)))
+                if !found.row.is_open() && matches!(order.entry, Entry::Accept { .. }) =>
+            {
+                Err(order)
+            }
+            Ok(Some(found)) => Ok(self.one(Ok(found), order)),
+            Ok(None) | Err(_) => Err(order),
+        }
+    }
+
+    fn one(&self, found: Result<Lookup, StoreError>, order: Order) -> Prepared {
         let Order {
             key,
             epoch,

@@ -54,10 +54,11 @@ pub(super) enum Done {
 
 impl JournalActor {
     /// Starts all work that may begin.
-    pub(super) fn start(&mut self) {
-        while self.running.prepares < PREPARES_MAX && !self.orders.is_empty() {
-            let count = self.orders.len().min(PREPARE_MAX);
-            let orders: Vec<Order> = self.orders.drain(..count).collect();
+    pub(super) async fn start(&mut self) {
+        self.prepare_at_once().await;
+        while self.running.prepares < PREPARES_MAX && !self.unread.is_empty() {
+            let count = self.unread.len().min(PREPARE_MAX);
+            let orders: Vec<Order> = self.unread.drain(..count).collect();
             let reader = self.reader.clone();
             let prepared = tokio::task::spawn_blocking(move || reader.prepare(orders));
             self.running.prepares += 1;
@@ -93,6 +94,23 @@ impl JournalActor {
         }
         if self.archive_at.is_none() && self.running.archives == 0 && self.shared.has_archives() {
             self.archive_at = Some(self.context.clock.now() + ARCHIVE_PAUSE);
+        }
+    }
+
+    async fn prepare_at_once(&mut self) {
+        while !self.orders.is_empty() {
+            let count = self.orders.len().min(PREPARE_MAX);
+            let mut prepared = Vec::with_capacity(count);
+            for order in self.orders.drain(..count) {
+                match self.reader.prepare_at_once(order) {
+                    Ok(done) => prepared.push(done),
+                    Err(order) => self.unread.push_back(order),
+                }
+            }
+            self.on_prepared(prepared).await;
+            if !self.orders.is_empty() {
+                tokio::task::yield_now().await;
+            }
         }
     }
 

@@ -95,6 +95,11 @@ impl Engine {
         Ok(rows.get(&(table, key.to_vec())).cloned())
     }
 
+    /// Whether a key is there.
+    pub(crate) fn may_have(&self, table: Table, key: &[u8]) -> io::Result<bool> {
+        Ok(self.get(table, key)?.is_some())
+    }
+
     /// Visits keys from the first (inclusive) to the second (exclusive), in order.
     pub(crate) fn scan(
         &self,

@@ -257,6 +257,11 @@ impl Engine {
             .transpose()
     }
 
+    /// Whether a key may be there, as far as can be told without reading from the disk.
+    pub(crate) fn may_have(&self, table: Table, key: &[u8]) -> io::Result<bool> {
+        Ok(self.db.key_may_exist_cf(self.family(table)?, key))
+    }
+
     /// Visits keys from the first (inclusive) to the second (exclusive), in order.
     pub(crate) fn scan(
         &self,
