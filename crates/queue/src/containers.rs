@@ -1,7 +1,8 @@
 //! The containers of a queue and their open asks.
 //!
 //! Credits are served highest first by (warmed, container id): load gathers on few containers, the others fall idle
-//! and are paused. Invariant: `ready` holds exactly the containers that may be served and have credits.
+//! and are paused. Invariant: `ready` holds exactly the containers that may be served and have credits, `gone` those that
+//! are gone and of which it is known since when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub(crate) enum Asker {
 pub(crate) struct Containers {
     all: BTreeMap<ContainerId, Container>,
     ready: BTreeSet<(bool, ContainerId)>,
+    /// Looked at after every step: that must cost the same however many containers there are.
+    gone: BTreeSet<(Instant, ContainerId)>,
 }
 
 /// How many containers can serve the newest revision.
@@ -254,7 +257,7 @@ impl Containers {
         container.in_flight = container.in_flight.saturating_sub(1);
         match container.fate {
             Fate::Gone(_) if container.in_flight == 0 => {
-                self.all.remove(&id);
+                self.forget(id);
                 false
             }
             Fate::Surplus | Fate::Ending => {
@@ -275,11 +278,15 @@ impl Containers {
         self.withdraw(id);
         match self.all.get_mut(&id) {
             Some(container) if container.in_flight > 0 => {
-                container.fate = Fate::Gone(since);
+                let before = std::mem::replace(&mut container.fate, Fate::Gone(since));
+                if let Fate::Gone(Some(before)) = before {
+                    self.gone.remove(&(before, id));
+                }
+                self.gone.extend(since.map(|since| (since, id)));
                 true
             }
             _ => {
-                self.all.remove(&id);
+                self.forget(id);
                 false
             }
         }
@@ -288,7 +295,15 @@ impl Containers {
     /// Forgets a container.
     pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Container> {
         self.withdraw(id);
-        self.all.remove(&id)
+        self.forget(id)
+    }
+
+    fn forget(&mut self, id: ContainerId) -> Option<Container> {
+        let container = self.all.remove(&id)?;
+        if let Fate::Gone(Some(since)) = container.fate {
+            self.gone.remove(&(since, id));
+        }
+        Some(container)
     }
 
     /// Ends every serving container whose revision is older than `newest`, and says which of them are free.
@@ -359,26 +374,20 @@ impl Containers {
             .collect()
     }
 
-    /// Containers that were gone for `wait` and more.
+    /// Containers that were gone for `wait` and more, ascending.
     pub(crate) fn overdue(&self, now: Instant, wait: Duration) -> Vec<ContainerId> {
-        self.gone()
-            .filter(|(_, since)| now.saturating_since(*since) >= wait)
-            .map(|(id, _)| id)
-            .collect()
+        let gone = self.gone.iter();
+        let mut overdue: Vec<_> = gone
+            .take_while(|(since, _)| now.saturating_since(*since) >= wait)
+            .map(|(_, id)| *id)
+            .collect();
+        overdue.sort_unstable();
+        overdue
     }
 
     /// When the first gone container went.
     pub(crate) fn gone_since(&self) -> Option<Instant> {
-        self.gone().map(|(_, since)| since).min()
-    }
-
-    fn gone(&self) -> impl Iterator<Item = (ContainerId, Instant)> {
-        self.all
-            .iter()
-            .filter_map(|(id, container)| match container.fate {
-                Fate::Gone(since) => Some((*id, since?)),
-                Fate::Serving | Fate::Surplus | Fate::Ending => None,
-            })
+        self.gone.first().map(|(since, _)| *since)
     }
 
     /// How many serve the newest revision.

@@ -1,5 +1,6 @@
 //! Identities. Each is a newtype with one text form that is parsed and printed the same way everywhere.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -95,8 +96,8 @@ impl FromStr for ContainerId {
     }
 }
 
-/// One request to run an action: 16 bytes, shown as 32 lower-case hex digits as in OpenWhisk.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One request to run an action: 16 bytes, shown as 32 lower-case hex digits as in OpenWhisk. Ordered by its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ActivationId([u8; 16]);
 
 impl ActivationId {
@@ -110,6 +111,19 @@ impl ActivationId {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+impl Ord for ActivationId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // The order of the bytes in two instructions: a derived one calls `memcmp`, at every node of a tree of ids.
+        u128::from_be_bytes(self.0).cmp(&u128::from_be_bytes(other.0))
+    }
+}
+
+impl PartialOrd for ActivationId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -170,6 +184,22 @@ mod tests {
     fn activation_id_reads_what_it_prints() {
         let id = ActivationId::from_bytes([0xab; 16]);
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn activation_ids_ascend_as_their_bytes() {
+        let mut all = Vec::new();
+        for at in 0..16 {
+            for byte in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = [3; 16];
+                bytes[at] = byte;
+                all.push(bytes);
+            }
+        }
+        for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
+            let ids = [a, b].map(|bytes| ActivationId::from_bytes(*bytes));
+            assert_eq!(ids[0].cmp(&ids[1]), a.cmp(b), "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The built-in policy: spread over zones, then by chance.
 
+use std::cmp::Ordering;
+
 use whiskraft_types::InvokerId;
 
 use crate::Random;
@@ -38,11 +40,19 @@ pub(super) fn random_best<R: Ord>(
     rank: impl Fn(&Candidate) -> R,
     random: &mut Random,
 ) -> Option<InvokerId> {
-    let best = fitting.iter().map(|candidate| rank(candidate)).min()?;
-    let equals: Vec<_> = fitting
-        .iter()
-        .filter(|candidate| rank(candidate) == best)
-        .collect();
+    let (mut best, mut equals) = (None, Vec::new());
+    for candidate in fitting {
+        let rank = rank(candidate);
+        match best.as_ref().map(|best| rank.cmp(best)) {
+            Some(Ordering::Greater) => continue,
+            Some(Ordering::Equal) => {}
+            Some(Ordering::Less) | None => {
+                best = Some(rank);
+                equals.clear();
+            }
+        }
+        equals.push(candidate);
+    }
     equals
         .get(random.below(equals.len()))
         .map(|candidate| candidate.invoker)

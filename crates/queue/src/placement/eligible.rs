@@ -67,8 +67,8 @@ pub(super) enum Obstacle {
 }
 
 pub(super) fn obstacle(candidate: &Candidate, request: &PlacementRequest) -> Option<Obstacle> {
-    let family = request.kind.split(':').next().unwrap_or_default();
-    let starts = |kind: &String| *kind == request.kind || kind == family;
+    let starts =
+        |kind: &String| *kind == request.kind || request.kind.split(':').next() == Some(kind.as_str());
     if !candidate.usable {
         Some(Obstacle::Unusable)
     } else if !candidate.dedicated.is_empty() && !candidate.dedicated.contains(&request.namespace) {
@@ -99,7 +99,11 @@ fn without_tags<'a>(
     } else {
         &untagged[..managed.min(untagged.len())]
     };
-    let is_in_part = |candidate: &Candidate| part.iter().any(|c| c.invoker == candidate.invoker);
+    // Candidates ascend by id, so a part is a range of ids.
+    let ids = part.first().zip(part.last());
+    let is_in_part = |candidate: &Candidate| {
+        ids.is_some_and(|(first, last)| (first.invoker..=last.invoker).contains(&candidate.invoker))
+    };
     let (untagged, tagged): (Vec<_>, Vec<_>) = able.into_iter().partition(|c| c.tags.is_empty());
     let (own, other): (Vec<_>, Vec<_>) = untagged.into_iter().partition(|c| is_in_part(c));
     let other = if own.is_empty() { other } else { Vec::new() };
