@@ -115,7 +115,7 @@ fn batch(number: u64) -> Result<JournalBatch, Failure> {
         accepted: UnixMillis(1),
         waited: Duration::ZERO,
         not_before: None,
-        payload: vec![7; PAYLOAD_LEN],
+        payload: vec![7; PAYLOAD_LEN].into(),
     };
     Ok(JournalBatch::of(vec![JournalCommand::Accept(accept)]))
 }

@@ -277,9 +277,8 @@ impl Journal {
     pub(crate) async fn flush(&self) -> Result<(), Unavailable> {
         let journal = self.clone();
         let flush = move || {
-            let all = journal.inner.lanes.iter();
-            all.map(|lane| lane.read("rows", LaneRows::flush))
-                .collect::<Result<(), _>>()
+            let mut all = journal.inner.lanes.iter();
+            all.try_for_each(|lane| lane.read("rows", LaneRows::flush))
         };
         let flushed = tokio::task::spawn_blocking(flush).await;
         let flushed = flushed.map_err(|error| Unavailable(error.to_string()))?;

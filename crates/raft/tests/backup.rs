@@ -69,7 +69,7 @@ fn accept(byte: u8, epoch: Epoch) -> JournalCommand {
         accepted: NOW,
         waited: Duration::ZERO,
         not_before: None,
-        payload: vec![byte; 1000],
+        payload: vec![byte; 1000].into(),
     })
 }
 
@@ -82,7 +82,7 @@ fn end(byte: u8, epoch: Epoch) -> JournalCommand {
         at: NOW,
         keep: Duration::from_secs(1_000_000),
         kind: EndKind::Record,
-        record: b"done".to_vec(),
+        record: bytes::Bytes::from_static(b"done"),
     })
 }
 

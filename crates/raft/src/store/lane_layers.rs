@@ -211,14 +211,14 @@ impl Layers {
     }
 
     /// The layer to be written next; `None` if there is nothing. Until it was [written](Self::written) it is given again.
-    pub(super) fn to_write(&mut self) -> Option<Arc<Layer>> {
+    pub(super) fn begin_write(&mut self) -> Option<Arc<Layer>> {
         if self.writing.is_none() && !self.open.is_empty() {
             self.writing = Some(Arc::new(std::mem::take(&mut self.open)));
         }
         self.writing.clone()
     }
 
-    /// The engine has what [`Self::to_write`] gave.
+    /// The engine has what [`Self::begin_write`] gave.
     pub(super) fn written(&mut self) {
         self.writing = None;
     }

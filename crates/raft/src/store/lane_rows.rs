@@ -182,7 +182,7 @@ impl LaneRows {
         let _held = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         // The first may be one that could not be written before.
         for _ in 0..2 {
-            let Some(layer) = self.write_layers().to_write() else {
+            let Some(layer) = self.write_layers().begin_write() else {
                 return Ok(());
             };
             self.engine.write(self.writes(&layer)?)?;

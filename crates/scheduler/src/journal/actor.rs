@@ -257,6 +257,7 @@ impl JournalActor {
                         .entry(answer.kind, EntryOutcome::Known);
                     answers.push(answer);
                 }
+                Prepared::Unread(order) => self.unread.push_back(order),
                 Prepared::Missing(order) if order.is_caught_up => {
                     missing(order.id);
                     answers.push(answer_to(order, unknown()));

@@ -32,6 +32,8 @@ pub(crate) enum Prepared {
     Missing(Order),
     /// The journal cannot be read now.
     Later(Order),
+    /// To be prepared where that may block.
+    Unread(Order),
 }
 
 /// An answer to a shard.
@@ -114,20 +116,20 @@ impl Reader {
         orders.into_iter().map(one).collect()
     }
 
-    /// Prepares an order if nothing has to be read from the disk for it, and it is not long; gives it back if not.
-    pub(crate) fn prepare_at_once(&self, order: Order) -> Result<Prepared, Order> {
+    /// Prepares an order, unless it is long or the disk may have to be read for it.
+    pub(crate) fn prepare_at_once(&self, order: Order) -> Prepared {
         if order.entry.len() > AT_ONCE_LEN_MAX {
-            return Err(order);
+            return Prepared::Unread(order);
         }
         match self.journal.find_in_memory(order.id) {
             // An acceptance of one that has ended is answered with its record.
             Ok(Some(Lookup::Found(found)))
                 if !found.row.is_open() && matches!(order.entry, Entry::Accept { .. }) =>
             {
-                Err(order)
+                Prepared::Unread(order)
             }
-            Ok(Some(found)) => Ok(self.one(Ok(found), order)),
-            Ok(None) | Err(_) => Err(order),
+            Ok(Some(found)) => self.one(Ok(found), order),
+            Ok(None) | Err(_) => Prepared::Unread(order),
         }
     }
 

@@ -100,13 +100,8 @@ impl JournalActor {
     async fn prepare_at_once(&mut self) {
         while !self.orders.is_empty() {
             let count = self.orders.len().min(PREPARE_MAX);
-            let mut prepared = Vec::with_capacity(count);
-            for order in self.orders.drain(..count) {
-                match self.reader.prepare_at_once(order) {
-                    Ok(done) => prepared.push(done),
-                    Err(order) => self.unread.push_back(order),
-                }
-            }
+            let orders = self.orders.drain(..count);
+            let prepared = orders.map(|order| self.reader.prepare_at_once(order)).collect();
             self.on_prepared(prepared).await;
             if !self.orders.is_empty() {
                 tokio::task::yield_now().await;

@@ -207,7 +207,7 @@ fn an_id_is_accepted_once_and_joined_by_the_same_payload_only() {
         (11, accept(1, 0, 5, 2), JournalOutcome::Conflict),
     ]);
     assert_eq!(store.payloads.len(), 0, "the payload of one that has ended goes");
-    assert_eq!(store.records[&id(1)].0, [1]);
+    assert_eq!(store.records[&id(1)].0.as_ref(), [1]);
     assert_eq!(store.open.len(), 0);
 }
 
@@ -259,7 +259,10 @@ fn a_dead_letter_keeps_its_payload_until_it_is_purged() {
         ),
     ];
     let listed = check(dead.clone());
-    assert_eq!(listed.payloads[&id(1)], (vec![1], Some(LaneMillis(110))));
+    assert_eq!(
+        listed.payloads[&id(1)],
+        (Bytes::from_static(&[1]), Some(LaneMillis(110)))
+    );
     assert_eq!(listed.dead.len(), 1);
     let purged = check([dead, vec![(10, purge, JournalOutcome::Written)]].concat());
     assert_eq!((purged.payloads.len(), purged.dead.len()), (0, 0));
@@ -286,7 +289,7 @@ fn what_has_expired_is_absent_and_leaves_nothing_to_its_successor() {
         // The lane's clock never goes back.
         (101, accept(1, 0, 5, 2), known(1, false)),
     ]);
-    assert_eq!(store.payloads[&id(1)], (vec![2], None));
+    assert_eq!(store.payloads[&id(1)], (Bytes::from_static(&[2]), None));
     assert_eq!((store.records.len(), store.dead.len()), (0, 0));
 }
 
