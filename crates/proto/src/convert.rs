@@ -57,7 +57,8 @@ pub fn activation_id(bytes: &[u8]) -> Result<ActivationId, InvalidMessage> {
 /// The bytes of an activation id as they travel.
 #[must_use]
 pub fn activation_id_bytes(id: ActivationId) -> Bytes {
-    Bytes::copy_from_slice(id.as_bytes())
+    // One allocation; a copy that is cloned, as the encoder does, costs a second one.
+    Bytes::from_owner(*id.as_bytes())
 }
 
 /// An incarnation or controller identity from its 16 bytes.

@@ -17,7 +17,7 @@
 mod entry;
 mod waiters;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
@@ -158,8 +158,9 @@ impl<P, R> Ledger<P, R> {
                 self.delayed.remove(&(at, id));
             }
             Line::Done(at) => {
-                self.owed.remove(&(at, id));
-                self.kept.remove(&(at, id));
+                if !self.owed.remove(&(at, id)) {
+                    self.kept.remove(&(at, id));
+                }
             }
         }
     }
@@ -263,23 +264,20 @@ impl<P, R> Ledger<P, R> {
         settings: &QueueSettings,
         acknowledge: &mut impl FnMut(InvokerId, ActivationId),
     ) {
-        let Some(entry) = self.entries.get_mut(&id) else {
+        let btree_map::Entry::Occupied(mut place) = self.entries.entry(id) else {
             return;
         };
-        let Stage::Done(_) = entry.stage else { return };
-        if !entry.waiters.remove(controller) || !entry.waiters.is_empty() {
+        let Stage::Done(Done { at, invoker, .. }) = place.get().stage else {
+            return;
+        };
+        let waiters = &mut place.get_mut().waiters;
+        if !waiters.remove(controller) || !waiters.is_empty() {
             return;
         }
-        let Some(Entry {
-            stage: Stage::Done(done),
-            ..
-        }) = self.remove(id)
-        else {
-            return;
-        };
-        done.invoker
-            .into_iter()
-            .for_each(|invoker| acknowledge(invoker, id));
+        let entry = place.remove();
+        self.called -= usize::from(entry.caller.is_some());
+        self.leave(id, Line::Done(at));
+        invoker.into_iter().for_each(|invoker| acknowledge(invoker, id));
         self.settled.insert(id);
         self.confirmed.push_back((now, id));
         if self.confirmed.len() > settings.dedup_max

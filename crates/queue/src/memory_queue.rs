@@ -295,10 +295,6 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.is_fenced || self.is_removing {
             return None;
         }
-        let expiry = self
-            .ledger
-            .next_expiry(&self.settings, self.is_recovering)
-            .map(|at| at.max(self.expired_at + EXPIRY_PAUSE));
         let held = self.held_until();
         let delayed = self.ledger.next_due();
         let settle = self
@@ -317,20 +313,17 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         } else {
             (self.decide_at, idle)
         };
-        [
-            decide,
-            expiry,
-            held,
-            delayed,
-            settle,
-            idle,
-            flush,
-            lost,
-            self.watch_at,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let next = [decide, held, delayed, settle, idle, flush, lost, self.watch_at]
+            .into_iter()
+            .flatten()
+            .min();
+        // What expires waits for the end of the pause: asked after every step, so not asked for nothing.
+        let pause_end = self.expired_at + EXPIRY_PAUSE;
+        if next.is_some_and(|at| at <= pause_end) {
+            return next;
+        }
+        let expiry = self.ledger.next_expiry(&self.settings, self.is_recovering);
+        expiry.map(|at| at.max(pause_end)).into_iter().chain(next).min()
     }
 
     /// Which queue this is.

@@ -71,7 +71,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     ) -> bool {
         let Unacknowledged { id, run, end, record } = kept;
         let run = run.max(1);
-        let is_kept_for_us = match self.ledger.find(id).map(|entry| (&entry.stage, entry.run)) {
+        let entry = self.ledger.find(id);
+        // Else nothing is noted of it, nor will be.
+        let has_notes = self.is_recovering || entry.is_some_and(|entry| !entry.noted.is_empty());
+        let is_kept_for_us = match entry.map(|entry| (&entry.stage, entry.run)) {
             Some((Stage::Done(_), current)) if run > current && self.is_unread(id) => {
                 self.end_later(id, run, out);
                 None
@@ -113,7 +116,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         };
         match is_kept_for_us {
             None => {
-                self.note_record(id, invoker, true);
+                if has_notes {
+                    self.note_record(id, invoker, true);
+                }
                 self.finish(now, id, End::record(record, end, invoker), out);
             }
             Some(false) => out.push(Output::AcknowledgeInvoker { invoker, id }),

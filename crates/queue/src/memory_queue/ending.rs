@@ -10,7 +10,7 @@ use whiskraft_types::{ActivationId, ActivationStatus, ContainerId, Instant, Invo
 
 use super::MemoryQueue;
 use super::retry::{Follow, follow};
-use crate::ledger::{Done, EndKind, Ending, Next, Stage};
+use crate::ledger::{Done, EndKind, Ending, Next, Stage, Waiters};
 use crate::{JournalEntry, Outcome, Output, RunEnd};
 
 /// The end of a run.
@@ -66,6 +66,14 @@ impl<R> End<R> {
     }
 }
 
+/// What the last word on an activation needs of its entry, which is looked up once.
+struct Told {
+    waiters: Waiters,
+    /// Whether somebody has submitted it here.
+    is_known: bool,
+    is_called: bool,
+}
+
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// Ends a run, and the activation unless another run follows.
     pub(super) fn finish(
@@ -91,6 +99,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         entry.may_have_begun = !is_in_line || end.kind == EndKind::Lost;
         let end = end.of(entry.is_cancelled);
         let (is_durable, run) = (entry.is_durable(), entry.run);
+        let told = Told {
+            // No memory is asked for but where several wait.
+            waiters: entry.waiters.clone(),
+            is_known: entry.payload.is_some(),
+            is_called: entry.is_called(),
+        };
         let follow = follow(now, &self.action, entry, end.kind);
         let done = Done {
             outcome: end.outcome,
@@ -101,7 +115,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         match follow {
             Follow::Again => self.run_again(now, id, out),
             Follow::Next(next) if is_durable => self.journal_end(id, run, Ending { done, next }, out),
-            Follow::Next(_) => self.complete(id, run, done, out),
+            Follow::Next(_) => self.complete(id, run, told, done, out),
         }
     }
 
@@ -140,13 +154,20 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     }
 
     /// An activation in memory ends: every controller that waits for it hears the outcome.
-    fn complete(&mut self, id: ActivationId, run: u32, done: Done<R>, out: &mut Vec<Output<P, R>>) {
+    fn complete(
+        &mut self,
+        id: ActivationId,
+        run: u32,
+        told: Told,
+        done: Done<R>,
+        out: &mut Vec<Output<P, R>>,
+    ) {
         let outcome = done.outcome.clone();
         self.move_to(id, Stage::Done(done), out);
-        let Some(entry) = self.ledger.end_call(id) else {
-            return;
-        };
-        for controller in entry.waiters.iter() {
+        if told.is_called {
+            self.ledger.end_call(id);
+        }
+        for controller in told.waiters.iter() {
             out.push(Output::Complete {
                 controller,
                 id,
@@ -156,7 +177,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         }
         tracing::trace!(activation = %id, queue = %self.key, "ended");
         // One that nobody has submitted here may be durable: that is known once the journal has been read.
-        if self.settings.archive && !(self.is_recovering && entry.payload.is_none()) {
+        if self.settings.archive && (told.is_known || !self.is_recovering) {
             out.push(Output::Archive { id, outcome, run });
         }
         self.ledger.evict(&self.settings);
