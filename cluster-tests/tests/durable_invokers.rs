@@ -16,7 +16,7 @@ const AT_ONCE: usize = 64;
 const RUN_MS: u64 = 1500;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Life of a session without a keepalive.
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_millis(1200);
 
 async fn queue(client: &Client, retries: bool) -> QueueKey {
     let namespace = tenants::namespace(if retries { "again" } else { "once" }, 0);

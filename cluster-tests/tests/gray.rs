@@ -205,7 +205,7 @@ async fn an_invoker_that_lies_about_its_memory_is_passed_over() {
 /// Its session comes and goes every 1.5 times the TTL.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flapping_invoker_gets_few_containers() {
-    const TTL: Duration = Duration::from_secs(2);
+    const TTL: Duration = Duration::from_millis(1200);
     const FLAPS: u32 = 8;
 
     let mut cluster = cluster_without_the_gray_one(None).await;

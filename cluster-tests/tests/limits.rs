@@ -160,7 +160,7 @@ async fn break_and_mend(cluster: &mut Cluster, driver: &Driver, fault: &str, vic
 async fn an_unused_reservation_returns_in_time() {
     const DEADLINE: Duration = Duration::from_secs(3);
     /// Session TTL.
-    const TTL: Duration = Duration::from_secs(2);
+    const TTL: Duration = Duration::from_millis(1200);
     /// Time of the machine and of the log.
     const SLACK: Duration = Duration::from_secs(1);
 

@@ -16,7 +16,7 @@ const QUEUES: usize = 6;
 const INVOKERS: u64 = 4;
 const STEP: u64 = 200;
 /// Life of a session without a keepalive.
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_millis(1200);
 
 struct Setup {
     cluster: Cluster,

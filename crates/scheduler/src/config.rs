@@ -43,10 +43,10 @@ pub struct SchedulerConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SessionConfig {
-    /// Time without keepalive after which a session ends and everything that hangs on it moves. Default 2s.
+    /// Time without keepalive after which a session ends and everything that hangs on it moves. Default 1.2s.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
-    /// Time between two keepalives; at least three must fit into a session's time. Default 500ms.
+    /// Time between two keepalives; at least three must fit into a session's time. Default 200ms.
     #[serde(with = "humantime_serde")]
     pub keepalive: Duration,
 }
@@ -54,8 +54,8 @@ pub struct SessionConfig {
 impl Default for SessionConfig {
     fn default() -> Self {
         Self {
-            ttl: Duration::from_secs(2),
-            keepalive: Duration::from_millis(500),
+            ttl: Duration::from_millis(1200),
+            keepalive: Duration::from_millis(200),
         }
     }
 }
@@ -127,7 +127,7 @@ pub struct QueueConfig {
     /// change of leader: at least as long as controllers submit one again. Default 11m.
     #[serde(with = "humantime_serde")]
     pub lost_keep: Duration,
-    /// Time after a delivery at which an invoker that has said nothing about it counts as silent. Default 2s.
+    /// Time after a delivery at which an invoker that has said nothing about it counts as silent. Default 1s.
     #[serde(with = "humantime_serde")]
     pub silent_after: Duration,
     /// An activation that an invoker got ends, without an answer, after twice the action's time limit and this much.
