@@ -228,3 +228,70 @@ impl Layers {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u8) -> ActivationId {
+        ActivationId::from_bytes([number; 16])
+    }
+
+    fn payload() -> Bytes {
+        Bytes::from_static(b"payload")
+    }
+
+    #[test]
+    fn what_began_and_ended_in_one_layer_leaves_no_trace() {
+        let mut layers = Layers::default();
+        layers.put_new_payload(id(1), payload());
+        layers.list(vec![1], None);
+        assert_eq!(layers.listed(&[0], &[9]), [(vec![1], true)]);
+        layers.delete_payload(id(1));
+        layers.unlist(vec![1]);
+        assert_eq!(layers.payload(id(1)), None);
+        assert_eq!(layers.listed(&[0], &[9]), []);
+        assert_eq!(layers.open.bytes, 0);
+    }
+
+    #[test]
+    fn what_a_layer_below_has_is_hidden_until_it_is_removed_there() {
+        let mut layers = Layers::default();
+        layers.put_new_payload(id(1), payload());
+        layers.list(vec![1], None);
+        layers.list(vec![2], None);
+        layers.reach(&LaneState::default(), None);
+        assert!(layers.begin_write().is_some());
+        layers.delete_payload(id(1));
+        layers.unlist(vec![1]);
+        layers.list(vec![3], None);
+        assert_eq!(layers.payload(id(1)), Some(&Slot::Deleted));
+        let listed = [(vec![1], false), (vec![2], true), (vec![3], true)];
+        assert_eq!(layers.listed(&[0], &[9]), listed);
+        assert_eq!(layers.listed(&[2], &[3]), [(vec![2], true)]);
+        // Set again above a removal, it is removed again and not forgotten.
+        layers.put_new_payload(id(1), payload());
+        layers.delete_payload(id(1));
+        assert_eq!(layers.payload(id(1)), Some(&Slot::Deleted));
+        layers.written();
+        assert_eq!(layers.listed(&[0], &[9]), [(vec![1], false), (vec![3], true)]);
+    }
+
+    #[test]
+    fn a_layer_is_given_until_it_is_written_and_the_clock_counts_from_the_first_that_is_not() {
+        let mut layers = Layers::default();
+        assert!(layers.begin_write().is_none(), "nothing was applied");
+        let at = |clock| LaneState {
+            clock: LaneMillis(clock),
+            ..LaneState::default()
+        };
+        assert_eq!(layers.reach(&at(5), None), LaneMillis(5));
+        assert_eq!(layers.reach(&at(9), None), LaneMillis(5));
+        let first = layers.begin_write().unwrap();
+        assert_eq!(layers.reach(&at(20), None), LaneMillis(5));
+        let again = layers.begin_write().unwrap();
+        assert!(Arc::ptr_eq(&first, &again), "it could not be written");
+        layers.written();
+        assert_eq!(layers.reach(&at(21), None), LaneMillis(20));
+    }
+}

@@ -200,6 +200,84 @@ async fn a_lane_goes_on_where_it_was_without_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_written_is_readable_and_is_applied_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let entries = || {
+        vec![
+            accept(1, 1),
+            accept(2, 2),
+            end(3, 1, EndKind::Record),
+            accept(4, 4),
+        ]
+    };
+    let mut opened = open(dir.path());
+    apply(&mut opened.machine, entries()).await;
+    let check = |opened: &Opened| {
+        assert_eq!(opened.machine.last(), Some(log_id(4)));
+        assert_eq!(open_ids(&opened.rows), [id(2), id(4)]);
+        assert!(!found(&opened.rows, 1).is_open());
+        assert_eq!(opened.rows.payload(id(1)).unwrap(), None);
+        assert_eq!(opened.rows.payload(id(2)).unwrap().unwrap(), vec![2; 1000]);
+        assert_eq!(opened.rows.record(id(1)).unwrap().unwrap(), vec![1; 500]);
+    };
+    check(&opened);
+    drop(opened);
+    // Killed: the log is all there is, and it is given again.
+    let mut opened = open(dir.path());
+    assert_eq!(opened.machine.last(), None);
+    assert_eq!(opened.rows.find(id(1)).unwrap(), Found::Missing);
+    apply(&mut opened.machine, entries()).await;
+    check(&opened);
+    opened.rows.flush().unwrap();
+    check(&opened);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_written_before_the_clock_reaches_what_compactions_drop() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    apply(&mut opened.machine, vec![accept(1, 1)]).await;
+    apply(&mut opened.machine, vec![entry(2, 104, Vec::new())]).await;
+    assert_eq!(opened.rows.state().unwrap(), None);
+    // Half of the margin.
+    apply(&mut opened.machine, vec![entry(3, 105, Vec::new())]).await;
+    let state = opened.rows.state().unwrap().unwrap();
+    assert_eq!((state.index(), state.clock), (3, LaneMillis(105)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_in_order_wherever_their_places_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open(dir.path());
+    apply(
+        &mut opened.machine,
+        vec![accept(1, 1), accept(2, 3), accept(3, 5)],
+    )
+    .await;
+    opened.rows.flush().unwrap();
+    let more = vec![
+        accept(4, 2),
+        end(5, 3, EndKind::Record),
+        accept(6, 6),
+        accept(7, 4),
+    ];
+    apply(&mut opened.machine, more).await;
+    assert_eq!(open_ids(&opened.rows), [1, 2, 4, 5, 6].map(id));
+    for after in [1, 2, 4, 5] {
+        let page = opened.rows.open(&key(), Some(id(after)), 1).unwrap();
+        let next = if after == 2 { 4 } else { after + 1 };
+        assert_eq!(page[0].id, id(next));
+    }
+    assert_eq!(opened.rows.open_queues().unwrap(), [key()]);
+    let ends = [1, 2, 5, 6, 4].map(|number| end(7 + u64::from(number), number, EndKind::Record));
+    apply(&mut opened.machine, ends.into()).await;
+    assert_eq!(open_ids(&opened.rows), []);
+    assert_eq!(opened.rows.open_queues().unwrap(), []);
+    opened.rows.flush().unwrap();
+    assert_eq!(opened.rows.open_queues().unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn open_activations_are_paged_by_id() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open(dir.path());
