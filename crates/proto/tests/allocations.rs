@@ -24,13 +24,13 @@ fn measure<F: Message + Default>(
 ) -> Allocations {
     let count = |work: &mut dyn FnMut()| allocation_counter::measure(work).count_total;
     let mut buffer = BytesMut::with_capacity(frame.encoded_len());
-    let encode = count(&mut || frame.encode(&mut buffer).unwrap());
+    let encode = count(&mut || frame.encode(&mut buffer).expect("the buffer grows"));
     let bytes = wire::encoded(frame);
     let mut decoded = None;
-    let decode = count(&mut || decoded = Some(F::decode(bytes.clone()).unwrap()));
+    let decode = count(&mut || decoded = Some(F::decode(bytes.clone()).expect("what was encoded")));
     let mut decoded = decoded.take();
     let parse = count(&mut || {
-        assert_eq!(parse(decoded.take().unwrap()).unwrap() as u64, COUNT);
+        assert_eq!(parse(decoded.take().expect("decoded before")).expect("valid") as u64, COUNT);
     });
     Allocations {
         encode,
