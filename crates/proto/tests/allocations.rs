@@ -30,7 +30,10 @@ fn measure<F: Message + Default>(
     let decode = count(&mut || decoded = Some(F::decode(bytes.clone()).expect("what was encoded")));
     let mut decoded = decoded.take();
     let parse = count(&mut || {
-        assert_eq!(parse(decoded.take().expect("decoded before")).expect("valid") as u64, COUNT);
+        assert_eq!(
+            parse(decoded.take().expect("decoded before")).expect("valid") as u64,
+            COUNT
+        );
     });
     Allocations {
         encode,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use whiskraft_state::journal::{
-    Accept, Digest, End, EndKind, Fence, JournalBatch, JournalCommand, JournalRow, JournalRows, LaneMillis,
-    RowChange, Turn, UnixMillis,
+    Accept, Digest, End, EndKind, Fence, JournalBatch, JournalCommand, JournalOutcome, JournalRow,
+    JournalRows, LaneMillis, RowChange, Turn, UnixMillis,
 };
 use whiskraft_state::{
     Applied, Command, ContainerChange, ContainerUpdate, DocumentKey, EnsureQueue, Grant, InvokerProfile,
@@ -54,6 +54,13 @@ fn apply(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// One turn over a batch.
+fn decide(rows: &Rows, batch: &JournalBatch) -> (Vec<JournalOutcome>, Vec<RowChange>) {
+    let mut turn = Turn::new(rows, LaneMillis(1));
+    let Ok(outcomes) = turn.apply(batch);
+    (outcomes, turn.finish().1)
+}
+
 fn journal(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("journal");
     group.throughput(Throughput::Elements(BATCH));
@@ -61,23 +68,13 @@ fn journal(criterion: &mut Criterion) {
     for queues in [1, BATCH] {
         let accepts = batch(|number| JournalCommand::Accept(accept(QUEUES + number, number % queues)));
         group.bench_function(BenchmarkId::new("64 accepts by queues", queues), |bencher| {
-            let turn = |batch| {
-                let mut turn = Turn::new(&rows, LaneMillis(1));
-                let outcomes = turn.apply(batch);
-                (outcomes, turn.finish())
-            };
-            bencher.iter_batched(|| accepts.clone(), turn, BatchSize::SmallInput);
+            bencher.iter(|| decide(&rows, &accepts));
         });
         let ends = batch(|number| JournalCommand::End(end(number * 7, number * 7 % queues)));
         let mut rows = Rows::new();
         rows.accept((0..BATCH).map(|number| accept(number * 7, number * 7 % queues)));
         group.bench_function(BenchmarkId::new("64 ends by queues", queues), |bencher| {
-            let turn = |batch| {
-                let mut turn = Turn::new(&rows, LaneMillis(1));
-                let outcomes = turn.apply(batch);
-                (outcomes, turn.finish())
-            };
-            bencher.iter_batched(|| ends.clone(), turn, BatchSize::SmallInput);
+            bencher.iter(|| decide(&rows, &ends));
         });
     }
     group.finish();
@@ -310,7 +307,7 @@ impl Rows {
         });
         let commands = accepts.into_iter().map(JournalCommand::Accept).collect();
         let mut turn = Turn::new(self, LaneMillis(1));
-        let Ok(_) = turn.apply(JournalBatch::of(commands));
+        let Ok(_) = turn.apply(&JournalBatch::of(commands));
         let (_, changes) = turn.finish();
         for change in changes {
             match change {
@@ -361,7 +358,7 @@ fn accept(number: u64, queue: u64) -> Accept {
         accepted: UnixMillis(1),
         waited: Duration::ZERO,
         not_before: None,
-        payload: vec![1; 200],
+        payload: vec![1; 200].into(),
     }
 }
 
@@ -374,6 +371,6 @@ fn end(number: u64, queue: u64) -> End {
         at: UnixMillis(2),
         keep: Duration::from_secs(3600),
         kind: EndKind::Record,
-        record: vec![2; 200],
+        record: vec![2; 200].into(),
     }
 }
