@@ -67,6 +67,10 @@ invokers=${WHISKRAFT_BENCH_INVOKERS:-2}
 read -ra settings <<<"${WHISKRAFT_BENCH_SET:-}"
 fresh=(--fresh)
 if [ "${WHISKRAFT_BENCH_FRESH:-1}" = 0 ]; then fresh=(); fi
+# Records of blocking activations are not kept, as none of the peers keeps them.
+bare="--scheduler-set scheduler.journal.archive=false"
+# One container runs so many at once: what has no length is not to wait for containers.
+wide="--concurrency 100"
 # Waiting containers are not paused.
 awake=invoker.pool.pause-grace=10m
 
@@ -87,25 +91,28 @@ suite() {
     local count offered in_flight
     in_flight=$(IFS=, && echo "${callers[*]}")
     for count in "${actions[@]}"; do
-        "$1" "rate-$count" "rate-$count" run --rate "$rate" --duration 20 $(spread "$count")
+        "$1" "rate-$count" "rate-$count" run --rate "$rate" --duration 20 $(spread "$count") $bare
+    done
+    for count in "${actions[@]}"; do
+        "$1" "kept-$count" "kept-$count" run --rate "$rate" --duration 20 $(spread "$count")
     done
     "$1" highest echo-before echo --in-flight "$in_flight"
     for count in "${callers[@]}"; do
-        "$1" highest "highest-$count" run --closed "$count" --duration 0 $(spread 10)
+        "$1" highest "highest-$count" run --closed "$count" --duration 0 $(spread 10) $wide $bare
     done
     "$1" highest echo-after echo --in-flight "$in_flight"
     for count in "${actions[@]}"; do
         for offered in "${rates[@]}"; do
-            "$1" "queueing-$offered-$count" "queueing-$offered-$count" run --rate "$offered" --duration 20 $(spread "$count")
+            "$1" "queueing-$offered-$count" "queueing-$offered-$count" run --rate "$offered" --duration 20 $(spread "$count") $bare
         done
     done
     for count in "${clients[@]}"; do
-        "$1" "durable-$count" "durable-$count" run --closed "$count" --durable 100 --forget --duration 0 $(spread 10)
+        "$1" "durable-$count" "durable-$count" run --closed "$count" --durable 100 --forget --duration 0 $(spread 10) $wide
     done
     for count in "${actions[@]}"; do
         "$1" "ends-$count" "ends-$count" run --closed "$ends" --durable 100 --duration 20 $(spread "$count")
     done
-    "$1" "waiting-$waiting" "waiting-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") --invoker-set "$awake"
+    "$1" "waiting-$waiting" "waiting-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") $bare --invoker-set "$awake"
     "$1" "memory-$waiting" "memory-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") --schedulers 1
 }
 
