@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use support::{Cluster, eventually, limit, open_session, propose, put_namespace};
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::peer_client::PeerClient;
-use whiskraft_raft::{NewMember, Node, NodeConfig, Settings, StartError, StopReason};
+use whiskraft_raft::{NewMember, Node, NodeConfig, Role, Settings, StartError, StopReason};
 use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::{MemberOrder, MembershipError, SchedulerId};
 
@@ -302,9 +302,22 @@ async fn a_change_that_loses_its_leader_is_completed_by_asking_again() {
         learner: true,
         ..cluster.joining(through, "learner")
     };
-    let learner = Node::start(config).await.unwrap();
+    let (learner, through) = (Node::start(config).await.unwrap(), SchedulerId(through));
     let id = learner.id().0;
     for round in 0..3 {
+        // Promoted, it may have won the election; who dies is to be one of the others.
+        eventually("the newcomer does not lead", async || {
+            let leads = learner.status().role == Role::Leader;
+            if leads {
+                drop(
+                    learner
+                        .change_members(MemberOrder::TransferLeader(Some(through)))
+                        .await,
+                );
+            }
+            (!leads).then_some(())
+        })
+        .await;
         let leader = cluster.leader().await;
         let asked = cluster
             .nodes
