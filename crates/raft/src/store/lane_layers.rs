@@ -61,7 +61,7 @@ pub(super) struct Layer {
     pub(super) fences: BTreeMap<QueueKey, Fence>,
     /// How far they bring the lane; `None` if nothing was applied.
     pub(super) reached: Option<LaneState>,
-    /// The lane's clock as of the first of them.
+    /// The lane's clock before the first of them.
     since: LaneMillis,
     pub(super) marks: Option<Marks>,
     bytes: usize,
@@ -198,10 +198,16 @@ impl Layers {
         self.open.fences.insert(key, fence);
     }
 
-    /// Notes how far the changes have brought the lane; the lane's clock as of the first one that is not written.
-    pub(super) fn reach(&mut self, state: &LaneState, marks: Option<&[(u64, u64)]>) -> LaneMillis {
+    /// Notes how far the changes have brought the lane, whose clock stood there before; the lane's clock before the first one
+    /// that is not written.
+    pub(super) fn reach(
+        &mut self,
+        state: &LaneState,
+        marks: Option<&[(u64, u64)]>,
+        before: LaneMillis,
+    ) -> LaneMillis {
         if self.open.is_empty() {
-            self.open.since = state.clock;
+            self.open.since = before;
         }
         self.open.reached = Some(state.clone());
         if let Some(marks) = marks {
@@ -260,7 +266,7 @@ mod tests {
         layers.put_new_payload(id(1), payload());
         layers.list(vec![1], None);
         layers.list(vec![2], None);
-        layers.reach(&LaneState::default(), None);
+        layers.reach(&LaneState::default(), None, LaneMillis(0));
         assert!(layers.begin_write().is_some());
         layers.delete_payload(id(1));
         layers.unlist(vec![1]);
@@ -285,13 +291,13 @@ mod tests {
             clock: LaneMillis(clock),
             ..LaneState::default()
         };
-        assert_eq!(layers.reach(&at(5), None), LaneMillis(5));
-        assert_eq!(layers.reach(&at(9), None), LaneMillis(5));
+        assert_eq!(layers.reach(&at(5), None, LaneMillis(3)), LaneMillis(3));
+        assert_eq!(layers.reach(&at(9), None, LaneMillis(5)), LaneMillis(3));
         let first = layers.begin_write().unwrap();
-        assert_eq!(layers.reach(&at(20), None), LaneMillis(5));
+        assert_eq!(layers.reach(&at(20), None, LaneMillis(9)), LaneMillis(3));
         let again = layers.begin_write().unwrap();
         assert!(Arc::ptr_eq(&first, &again), "it could not be written");
         layers.written();
-        assert_eq!(layers.reach(&at(21), None), LaneMillis(20));
+        assert_eq!(layers.reach(&at(21), None, LaneMillis(20)), LaneMillis(9));
     }
 }

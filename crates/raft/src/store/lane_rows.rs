@@ -130,7 +130,7 @@ impl LaneRows {
             for change in changes {
                 self.change(&mut layers, change)?;
             }
-            layers.reach(state, marks)
+            layers.reach(state, marks, self.clock())
         };
         // What has expired by a clock may leave the disk a margin later, and what would be applied again must still find it.
         if state.clock.since(since) >= self.retention.margin / 2 {
@@ -374,20 +374,33 @@ impl LaneRows {
         &self,
         from: &[u8],
         end: &[u8],
-        mut visit: impl FnMut(&[u8]) -> io::Result<Scan>,
+        visit: impl FnMut(&[u8]) -> io::Result<Scan>,
     ) -> io::Result<()> {
         // In this order: what is written meanwhile is seen twice rather than not at all.
-        let mut layered = self.layers().listed(from, end).into_iter().peekable();
+        let layered = self.layers().listed(from, end);
+        self.places_beside(&layered, from, end, visit)
+    }
+
+    /// The same with what the layers have, which was read before and begins no later.
+    fn places_beside(
+        &self,
+        layered: &[(Vec<u8>, bool)],
+        from: &[u8],
+        end: &[u8],
+        mut visit: impl FnMut(&[u8]) -> io::Result<Scan>,
+    ) -> io::Result<()> {
+        let skipped = layered.partition_point(|(key, _)| key.as_slice() < from);
+        let mut layered = layered[skipped..].iter().peekable();
         let mut is_stopped = false;
         self.engine.scan(Table::JournalIndex, from, end, |key, _| {
             while let Some((before, is_there)) = layered.next_if(|(layered, _)| layered.as_slice() < key) {
-                if is_there && visit(&before)? == Scan::Stop {
+                if *is_there && visit(before)? == Scan::Stop {
                     is_stopped = true;
                     return Ok(Scan::Stop);
                 }
             }
             let is_there = match layered.next_if(|(layered, _)| layered == key) {
-                Some((_, is_there)) => is_there,
+                Some((_, is_there)) => *is_there,
                 None => true,
             };
             let go_on = if is_there { visit(key)? } else { Scan::Continue };
@@ -395,7 +408,7 @@ impl LaneRows {
             Ok(go_on)
         })?;
         for (key, is_there) in layered {
-            if is_stopped || (is_there && visit(&key)? == Scan::Stop) {
+            if is_stopped || (*is_there && visit(key)? == Scan::Stop) {
                 break;
             }
         }
@@ -407,9 +420,10 @@ impl LaneRows {
         let mut queues = Vec::new();
         let mut from = keys::open_start(self.group, None);
         let end = keys::after_all(from.clone());
+        let layered = self.layers().listed(&from, &end);
         loop {
             let mut next = None;
-            self.places(&from, &end, |key| {
+            self.places_beside(&layered, &from, &end, |key| {
                 next = Some(keys::parse_open(key).ok_or_else(|| damaged("a list"))?.0);
                 Ok(Scan::Stop)
             })?;

@@ -204,16 +204,18 @@ async fn what_is_not_written_is_readable_and_is_applied_again_after_a_restart() 
     let dir = tempfile::tempdir().unwrap();
     let entries = || {
         vec![
-            accept(1, 1),
-            accept(2, 2),
-            end(3, 1, EndKind::Record),
-            accept(4, 4),
+            accept(2, 1),
+            accept(3, 2),
+            end(4, 1, EndKind::Record),
+            accept(5, 4),
         ]
     };
     let mut opened = open(dir.path());
+    // The clock leaps by more than the margin: written at once.
+    apply(&mut opened.machine, vec![entry(1, 100, Vec::new())]).await;
     apply(&mut opened.machine, entries()).await;
     let check = |opened: &Opened| {
-        assert_eq!(opened.machine.last(), Some(log_id(4)));
+        assert_eq!(opened.machine.last(), Some(log_id(5)));
         assert_eq!(open_ids(&opened.rows), [id(2), id(4)]);
         assert!(!found(&opened.rows, 1).is_open());
         assert_eq!(opened.rows.payload(id(1)).unwrap(), None);
@@ -224,7 +226,7 @@ async fn what_is_not_written_is_readable_and_is_applied_again_after_a_restart() 
     drop(opened);
     // Killed: the log is all there is, and it is given again.
     let mut opened = open(dir.path());
-    assert_eq!(opened.machine.last(), None);
+    assert_eq!(opened.machine.last(), Some(log_id(1)));
     assert_eq!(opened.rows.find(id(1)).unwrap(), Found::Missing);
     apply(&mut opened.machine, entries()).await;
     check(&opened);
@@ -236,13 +238,19 @@ async fn what_is_not_written_is_readable_and_is_applied_again_after_a_restart() 
 async fn a_layer_is_written_before_the_clock_reaches_what_compactions_drop() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open(dir.path());
-    apply(&mut opened.machine, vec![accept(1, 1)]).await;
-    apply(&mut opened.machine, vec![entry(2, 104, Vec::new())]).await;
-    assert_eq!(opened.rows.state().unwrap(), None);
+    let written = |opened: &Opened| {
+        let state = opened.rows.state().unwrap().unwrap_or_default();
+        (state.index(), state.clock)
+    };
+    // One piece of the log that spans more than the margin.
+    apply(&mut opened.machine, vec![entry(1, 0, Vec::new()), accept(2, 1)]).await;
+    assert_eq!(written(&opened), (2, LaneMillis(100)));
+    apply(&mut opened.machine, vec![accept(3, 2)]).await;
+    apply(&mut opened.machine, vec![entry(4, 104, Vec::new())]).await;
+    assert_eq!(written(&opened), (2, LaneMillis(100)));
     // Half of the margin.
-    apply(&mut opened.machine, vec![entry(3, 105, Vec::new())]).await;
-    let state = opened.rows.state().unwrap().unwrap();
-    assert_eq!((state.index(), state.clock), (3, LaneMillis(105)));
+    apply(&mut opened.machine, vec![entry(5, 105, Vec::new())]).await;
+    assert_eq!(written(&opened), (5, LaneMillis(105)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
