@@ -10,6 +10,8 @@ import re
 import statistics
 import sys
 
+from document import put_section
+
 BEGIN = "<!-- scripts/bench.sh: begin -->"
 END = "<!-- scripts/bench.sh: end -->"
 
@@ -261,21 +263,12 @@ def section(reports):
     return "\n".join([*lines, END])
 
 
-def put(doc, text):
-    old = doc.read_text() if doc.exists() else "# Figures\n"
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and not end:
-        sys.exit(f"{doc} has a begin and no end: put {END!r} where the section ends")
-    doc.write_text(before + text + after if begin else f"{old.rstrip()}\n\n{text}\n")
-
-
 parser = argparse.ArgumentParser()
 parser.add_argument("--out", type=pathlib.Path, required=True)
 parser.add_argument("--doc", type=pathlib.Path, required=True)
 args = parser.parse_args()
 reports = Reports(args.out)
 text = section(reports)
-put(args.doc, text)
+put_section(args.doc, text, BEGIN, END)
 print(f"\n{text}\n\nwritten to {args.doc}; reports are in {args.out}")
 sys.exit(bool(reports.failed))

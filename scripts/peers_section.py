@@ -6,6 +6,8 @@ import os
 import pathlib
 import sys
 
+from document import put_section
+
 BEGIN = "<!-- scripts/bench-peers.sh: begin -->"
 END = "<!-- scripts/bench-peers.sh: end -->"
 
@@ -177,15 +179,6 @@ def section(reports, args):
     return "\n".join([*lines, END])
 
 
-def put(doc, text):
-    old = doc.read_text() if doc.exists() else "# Figures\n"
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and not end:
-        sys.exit(f"{doc} has a begin and no end: put {END!r} where the section ends")
-    doc.write_text(before + text + after if begin else f"{old.rstrip()}\n\n{text}\n")
-
-
 def numbers(text):
     return [int(word) for word in text.split()]
 
@@ -205,6 +198,6 @@ reports = Reports(args.out)
 text = section(reports, args)
 # A reader elsewhere has no use for where it was measured.
 text = text.replace(str(args.out), "OUT").replace(os.path.expanduser("~"), "~")
-put(args.doc, text)
+put_section(args.doc, text, BEGIN, END)
 print(f"\n{text}\n\nwritten to {args.doc}; reports are in {args.out}")
 sys.exit(bool(reports.failed))
