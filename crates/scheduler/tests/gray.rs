@@ -22,6 +22,8 @@ const GOOD: u64 = 8;
 const ACTION: &str = "guest/a";
 /// Activations offered at once; the next ones follow when these have ended.
 const OFFERED: u32 = 20;
+/// Activations without an answer, one after the other, that make a suspect; here each is in a container of its own.
+const SUSPECT_AFTER: u32 = 2;
 
 /// Silence shows early, and nothing else comes of a machine that is slow: no session ends, no creation is late, and what is
 /// suspected stays so until somebody has looked.
@@ -44,6 +46,10 @@ struct Rig {
     ended: u32,
     /// Whether a container of the good one asks.
     is_served: bool,
+    /// Containers that the bad one was given.
+    bad_containers: u32,
+    /// What the good one is to create, while the bad one has too few.
+    kept_back: Vec<(u64, v1::CreateContainer)>,
 }
 
 impl Rig {
@@ -73,6 +79,8 @@ impl Rig {
             offered: 0,
             ended: 0,
             is_served: false,
+            bad_containers: 0,
+            kept_back: Vec::new(),
         }
     }
 
@@ -89,8 +97,14 @@ impl Rig {
             tokio::select! {
                 said = self.bad.said() => if let Said::Create(scheduler, create) = said {
                     self.bad.run(scheduler, &create, 1).await;
+                    self.bad_containers += 1;
                 },
                 said = self.good.said() => self.serve(said).await,
+            }
+            if self.bad_containers >= SUSPECT_AFTER {
+                for (scheduler, create) in std::mem::take(&mut self.kept_back) {
+                    self.serve(Said::Create(scheduler, create)).await;
+                }
             }
             if self.ended + OFFERED / 2 >= self.offered {
                 self.offer().await;
@@ -100,8 +114,13 @@ impl Rig {
 
     /// The good one has one activation at a time. So however long an answer takes, it comes before the next delivery: it
     /// lets no two activations go unanswered one after the other, which is what makes a suspect.
+    ///
+    /// It creates nothing before the bad one has what it takes to be suspected: one quick container would do all the work.
     async fn serve(&mut self, said: Said) {
         match said {
+            Said::Create(scheduler, create) if self.bad_containers < SUSPECT_AFTER => {
+                self.kept_back.push((scheduler, create));
+            }
             Said::Create(scheduler, create) => {
                 let asks = u32::from(!std::mem::replace(&mut self.is_served, true));
                 self.good.run(scheduler, &create, asks).await;
