@@ -10,8 +10,10 @@ use whiskraft_types::{ActivationStatus, QueueKey};
 
 use super::arguments::{Stamp, read_stamp};
 use super::mix::Mix;
+use super::plan::Plan;
 use super::run_clock::RunClock;
 use super::tally::{Ended, Outcome, Tallies};
+use crate::clock;
 use crate::load::reason;
 
 /// What all activations of a run share.
@@ -27,6 +29,8 @@ pub(super) struct Caller {
     pub(super) timeout: Duration,
     /// Whether durable ones are forgotten once they are accepted.
     pub(super) forget: bool,
+    /// How long after its acceptance a durable one may begin.
+    pub(super) delay: Duration,
     /// Where ends are counted.
     pub(super) tallies: Tallies,
     under_way: AtomicU32,
@@ -38,15 +42,16 @@ impl Caller {
         clients: Vec<Client>,
         mix: Arc<Mix>,
         clock: RunClock,
-        (timeout, forget): (Duration, bool),
+        plan: &Plan,
         tallies: Tallies,
     ) -> Self {
         Self {
             clients,
             mix,
             clock,
-            timeout,
-            forget,
+            timeout: plan.timeout,
+            forget: plan.forget,
+            delay: plan.delay,
             tallies,
             under_way: AtomicU32::new(0),
             idle: Notify::new(),
@@ -120,7 +125,11 @@ impl Caller {
         let QueueKey { namespace, action } = queue;
         let arguments = self.mix.arguments(n);
         // A submission is durable unless it is told otherwise.
-        let answer = client.submit(namespace, action, arguments, self.options()).await;
+        let options = InvokeOptions {
+            not_before: (!self.delay.is_zero()).then(|| clock::wall() + self.delay),
+            ..self.options()
+        };
+        let answer = client.submit(namespace, action, arguments, options).await;
         let accepted = self.clock.elapsed();
         let ended = |at, accepted, outcome| Ended {
             due,

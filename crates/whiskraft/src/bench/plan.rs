@@ -46,6 +46,9 @@ pub(crate) struct Plan {
     pub(crate) durable_percent: u32,
     /// Whether durable ones are forgotten once they are accepted.
     pub(crate) forget: bool,
+    /// How long after their acceptance durable ones may begin; zero: at once.
+    #[serde(serialize_with = "seconds")]
+    pub(crate) delay: Duration,
     /// SDK clients, each with a stream to every scheduler.
     pub(crate) connections: u32,
     /// Most activations under way at once.
@@ -97,6 +100,7 @@ pub(super) mod tests {
             payload_bytes: 0,
             durable_percent: 0,
             forget: false,
+            delay: Duration::ZERO,
             connections: 1,
             under_way_max: 100,
             timeout: Duration::from_secs(1),

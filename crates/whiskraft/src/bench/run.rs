@@ -51,7 +51,7 @@ pub(crate) async fn measure(
         clients.clone(),
         Arc::clone(mix),
         RunClock::start(),
-        (plan.timeout, plan.forget),
+        plan,
         Tallies::new(window),
     );
     let caller = Arc::new(caller);

@@ -47,7 +47,11 @@ pub(super) fn header(plan: &Plan, runs: usize) -> String {
     let durable = match (plan.durable_percent, plan.forget) {
         (0, _) => "blocking".to_owned(),
         (share, false) => format!("{share} % durable"),
-        (share, true) => format!("{share} % durable and not waited for"),
+        (share, true) if plan.delay.is_zero() => format!("{share} % durable and not waited for"),
+        (share, true) => format!(
+            "{share} % durable, which begin {:?} later and are not waited for",
+            plan.delay
+        ),
     };
     let runs = match runs {
         1 => String::new(),

@@ -54,6 +54,9 @@ pub(super) struct LoadArgs {
     /// Forget durable ones once they are accepted, instead of waiting for their results
     #[arg(long, requires = "durable")]
     forget: bool,
+    /// Durable ones begin so long after they are accepted: longer than the run, their acceptance is all that is measured
+    #[arg(long, value_name = "TIME", default_value = "0s", requires = "forget", value_parser = parse_duration)]
+    delay: Duration,
     /// Most containers of each namespace [default: one per action, and 480 in all namespaces together]
     #[arg(long, value_name = "N", value_parser = whole::<u32, 1, 1_000_000>)]
     containers: Option<u32>,
@@ -106,6 +109,7 @@ impl LoadArgs {
             payload_bytes: self.payload as usize,
             durable_percent: self.durable,
             forget: self.forget,
+            delay: self.delay,
             connections: self.connections,
             // Callers of a closed loop bound it themselves.
             under_way_max: self.under_way.max(self.closed.unwrap_or(0)),
@@ -222,6 +226,7 @@ mod tests {
             "--actions 100001",
             "--payload 65537",
             "--forget",
+            "--durable 100 --delay 5s",
             "--time 0s",
         ] {
             let all = std::iter::once("bench").chain(args.split_whitespace());
