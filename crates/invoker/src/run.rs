@@ -19,9 +19,10 @@ use crate::clock;
 use crate::event::Event;
 use crate::words::{ActionSpec, Delivery, Input, Record, record_len};
 
-/// A run that has not ended after this time is reported as started. Containers that cannot take a run say so sooner,
-/// and short runs save a message.
+/// A run that has not ended after this time counts as begun: containers that cannot take a run say so sooner.
 const BEGUN_AFTER: Duration = Duration::from_millis(10);
+/// After so much more it is reported as started: short runs save a message, and nobody decides anything by it.
+const TOLD_AFTER: Duration = Duration::from_millis(90);
 /// What ends an activation that ran when its caller cancelled it.
 const CANCELLED_TEXT: &str = "The activation was cancelled.";
 /// What ends an activation that ran when its container was taken away.
@@ -142,11 +143,14 @@ impl RunTask<'_> {
         (id, input)
     }
 
-    /// Runs it, and says so when it has not ended soon; the second value is whether it did.
+    /// Runs it, and says so when it has not ended soon; the second value is whether it had begun before it said anything.
     async fn outcome(&self, id: ActivationId, request: RunRequest) -> (RunOutcome, bool) {
         let mut run = self.backend.run(self.instance, request);
         if let Ok(outcome) = tokio::time::timeout(BEGUN_AFTER, &mut run).await {
             return (outcome, false);
+        }
+        if let Ok(outcome) = tokio::time::timeout(TOLD_AFTER, &mut run).await {
+            return (outcome, true);
         }
         let worker = self.worker;
         // Fails only when the actor is gone, and then nobody hears of the result either.

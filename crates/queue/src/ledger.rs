@@ -18,6 +18,7 @@ mod entry;
 mod waiters;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
+use std::time::Duration;
 
 use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
 
@@ -27,6 +28,10 @@ use crate::{ControllerId, QueueSettings};
 pub use entry::ActivationState;
 pub(crate) use entry::{Done, EndKind, Ending, Entry, Found, Mark, Next, Stage};
 pub(crate) use waiters::Waiters;
+
+/// Ids of which nothing else depends are remembered longer than they must be, by at most this, so that many are forgotten
+/// at a time.
+const FORGET_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the ledger counts besides the entries themselves.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +60,8 @@ impl Line {
 /// All activations of this leadership.
 #[derive(Debug)]
 pub(crate) struct Ledger<P, R> {
-    entries: BTreeMap<ActivationId, Entry<P, R>>,
+    /// Boxed: a map keeps room for eleven, and most queues have one activation at a time or none.
+    entries: BTreeMap<ActivationId, Box<Entry<P, R>>>,
     /// How many that are not done were called by other activations.
     called: usize,
     /// Done, within the grace.
@@ -102,19 +108,19 @@ impl<P, R> Default for Ledger<P, R> {
 impl<P, R> Ledger<P, R> {
     /// The entry of an id.
     pub(crate) fn find(&self, id: ActivationId) -> Option<&Entry<P, R>> {
-        self.entries.get(&id)
+        self.entries.get(&id).map(Box::as_ref)
     }
 
     /// The entry of an id; its stage may be changed between those that are not done.
     pub(crate) fn find_mut(&mut self, id: ActivationId) -> Option<&mut Entry<P, R>> {
-        self.entries.get_mut(&id)
+        self.entries.get_mut(&id).map(Box::as_mut)
     }
 
     /// Adds an activation that is not done.
     pub(crate) fn insert(&mut self, entry: Entry<P, R>) {
         self.called += usize::from(entry.caller.is_some());
         self.enter(entry.ticket.id, Line::of(&entry.stage));
-        self.entries.insert(entry.ticket.id, entry);
+        self.entries.insert(entry.ticket.id, Box::new(entry));
     }
 
     /// Puts an activation into another stage; the one before, and its place.
@@ -128,7 +134,7 @@ impl<P, R> Ledger<P, R> {
     }
 
     /// Takes an activation out of the ledger.
-    pub(crate) fn remove(&mut self, id: ActivationId) -> Option<Entry<P, R>> {
+    pub(crate) fn remove(&mut self, id: ActivationId) -> Option<Box<Entry<P, R>>> {
         let entry = self.entries.remove(&id)?;
         self.called -= usize::from(entry.caller.is_some());
         self.leave(id, Line::of(&entry.stage));
@@ -314,7 +320,7 @@ impl<P, R> Ledger<P, R> {
             if let Some(Entry {
                 stage: Stage::Done(done),
                 ..
-            }) = self.entries.get_mut(&id)
+            }) = self.entries.get_mut(&id).map(Box::as_mut)
             {
                 done.invoker
                     .take()
@@ -353,15 +359,12 @@ impl<P, R> Ledger<P, R> {
         let owed = self.owed.first().filter(|_| !is_recovering);
         let owed = owed.map(|(at, _)| *at + settings.result_grace);
         let kept = self.kept.first().map(|(at, _)| *at + settings.result_keep);
-        let confirmed = self.confirmed.front().map(|(at, _)| *at + settings.dedup_window);
-        let unconfirmed = self
-            .unconfirmed
-            .front()
-            .map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
-        let recorded = self
-            .recorded_at
-            .front()
-            .map(|(at, _)| *at + settings.dedup_window);
+        // Nobody waits for an id to be forgotten.
+        let remembered = settings.dedup_window + FORGET_PAUSE;
+        let confirmed = self.confirmed.front().map(|(at, _)| *at + remembered);
+        let unconfirmed = self.unconfirmed.front();
+        let unconfirmed = unconfirmed.map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
+        let recorded = self.recorded_at.front().map(|(at, _)| *at + remembered);
         [owed, kept, confirmed, unconfirmed, recorded]
             .into_iter()
             .flatten()
@@ -370,7 +373,8 @@ impl<P, R> Ledger<P, R> {
 
     /// What a new leader has to know: what has not ended, and outcomes within the grace.
     pub(crate) fn to_move(&self) -> impl Iterator<Item = &Entry<P, R>> {
-        self.entries.values().filter(|entry| match &entry.stage {
+        let entries = self.entries.values().map(Box::as_ref);
+        entries.filter(|entry| match &entry.stage {
             Stage::Done(done) => self.owed.contains(&(done.at, entry.ticket.id)),
             _ => true,
         })
@@ -380,7 +384,7 @@ impl<P, R> Ledger<P, R> {
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = (ContainerId, &Entry<P, R>)> {
         self.entries
             .values()
-            .filter_map(|entry| Some((entry.stage.container()?, entry)))
+            .filter_map(|entry| Some((entry.stage.container()?, &**entry)))
     }
 
     /// Whether any that is not done was called by another activation.
@@ -392,7 +396,7 @@ impl<P, R> Ledger<P, R> {
     pub(crate) fn called(&self) -> impl Iterator<Item = (ActivationId, &Entry<P, R>)> {
         self.entries
             .values()
-            .filter_map(|entry| Some((entry.caller?, entry)))
+            .filter_map(|entry| Some((entry.caller?, &**entry)))
     }
 
     /// Ids in the given stage, ascending.

@@ -67,6 +67,9 @@ pub struct QueueSettings {
     pub lost_keep: Duration,
     /// Time after a delivery at which an invoker that has said nothing about it counts as silent. Default 2 s.
     pub silent_after: Duration,
+    /// Looks for silence are at multiples of this, so that one wake-up serves many queues; zero: when they are due.
+    /// Default 128 ms.
+    pub look_grid: Duration,
     /// An activation that an invoker got ends, without an answer, after twice the action's time limit (init and run
     /// have one each) and this much for everything around them. Default 10 s.
     pub answer_slack: Duration,
@@ -103,6 +106,7 @@ impl Default for QueueSettings {
             unconfirmed_max: 120_000,
             lost_keep: Duration::from_secs(660),
             silent_after: Duration::from_secs(2),
+            look_grid: Duration::from_millis(128),
             answer_slack: Duration::from_secs(10),
             settle_wait: Duration::from_secs(10),
         }

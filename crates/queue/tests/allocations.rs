@@ -9,9 +9,9 @@ use lives::{Lives, Scene};
 /// Lives over which the mean is taken: a container of the standard library that grows does so once in many.
 const LIVES: u64 = 1000;
 
-/// Allocations per thousand lives, by scene: nodes of trees, as they split. Measured were 86, 86, 175, 130, 216, (many queues:
-/// not counted), 86 and 216.
-const BOUNDS: [u64; Scene::ALL.len()] = [100, 100, 200, 150, 250, 100, 100, 250];
+/// Allocations per thousand lives, by scene: the entry, and nodes of trees, as they split. Measured were 1,086, 1,086, 1,175, 1,130, 1,216, (many
+/// queues: not counted), 1,086 and 1,216.
+const BOUNDS: [u64; Scene::ALL.len()] = [1100, 1100, 1200, 1150, 1250, 1100, 1100, 1250];
 
 #[test]
 fn a_life_asks_for_little_memory() {

@@ -137,9 +137,9 @@ impl Settings {
     /// Those of the lanes: they may take longer to notice that a leader is gone, and so disturb group 0 less.
     pub(crate) fn of_lanes(&self) -> Self {
         Self {
-            heartbeat: self.heartbeat * 2,
-            election_min: self.election_min * 2,
-            election_max: self.election_max * 2,
+            heartbeat: self.heartbeat * 4,
+            election_min: self.election_min * 4,
+            election_max: self.election_max * 3,
             snapshot_timeout: self.snapshot_timeout * 4,
             ..self.clone()
         }

@@ -19,7 +19,7 @@ pub use journal::JournalConfig;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SchedulerConfig {
-    /// Actors that share the queues of this scheduler. Default: one per core.
+    /// Actors that share the queues of this scheduler. Default: one per core but one, at least one.
     pub shards: Option<NonZeroUsize>,
     /// The lease of schedulers and invokers.
     pub session: SessionConfig,
@@ -329,10 +329,11 @@ pub struct ConfigError {
 }
 
 impl SchedulerConfig {
-    /// Shards to run: one per core unless set.
+    /// Shards to run unless set: one per core but one, which is left to consensus and to whoever else is there.
     pub(crate) fn shards_len(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        self.shards.map_or_else(cores, NonZeroUsize::get)
+        self.shards
+            .map_or_else(|| cores().saturating_sub(1).max(1), NonZeroUsize::get)
     }
 
     /// Checks what one setting alone cannot show.

@@ -20,10 +20,23 @@ const WATCH_PAUSE: Duration = Duration::from_secs(1);
 /// long count twice; the judge stands that, and of a run that never ends he hears in time.
 const LATE_FACTOR: f64 = 32.0;
 
+/// The first multiple of `grid` from `at` on.
+fn on_grid(at: Instant, grid: Duration) -> Instant {
+    let since = at.since_origin();
+    let ahead = since
+        .as_nanos()
+        .checked_rem(grid.as_nanos())
+        .filter(|past| *past > 0);
+    let ahead = ahead.map(|past| grid.as_nanos() - past);
+    at + ahead
+        .and_then(|nanos| u64::try_from(nanos).ok())
+        .map_or(Duration::ZERO, Duration::from_nanos)
+}
+
 impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// An invoker got an activation: somebody has to look whether it answers.
     pub(super) fn watch_sent(&mut self, now: Instant) {
-        let at = now + self.settings.silent_after;
+        let at = on_grid(now + self.settings.silent_after, self.settings.look_grid);
         if self.watch_at.is_none_or(|due| due > at) {
             self.watch_at = Some(at);
         }
@@ -83,7 +96,7 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             }
             next = Some(next.map_or(due, |at| at.min(due)));
         }
-        self.watch_at = next.map(|at| at.max(now + WATCH_PAUSE));
+        self.watch_at = next.map(|at| on_grid(at.max(now + WATCH_PAUSE), self.settings.look_grid));
         told.into_iter()
             .for_each(|(id, container)| self.tell_conspicuous(now, id, container, out));
         for (id, container, is_told) in overdue {
@@ -136,5 +149,20 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         if self.containers.end(container) {
             out.push(Output::RemoveContainer { container });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_at_multiples_of_the_grid_and_never_early() {
+        let at = |ms| Instant::from_origin(Duration::from_millis(ms));
+        let grid = Duration::from_millis(128);
+        for (due, look) in [(0, 0), (1, 128), (127, 128), (128, 128), (129, 256)] {
+            assert_eq!(on_grid(at(due), grid), at(look), "{due} ms");
+        }
+        assert_eq!(on_grid(at(5), Duration::ZERO), at(5));
     }
 }

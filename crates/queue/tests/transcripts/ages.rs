@@ -157,7 +157,7 @@ fn queue_whose_work_is_done_has_no_deadline_for_silence() {
          submit a1 -> accepted a1, deliver a1 to c1
          completed a1 c1 +1 -> done a1 to k1
          received a1 -> ack a1 to i1
-         wait 61s -> nothing
+         wait 71s -> nothing
          never due",
     );
 }

@@ -49,7 +49,7 @@ fn received_id_is_remembered_and_forgotten_after_the_window() {
          completed a1 c1 -> ack a1 to i1
          wait 59s
          submit a1 attempt 2 -> rejected a1 invalid
-         wait 2s
+         wait 12s
          submit a1 attempt 2 -> accepted a1, deliver a1 to c1",
     );
 }

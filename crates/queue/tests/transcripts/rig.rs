@@ -24,6 +24,7 @@ pub(crate) fn check(transcript: &str) {
     let settings = QueueSettings {
         result_grace: Duration::from_secs(60),
         archive: false,
+        look_grid: Duration::ZERO,
         ..QueueSettings::default()
     };
     check_with(settings, transcript);

@@ -48,9 +48,12 @@ fn millis(duration: Duration) -> u64 {
 
 /// openraft's settings from ours, the same for all groups.
 fn common_config(settings: &Settings, cluster_id: &str) -> Config {
+    let spare = settings.election_min.saturating_sub(settings.heartbeat * 2);
     Config {
         cluster_name: cluster_id.to_owned(),
         heartbeat_interval: millis(settings.heartbeat),
+        // Entries that arrive say the same. Never so long that a follower could miss both.
+        heartbeat_min_interval: Some(millis(settings.heartbeat.min(spare) * 4 / 5)),
         election_timeout_min: millis(settings.election_min),
         election_timeout_max: millis(settings.election_max),
         install_snapshot_timeout: millis(settings.snapshot_timeout),
