@@ -73,7 +73,8 @@ pub(crate) enum Asker {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
-    all: BTreeMap<ContainerId, Container>,
+    /// Boxed: a map keeps room for eleven, and most queues have one or two.
+    all: BTreeMap<ContainerId, Box<Container>>,
     ready: BTreeSet<(bool, ContainerId)>,
     /// Looked at after every step: that must cost the same however many containers there are.
     gone: BTreeSet<(Instant, ContainerId)>,
@@ -123,12 +124,12 @@ impl Containers {
             fate,
             delay: None,
         };
-        self.all.entry(id).or_insert(new);
+        self.all.entry(id).or_insert_with(|| Box::new(new));
     }
 
     /// The container, if it is one of ours.
     pub(crate) fn find(&self, id: ContainerId) -> Option<&Container> {
-        self.all.get(&id)
+        self.all.get(&id).map(Box::as_ref)
     }
 
     /// Records where it is.
@@ -172,7 +173,7 @@ impl Containers {
     /// Ends a container after what runs in it; whether it is free now.
     pub(crate) fn end(&mut self, id: ContainerId) -> bool {
         self.withdraw(id);
-        let may_serve = |c: &&mut Container| matches!(c.fate, Fate::Serving | Fate::Surplus);
+        let may_serve = |c: &&mut Box<Container>| matches!(c.fate, Fate::Serving | Fate::Surplus);
         let Some(container) = self.all.get_mut(&id).filter(may_serve) else {
             return false;
         };
@@ -293,12 +294,12 @@ impl Containers {
     }
 
     /// Forgets a container.
-    pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Container> {
+    pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Box<Container>> {
         self.withdraw(id);
         self.forget(id)
     }
 
-    fn forget(&mut self, id: ContainerId) -> Option<Container> {
+    fn forget(&mut self, id: ContainerId) -> Option<Box<Container>> {
         let container = self.all.remove(&id)?;
         if let Fate::Gone(Some(since)) = container.fate {
             self.gone.remove(&(since, id));

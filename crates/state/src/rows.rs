@@ -131,6 +131,8 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
                         BLOCK_LEN_MAX / 2
                     };
                     let tail = block.split_off(keep);
+                    // It has doubled its room for the one that did not fit.
+                    block.shrink_to(BLOCK_LEN_MAX);
                     blocks.insert(at_block + 1, Arc::new(tail));
                 }
                 None

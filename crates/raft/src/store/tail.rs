@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::types::Entry;
 
 /// Bytes of records kept; the newest entry stays however long it is.
-const BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 1 << 20;
 /// Entries kept: short ones cost more than their records.
 const ENTRIES_MAX: usize = 4096;
 

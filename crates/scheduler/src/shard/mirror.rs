@@ -28,7 +28,8 @@ struct Row {
 /// The copy.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
-    rows: BTreeMap<QueueKey, BTreeMap<ContainerId, Row>>,
+    /// Boxed: a map keeps room for eleven, and most queues have one or two.
+    rows: BTreeMap<QueueKey, BTreeMap<ContainerId, Box<Row>>>,
     /// Invokers whose session ended while they held a container of the queue, and when.
     lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
     /// Invokers that live and had a container of the queue until then: they may keep a result of it.
@@ -63,7 +64,7 @@ impl Mirror {
             holds_slot: record.state.holds_slot(),
             running_since: known.running.then(|| before.unwrap_or(now)),
         };
-        rows.insert(id, row);
+        rows.insert(id, Box::new(row));
         if let Some((invoker, _)) = record.invoker.filter(|_| !row.holds_slot && before.is_some()) {
             self.left_at.insert(record.key.clone(), now);
             note(&mut self.recent, now, &record.key, invoker);
@@ -164,7 +165,7 @@ impl Mirror {
     /// What a leadership that starts now inherits.
     pub(crate) fn inheritance(&self, key: &QueueKey) -> Inheritance {
         let rows = self.rows.get(key);
-        let rows = || rows.into_iter().flat_map(BTreeMap::values);
+        let rows = || rows.into_iter().flat_map(BTreeMap::values).map(Box::as_ref);
         let recent = self.recent.get(key).into_iter().flatten();
         let expected: BTreeSet<InvokerId> = rows()
             .filter_map(|row| Some(row.invoker?.0))
@@ -187,7 +188,7 @@ impl Mirror {
 
     /// Queues with a container on an invoker.
     pub(crate) fn queues_on(&self, invoker: InvokerId) -> impl Iterator<Item = &QueueKey> {
-        let is_there = move |row: &Row| row.invoker.is_some_and(|(on, _)| on == invoker);
+        let is_there = move |row: &Box<Row>| row.invoker.is_some_and(|(on, _)| on == invoker);
         self.rows
             .iter()
             .filter(move |(_, rows)| rows.values().any(is_there))
