@@ -9,11 +9,12 @@ mod outputs;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use whiskraft_proto::v1;
-use whiskraft_types::{ActivationId, QueueKey, SchedulerId};
+use whiskraft_types::{ActivationId, Instant, QueueKey, SchedulerId};
 
 use crate::InvokeError;
 use crate::caches::Caches;
@@ -31,6 +32,10 @@ const REQUESTS_MAX: usize = 1024;
 const EVENTS_MAX: usize = 256;
 /// Requests or events taken in one turn before the outputs go out.
 const TURN_MAX: usize = 256;
+/// Longest time that a receipt waits for company: schedulers keep results so much longer.
+const RECEIPT_WAIT: Duration = Duration::from_millis(10);
+/// Longest time that closing waits for schedulers to take the last receipts. Without them they keep the results for a while.
+const CLOSE_WAIT: Duration = Duration::from_millis(200);
 
 /// What the tasks of the client report.
 pub(crate) enum Event {
@@ -80,6 +85,8 @@ pub(crate) struct Actor {
     readiness: watch::Sender<Readiness>,
     /// Stream tasks started so far; the upper half of their generations.
     tasks_started: u64,
+    /// When receipts have waited long enough.
+    receipts_until: Option<Instant>,
     /// Set once somebody asked to close.
     closing: Option<oneshot::Sender<()>>,
 }
@@ -109,6 +116,7 @@ impl Actor {
             caches: Caches::default(),
             readiness,
             tasks_started: 0,
+            receipts_until: None,
             closing: None,
         };
         actor.start_watch();
@@ -148,6 +156,7 @@ impl Actor {
                 biased;
                 // Deadlines before messages: a channel that is never empty must not starve them.
                 () = self.shared.clock.sleep_until(deadline) => self.step(Input::Tick, &mut outputs),
+                () = self.shared.clock.sleep_until(self.receipts_until) => self.end_quiet(),
                 Some(ended) = self.tasks.join_next() => report(ended),
                 () = self.forgotten.added() => self.on_forgotten(&mut outputs),
                 Some(event) = self.events.recv() => self.on_events(event, &mut outputs),
@@ -161,11 +170,29 @@ impl Actor {
         }
         self.step(Input::Close, &mut outputs);
         self.carry_out(&mut outputs);
+        self.finish().await;
         self.tasks.shutdown().await;
         if let Some(done) = self.closing {
             // Whoever asked may have stopped waiting.
             let _ = done.send(());
         }
+    }
+
+    /// Lets receipts go that no submission took along.
+    fn end_quiet(&mut self) {
+        self.receipts_until = None;
+        self.links.values().for_each(|link| link.outbox.end_quiet());
+    }
+
+    /// Lets the last receipts go.
+    async fn finish(&mut self) {
+        let owing = self.links.values().filter(|link| link.outbox.finish());
+        let owing: Vec<_> = owing.map(|link| link.abort.clone()).collect();
+        let ended = async {
+            while owing.iter().any(|task| !task.is_finished()) && self.tasks.join_next().await.is_some() {}
+        };
+        // A scheduler that does not answer gets no receipt.
+        let _ = tokio::time::timeout(CLOSE_WAIT, ended).await;
     }
 
     fn step(&mut self, input: Input, outputs: &mut Vec<Output>) {

@@ -1,8 +1,9 @@
 //! Hot path: what waits to go out on one Submit stream.
 //!
 //! The actor puts submissions in; the HTTP/2 connection takes them out as one frame whenever it can write, so a
-//! frame holds exactly what was ready: no timer, no waiting for more. Submissions are bounded by the stream's
-//! window, receipts by the results that came in.
+//! frame holds exactly what was ready. Submissions never wait for more and are bounded by the stream's window. Nobody waits
+//! for a receipt: it goes along with the next submission, or the actor sees to it a moment later. Receipts are bounded by the
+//! results that came in.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,6 +21,8 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 const FRAME_SUBMISSIONS_MAX: usize = 256;
 /// Receipts in one frame, 18 bytes each.
 const FRAME_RECEIPTS_MAX: usize = 4096;
+/// Receipts that do not wait for a submission.
+const RECEIPTS_MAX: usize = 64;
 
 /// Shared by the actor, which fills it, and the stream that is open now, which empties it.
 #[derive(Debug, Default)]
@@ -32,6 +35,10 @@ struct State {
     hello: Option<v1::SubmitHello>,
     submissions: VecDeque<(ActivationId, v1::Submission)>,
     received: VecDeque<Bytes>,
+    /// Whether receipts have waited long enough.
+    is_due: bool,
+    /// Whether the stream ends once it is empty.
+    is_finished: bool,
     waker: Option<Waker>,
 }
 
@@ -55,31 +62,53 @@ impl Outbox {
         let mut state = self.lock();
         state.generation = None;
         state.received.clear();
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.wake();
         state.submissions.drain(..).map(|(id, _)| id).collect()
     }
 
     /// Puts a submission in; dropped if the stream has had another life since.
     pub(crate) fn submit(&self, generation: u64, id: ActivationId, submission: v1::Submission) {
-        self.put(generation, |state| state.submissions.push_back((id, submission)));
+        self.put(generation, |state| {
+            state.submissions.push_back((id, submission));
+            true
+        });
     }
 
     /// Puts a receipt in; dropped if the stream has had another life since, the result then comes again.
     pub(crate) fn received(&self, generation: u64, id: ActivationId) {
         self.put(generation, |state| {
-            state.received.push_back(activation_id_bytes(id))
+            state.received.push_back(activation_id_bytes(id));
+            state.has_urgent()
         });
     }
 
-    fn put(&self, generation: u64, put: impl FnOnce(&mut State)) {
+    /// Lets receipts go that still wait.
+    pub(crate) fn end_quiet(&self) {
         let mut state = self.lock();
-        if state.generation == Some(generation) {
-            put(&mut state);
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
+        if !state.received.is_empty() {
+            state.is_due = true;
+            state.wake();
+        }
+    }
+
+    /// Lets what is here go, and ends the stream after it; whether there is a receipt.
+    pub(crate) fn finish(&self) -> bool {
+        let mut state = self.lock();
+        state.is_finished = true;
+        state.wake();
+        state.generation.is_some() && !state.received.is_empty()
+    }
+
+    /// Whether it has been [finished](Outbox::finish).
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().is_finished
+    }
+
+    /// Puts something in; it says whether it is to go at once.
+    fn put(&self, generation: u64, put: impl FnOnce(&mut State) -> bool) {
+        let mut state = self.lock();
+        if state.generation == Some(generation) && put(&mut state) {
+            state.wake();
         }
     }
 
@@ -89,7 +118,22 @@ impl Outbox {
 }
 
 impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether there is something that is not to wait.
+    fn has_urgent(&self) -> bool {
+        let is_waited_for = self.hello.is_some() || !self.submissions.is_empty();
+        is_waited_for || self.is_due || self.is_finished || self.received.len() >= RECEIPTS_MAX
+    }
+
     fn next_frame(&mut self) -> Option<v1::SubmitFrame> {
+        if !self.has_urgent() {
+            return None;
+        }
         let hello = self.hello.take();
         let receipts = self.received.len().min(FRAME_RECEIPTS_MAX);
         let received: Vec<_> = self.received.drain(..receipts).collect();
@@ -102,6 +146,7 @@ impl State {
             bytes += submission.payload.len();
             submissions.push(submission);
         }
+        self.is_due &= !self.received.is_empty();
         let is_empty = hello.is_none() && received.is_empty() && submissions.is_empty();
         (!is_empty).then_some(v1::SubmitFrame {
             hello,
@@ -128,6 +173,7 @@ impl Stream for Frames {
         }
         match state.next_frame() {
             Some(frame) => Poll::Ready(Some(frame)),
+            None if state.is_finished => Poll::Ready(None),
             None => {
                 state.waker = Some(context.waker().clone());
                 Poll::Pending
@@ -179,6 +225,37 @@ mod tests {
         );
         assert_eq!(frame.received, [activation_id_bytes(id(77))]);
         assert!(frames.next().now_or_never().is_none(), "nothing left");
+    }
+
+    #[test]
+    fn receipts_wait_for_a_submission_for_company_or_until_they_are_due() {
+        let (outbox, mut frames) = opened();
+        let mut received = move |outbox: &Outbox, n: u8| {
+            outbox.received(1, id(n));
+            let frame = frames.next().now_or_never().flatten();
+            frame.map_or(0, |frame| frame.received.len())
+        };
+        assert_eq!(received(&outbox, 1), 0);
+        outbox.submit(1, id(2), submission(1));
+        assert_eq!(received(&outbox, 3), 2);
+        assert_eq!(received(&outbox, 4), 0);
+        outbox.end_quiet();
+        assert_eq!(received(&outbox, 5), 2);
+        for n in 1..RECEIPTS_MAX {
+            assert_eq!(received(&outbox, 6), 0, "{n}");
+        }
+        assert_eq!(received(&outbox, 7), RECEIPTS_MAX);
+    }
+
+    #[test]
+    fn what_is_there_leaves_before_a_finished_stream_ends() {
+        let (outbox, mut frames) = opened();
+        assert!(!outbox.is_finished());
+        outbox.received(1, id(1));
+        assert!(outbox.finish() && outbox.is_finished());
+        assert_eq!(frames.next().now_or_never().flatten().unwrap().received.len(), 1);
+        assert_eq!(frames.next().now_or_never(), Some(None));
+        assert!(!outbox.finish(), "nothing is left");
     }
 
     #[test]

@@ -102,6 +102,9 @@ impl StreamTask {
             }
         };
         let unsent = self.outbox.close();
+        if self.outbox.is_finished() {
+            return None;
+        }
         self.events
             .send(Event::StreamLost { stream, unsent })
             .await

@@ -9,7 +9,7 @@ use whiskraft_types::QueueKey;
 use crate::shard::ShardsHandle;
 
 /// Keys kept per stream; one that talks about more parses those beyond again.
-const KEYS_MAX: usize = 4096;
+const KEYS_MAX: usize = 16_384;
 
 /// The keys of one stream, with the shard of each.
 #[derive(Debug, Default)]

@@ -215,9 +215,12 @@ impl PullStream {
         epoch: u64,
     ) -> Result<Route, InvalidMessage> {
         let epoch = Epoch(epoch);
-        if key.is_none()
-            && let Some(route) = self.routes.get_mut(&container)
-        {
+        let is_same = |route: &Route| {
+            key.as_ref().is_none_or(|key| {
+                key.namespace == route.key.namespace.as_str() && key.action == route.key.action.as_str()
+            })
+        };
+        if let Some(route) = self.routes.get_mut(&container).filter(|route| is_same(route)) {
             route.epoch = epoch;
             return Ok(route.clone());
         }

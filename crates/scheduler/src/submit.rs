@@ -1,6 +1,7 @@
 //! Hot path: a controller's Submit stream, both directions in one task.
 //! Budget per activation: one allocation for the shared content, one for the id on its way back, and a place in two
-//! tables of ids; the payload is the buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing waits for a fuller one.
+//! tables of ids; the payload is the buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing that somebody waits
+//! for waits for a fuller one.
 //!
 //! The task reads on while its peer does not, so two slow ends cannot block each other; it stops only for a peer that
 //! overruns its window and does not read the refusals.
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tonic::{Status, Streaming};
 use whiskraft_proto::{InvalidMessage, activation_id, activation_id_bytes, v1};
 use whiskraft_queue::{ControllerId, Terms};
-use whiskraft_types::{ActivationId, Epoch, QueueKey, Rejection, ThrottleScope};
+use whiskraft_types::{ActivationId, Epoch, Instant, QueueKey, Rejection, ThrottleScope};
 
 use crate::clock::unix_ms;
 use crate::context::Context;
@@ -21,7 +22,7 @@ use crate::delivered::Delivered;
 use crate::failpoint::failpoint;
 use crate::intern::Keys;
 use crate::message::{Content, Request, ResultItem, StreamEnd, Submission};
-use crate::shard::ShardsHandle;
+use crate::shard::{QUIET_ITEMS, QUIET_MAX, ShardsHandle};
 use crate::window::Window;
 
 /// Batches that wait for one stream, one per shard and turn. A controller that lets more pile up is cut; it submits
@@ -59,6 +60,10 @@ pub(crate) struct SubmitStream {
     refused: VecDeque<(ActivationId, Rejection)>,
     /// What shards said; both wait for the controller to take a frame.
     ready: VecDeque<ResultItem>,
+    /// Whether something in `ready` is waited for, or has waited long enough.
+    is_urgent: bool,
+    /// When what is in `ready` has waited long enough; set while there is something.
+    quiet_until: Option<Instant>,
     /// Per shard, the submissions of the frame under way.
     outgoing: Vec<Vec<Submission>>,
 }
@@ -90,6 +95,8 @@ impl SubmitStream {
             delivered: Delivered::new(DELIVERED_MAX),
             refused: VecDeque::new(),
             ready: VecDeque::new(),
+            is_urgent: false,
+            quiet_until: None,
             outgoing,
         }
     }
@@ -133,12 +140,12 @@ impl SubmitStream {
             return;
         }
         self.on_frame(first).await;
-        let frames = self.frames.clone();
+        let (frames, clock) = (self.frames.clone(), self.context.clock);
         let mut batches = Vec::with_capacity(BATCHES_PER_FRAME);
         loop {
             tokio::select! {
                 biased;
-                permit = frames.reserve(), if self.has_answers() => match permit {
+                permit = frames.reserve(), if self.has_urgent() => match permit {
                     Ok(permit) => {
                         let frame = self.next_frame();
                         if !frame.completed.is_empty() {
@@ -151,11 +158,15 @@ impl SubmitStream {
                     }
                     Err(_closed) => return,
                 },
-                count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if self.ready.is_empty() => {
+                count = self.batches.recv_many(&mut batches, BATCHES_PER_FRAME), if !self.has_urgent() => {
                     if count == 0 {
                         return;
                     }
-                    self.ready.extend(batches.drain(..).flatten());
+                    batches.drain(..).flatten().for_each(|item| self.on_item(item));
+                }
+                () = clock.sleep_until(self.quiet_until.unwrap_or_default()), if self.quiet_until.is_some() => {
+                    self.is_urgent = true;
+                    self.quiet_until = None;
                 }
                 frame = incoming.message(), if self.refused.len() < REFUSED_MAX => match frame {
                     Ok(Some(frame)) => self.on_frame(frame).await,
@@ -167,6 +178,23 @@ impl SubmitStream {
 
     fn has_answers(&self) -> bool {
         !self.refused.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Whether a frame is to be sent now.
+    fn has_urgent(&self) -> bool {
+        !self.refused.is_empty() || self.is_urgent
+    }
+
+    /// Takes what a shard has said. Acceptances that nobody waits for go along with what follows.
+    fn on_item(&mut self, item: ResultItem) {
+        let is_quiet = matches!(item, ResultItem::Accepted(id) if self.window.is_quiet(id));
+        self.ready.push_back(item);
+        if !is_quiet || self.ready.len() >= QUIET_ITEMS.min(self.window.quiet_max()) {
+            self.is_urgent = true;
+            self.quiet_until = None;
+        } else if !self.is_urgent && self.quiet_until.is_none() {
+            self.quiet_until = Some(self.context.clock.now() + QUIET_MAX);
+        }
     }
 
     /// Sends what the shards have said last: where the queues are now.
@@ -210,9 +238,10 @@ impl SubmitStream {
         let Ok(id) = activation_id(&submission.id) else {
             return tracing::warn!(controller = %self.controller, "submission without a proper id dropped");
         };
+        let is_quiet = submission.blocking;
         match self.check(id, submission) {
             Ok((submission, shard)) => {
-                self.window.on_submitted(id);
+                self.window.on_submitted(id, is_quiet);
                 self.outgoing[shard].push(submission);
             }
             Err(rejection) => {
@@ -361,6 +390,8 @@ impl SubmitStream {
                 }
             }
         }
+        self.is_urgent = !self.ready.is_empty();
+        self.quiet_until = None;
         frame
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: an answer to something that does not wait for one opens nothing. What the stream itself refused was never
 //! handed on, and a rejection after an acceptance is the second answer.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use whiskraft_types::ActivationId;
@@ -11,14 +11,15 @@ use whiskraft_types::ActivationId;
 /// The window.
 #[derive(Debug)]
 pub(crate) struct Window {
-    unanswered: HashSet<ActivationId>,
+    /// Each with whether its caller does not wait for the acceptance.
+    unanswered: HashMap<ActivationId, bool>,
     len_max: usize,
 }
 
 impl Window {
     pub(crate) fn new(len_max: NonZeroU32) -> Self {
         Self {
-            unanswered: HashSet::new(),
+            unanswered: HashMap::new(),
             len_max: usize::try_from(len_max.get()).unwrap_or(usize::MAX),
         }
     }
@@ -27,9 +28,19 @@ impl Window {
         self.unanswered.len() >= self.len_max
     }
 
-    /// A submission goes to its shard.
-    pub(crate) fn on_submitted(&mut self, id: ActivationId) {
-        self.unanswered.insert(id);
+    /// A submission goes to its shard; whether its caller waits for the end only, and not for the acceptance.
+    pub(crate) fn on_submitted(&mut self, id: ActivationId, is_quiet: bool) {
+        self.unanswered.insert(id, is_quiet);
+    }
+
+    /// Whether nobody waits for the acceptance of this one.
+    pub(crate) fn is_quiet(&self, id: ActivationId) -> bool {
+        self.unanswered.get(&id).copied().unwrap_or_default()
+    }
+
+    /// How many acceptances may be held back: so many that the peer can go on meanwhile.
+    pub(crate) const fn quiet_max(&self) -> usize {
+        self.len_max / 2
     }
 
     /// A shard has accepted or rejected it.
@@ -46,11 +57,11 @@ mod tests {
     fn only_first_answers_to_what_shards_were_given_open_the_window() {
         let id = |number: u8| ActivationId::from_bytes([number; 16]);
         let mut window = Window::new(NonZeroU32::new(2).unwrap());
-        window.on_submitted(id(1));
-        window.on_submitted(id(2));
+        window.on_submitted(id(1), false);
+        window.on_submitted(id(2), false);
         assert!(window.is_full());
         window.on_answered(id(1)); // Accepted,
-        window.on_submitted(id(3));
+        window.on_submitted(id(3), false);
         window.on_answered(id(1)); // and rejected when its leader gave up.
         assert!(window.is_full());
         window.on_answered(id(2));

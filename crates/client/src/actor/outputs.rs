@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use whiskraft_proto::v1;
 use whiskraft_types::{QueueKey, SchedulerId};
 
-use super::{Actor, Event, Link};
+use super::{Actor, Event, Link, RECEIPT_WAIT};
 use crate::core::Output;
 use crate::ensure::ensure_queue;
 use crate::outbox::Outbox;
@@ -32,6 +32,8 @@ impl Actor {
                 Output::Received { stream, id } => {
                     if let Some(link) = self.links.get(&stream.scheduler) {
                         link.outbox.received(stream.generation, id);
+                        let now = self.shared.clock.now();
+                        self.receipts_until.get_or_insert(now + RECEIPT_WAIT);
                     }
                 }
                 Output::Throttled {

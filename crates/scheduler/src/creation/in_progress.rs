@@ -34,6 +34,15 @@ pub(crate) struct Demand {
     pub(crate) since: Instant,
 }
 
+/// What has no place, in sum.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlacelessSum {
+    pub(crate) together: ByteSize,
+    pub(crate) largest: ByteSize,
+    /// How long the oldest of it has been on its way.
+    pub(crate) oldest: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     rows: BTreeMap<ContainerId, OnItsWay>,
@@ -133,6 +142,18 @@ impl InProgress {
         self.with(|table| {
             let mut rows = table.rows.iter();
             rows.any(|(id, row)| row.invoker.is_none() && is_of_age(row) && !is_own(*id))
+        })
+    }
+
+    /// What has no place, of all schedulers.
+    pub(crate) fn placeless(&self, now: Instant) -> PlacelessSum {
+        self.with(|table| {
+            let rows = table.rows.values().filter(|row| row.invoker.is_none());
+            rows.fold(PlacelessSum::default(), |sum, row| PlacelessSum {
+                together: sum.together.saturating_add(row.memory),
+                largest: sum.largest.max(row.memory),
+                oldest: sum.oldest.max(now.saturating_since(row.since)),
+            })
         })
     }
 

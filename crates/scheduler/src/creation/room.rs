@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use whiskraft_queue::{Candidates, Holding, PlacementRequest};
-use whiskraft_types::{ContainerId, NamespaceName, QueueKey};
+use whiskraft_types::{ByteSize, ContainerId, NamespaceName, QueueKey};
 
 use crate::creation::actor::CreationActor;
 use crate::creation::in_progress::OnItsWay;
@@ -19,6 +19,8 @@ use crate::creation::turns::{Among, Starving};
 
 /// Time in which its own scheduler finds a place for a container if there is one: what has none for longer waits.
 pub(super) const WAITS_MIN: Duration = Duration::from_millis(25);
+/// Time for which one may be on its way while there is memory enough.
+const AMPLE_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Creations of one namespace that room is looked for in one go.
 const NEEDY_MAX: usize = 4;
 /// Creations for which containers end in one go; the others are looked at again in a moment.
@@ -40,6 +42,18 @@ impl CreationActor {
     pub(super) fn makes_room(&self) -> bool {
         let context = &self.parts.context;
         context.node.is_leader() && context.fence.allows(self.now)
+    }
+
+    /// Whether everything on its way finds memory: it waits for its own scheduler to get to it, and nobody is to go before
+    /// another. What has waited for long counts as short of some: it may fit nowhere that others fit.
+    pub(super) fn is_ample(&self, candidates: &Candidates) -> bool {
+        let wanted = self.parts.in_progress.placeless(self.now);
+        let usable = candidates.iter().filter(|one| one.usable);
+        let left = usable.filter_map(|one| candidates.left(one.invoker));
+        // However they are spread, so much of each may be too little for one more.
+        let free = left.map(|free| free.saturating_sub(wanted.largest));
+        wanted.oldest < AMPLE_WAIT_MAX
+            && wanted.together <= free.fold(ByteSize::ZERO, ByteSize::saturating_add)
     }
 
     /// Whether containers of other schedulers wait for memory, as far as the tables tell.

@@ -166,6 +166,7 @@ impl Shard {
                 self.parked.overdue_at(),
                 self.unary.next_deadline(),
                 self.imports.next(),
+                self.outbox.quiet_until(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
@@ -232,6 +233,7 @@ impl Shard {
     }
 
     fn tick(&mut self) {
+        self.outbox.end_quiet(self.now);
         self.settle_parked();
         self.end_holds();
         self.imports.expire(self.now);

@@ -188,10 +188,10 @@ impl Mirror {
 
     /// Queues with a container on an invoker.
     pub(crate) fn queues_on(&self, invoker: InvokerId) -> impl Iterator<Item = &QueueKey> {
-        let is_there = move |row: &Box<Row>| row.invoker.is_some_and(|(on, _)| on == invoker);
+        let is_there = move |row: &Row| row.invoker.is_some_and(|(on, _)| on == invoker);
         self.rows
             .iter()
-            .filter(move |(_, rows)| rows.values().any(is_there))
+            .filter(move |(_, rows)| rows.values().any(|row| is_there(row)))
             .map(|(key, _)| key)
     }
 

@@ -36,6 +36,7 @@ pub(crate) use handle::{CHANGES_MAX, REQUESTS_MAX, ShardHandle, ShardsHandle};
 pub(crate) use imports::{Import, KEEP as IMPORT_KEEP};
 pub(crate) use listing::{Listing, Order};
 pub(crate) use local::LocalQueue;
+pub(crate) use outbox::{QUIET_ITEMS, QUIET_MAX};
 pub(crate) use outputs::record_of;
 pub(crate) use search::{Explained, Search};
 pub(crate) use tables::TableChanges;

@@ -1,13 +1,21 @@
 //! Hot path: what one turn of a shard has to say to streams, batched per stream.
 //! Budget per activation: one push into a vector that the stream takes whole; no lock, no copy of payloads.
+//!
+//! What nobody waits for is quiet: it goes along with the next item that somebody does, or together after a moment.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use whiskraft_queue::ControllerId;
-use whiskraft_types::{InvokerId, SessionId};
+use whiskraft_types::{Instant, InvokerId, SessionId};
 
 use crate::context::StreamId;
 use crate::message::{PullItem, ResultItem, StreamEnd};
+
+/// Longest time that a quiet item waits for company.
+pub(crate) const QUIET_MAX: Duration = Duration::from_millis(10);
+/// Quiet items of one stream that are company enough.
+pub(crate) const QUIET_ITEMS: usize = 64;
 
 /// Streams that this shard can reach, and what is about to leave on them.
 #[derive(Default)]
@@ -17,11 +25,15 @@ pub(crate) struct Outbox {
     /// Lanes that hold items: a turn touches few of many.
     touched_controllers: Vec<ControllerId>,
     touched_invokers: Vec<InvokerId>,
+    /// When lanes that hold nothing but quiet items are emptied.
+    quiet_until: Option<Instant>,
 }
 
 struct Lane<T> {
     end: StreamEnd<T>,
     items: Vec<T>,
+    /// Whether it is emptied at the end of the turn.
+    is_touched: bool,
 }
 
 impl<T> Lane<T> {
@@ -29,6 +41,7 @@ impl<T> Lane<T> {
         Self {
             end,
             items: Vec::new(),
+            is_touched: false,
         }
     }
 }
@@ -117,7 +130,7 @@ impl Outbox {
     /// For a controller; dropped if it is away: it submits again when it is back, and the ledger answers.
     pub(crate) fn result(&mut self, controller: ControllerId, item: ResultItem) {
         if let Some(lane) = self.controllers.get_mut(&controller) {
-            if lane.items.is_empty() {
+            if !std::mem::replace(&mut lane.is_touched, true) {
                 self.touched_controllers.push(controller);
             }
             lane.items.push(item);
@@ -127,10 +140,45 @@ impl Outbox {
     /// For an invoker; dropped if its stream is broken: its next `Register` settles what it did not get.
     pub(crate) fn pull(&mut self, invoker: InvokerId, item: PullItem) {
         if let Some((_, lane)) = self.invokers.get_mut(&invoker) {
-            if lane.items.is_empty() {
+            if !std::mem::replace(&mut lane.is_touched, true) {
                 self.touched_invokers.push(invoker);
             }
             lane.items.push(item);
+        }
+    }
+
+    /// For an invoker that does not wait for it.
+    pub(crate) fn pull_quietly(&mut self, now: Instant, invoker: InvokerId, item: PullItem) {
+        let Some((_, lane)) = self.invokers.get_mut(&invoker) else {
+            return;
+        };
+        lane.items.push(item);
+        if lane.is_touched {
+            return;
+        }
+        if lane.items.len() >= QUIET_ITEMS {
+            lane.is_touched = true;
+            self.touched_invokers.push(invoker);
+        } else {
+            self.quiet_until.get_or_insert(now + QUIET_MAX);
+        }
+    }
+
+    /// When quiet items have waited long enough.
+    pub(crate) const fn quiet_until(&self) -> Option<Instant> {
+        self.quiet_until
+    }
+
+    /// Lets quiet items go at the end of this turn, if they have waited long enough.
+    pub(crate) fn end_quiet(&mut self, now: Instant) {
+        if self.quiet_until.is_none_or(|until| until > now) {
+            return;
+        }
+        self.quiet_until = None;
+        for (invoker, (_, lane)) in &mut self.invokers {
+            if !lane.items.is_empty() && !std::mem::replace(&mut lane.is_touched, true) {
+                self.touched_invokers.push(*invoker);
+            }
         }
     }
 
@@ -140,6 +188,7 @@ impl Outbox {
             let Some(lane) = self.controllers.get_mut(&controller) else {
                 continue;
             };
+            lane.is_touched = false;
             if !lane.end.send(std::mem::take(&mut lane.items)) {
                 tracing::warn!(%controller, "controller does not read its results, stream cut");
                 self.controllers.remove(&controller);
@@ -150,6 +199,7 @@ impl Outbox {
             let Some((_, lane)) = self.invokers.get_mut(&invoker) else {
                 continue;
             };
+            lane.is_touched = false;
             if !lane.end.send(std::mem::take(&mut lane.items)) {
                 tracing::warn!(%invoker, "invoker does not read its deliveries, stream cut");
                 self.invokers.remove(&invoker);
@@ -166,23 +216,58 @@ mod tests {
 
     use futures::FutureExt;
     use tokio::sync::{Notify, mpsc};
+    use whiskraft_types::ActivationId;
 
     use super::*;
+
+    fn open(outbox: &mut Outbox, number: u64) -> (Arc<Notify>, mpsc::Receiver<Vec<PullItem>>) {
+        let (items, receiver) = mpsc::channel(8);
+        let cut = Arc::new(Notify::new());
+        let end = StreamEnd {
+            stream: StreamId(number),
+            items,
+            cut: Arc::clone(&cut),
+        };
+        outbox.open_invoker(InvokerId(number), SessionId(100 + number), end);
+        (cut, receiver)
+    }
+
+    fn ack(n: u8) -> PullItem {
+        PullItem::CompletedAck(ActivationId::from_bytes([n; 16]))
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn quiet_items_wait_for_company_or_for_a_moment_and_keep_their_order() {
+        let mut outbox = Outbox::default();
+        let (_cut, mut items) = open(&mut outbox, 1);
+        let mut sent = |outbox: &mut Outbox| {
+            assert!(outbox.flush().is_empty());
+            items.try_recv().map_or(0, |items| items.len())
+        };
+        outbox.pull_quietly(at(0), InvokerId(1), ack(1));
+        assert_eq!((sent(&mut outbox), outbox.quiet_until()), (0, Some(at(10))));
+        outbox.pull(InvokerId(1), ack(2));
+        outbox.pull_quietly(at(5), InvokerId(1), ack(3));
+        assert_eq!(sent(&mut outbox), 3, "what somebody waits for takes all along");
+        outbox.pull_quietly(at(6), InvokerId(1), ack(4));
+        outbox.end_quiet(at(9));
+        assert_eq!(sent(&mut outbox), 0);
+        outbox.end_quiet(at(10));
+        assert_eq!((sent(&mut outbox), outbox.quiet_until()), (1, None));
+        for n in 0..QUIET_ITEMS {
+            assert_eq!(sent(&mut outbox), 0, "{n}");
+            outbox.pull_quietly(at(20), InvokerId(1), ack(5));
+        }
+        assert_eq!(sent(&mut outbox), QUIET_ITEMS);
+    }
 
     #[test]
     fn streams_of_ended_sessions_are_cut_and_no_others() {
         let mut outbox = Outbox::default();
-        let open = |outbox: &mut Outbox, number: u64| {
-            let (items, receiver) = mpsc::channel(1);
-            let cut = Arc::new(Notify::new());
-            let end = StreamEnd {
-                stream: StreamId(number),
-                items,
-                cut: Arc::clone(&cut),
-            };
-            outbox.open_invoker(InvokerId(number), SessionId(100 + number), end);
-            (cut, receiver)
-        };
         let (ended, _ended_items) = open(&mut outbox, 1);
         let (live, _live_items) = open(&mut outbox, 2);
         assert_eq!(

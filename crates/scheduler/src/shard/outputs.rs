@@ -83,7 +83,8 @@ impl Shard {
             }
             QueueOutput::AcknowledgeInvoker { invoker, id } => {
                 self.unary.acknowledge(id);
-                self.outbox.pull(invoker, PullItem::CompletedAck(id));
+                self.outbox
+                    .pull_quietly(self.now, invoker, PullItem::CompletedAck(id));
             }
             QueueOutput::WithdrawAck { container } => {
                 if !self.unary.is_quiet
