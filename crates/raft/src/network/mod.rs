@@ -2,7 +2,6 @@
 //!
 //! Invariant: every call carries a deadline; openraft enforces none.
 
-mod company;
 mod snapshot;
 
 #[cfg(test)]
@@ -190,11 +189,7 @@ impl Connection {
             committed: AtomicU64::new(0),
         });
         let (counter, envelope, disk) = (Arc::clone(&sent), self.envelope(), Arc::clone(&self.disk));
-        let rest = match self.class {
-            Class::LaneLog => company::in_company(input).left_stream(),
-            _ => input.right_stream(),
-        };
-        let frames = stream::iter([first]).chain(rest).map(move |request| {
+        let frames = stream::iter([first]).chain(input).map(move |request| {
             let committed = request.leader_commit.map_or(0, |id| id.index);
             counter.committed.store(committed, Ordering::Relaxed);
             counter.frames.fetch_add(1, Ordering::Relaxed);
