@@ -92,14 +92,16 @@ impl LoadArgs {
     /// If there are more namespaces than actions.
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
         let rate = self.rate.unwrap_or(RATE);
-        let actions = match self.once {
-            true => actions_once(rate, self.warm_up + self.time)?,
-            false => self.actions,
+        let (actions, namespaces) = match self.once {
+            true => {
+                let actions = actions_once(rate, self.warm_up + self.time)?;
+                (actions, self.namespaces.min(actions))
+            }
+            false => (self.actions, self.namespaces),
         };
-        if self.namespaces > actions {
+        if namespaces > actions {
             let text = format!(
-                "--namespaces {} is more than --actions {actions}: some would have no action",
-                self.namespaces
+                "--namespaces {namespaces} is more than --actions {actions}: some would have no action"
             );
             return Err(Failure::new(Exit::Usage, text));
         }
@@ -109,7 +111,7 @@ impl LoadArgs {
                 None => Load::Open { rate },
             },
             actions,
-            namespaces: self.namespaces,
+            namespaces,
             prefix: self.prefix.clone(),
             containers: 0,
             concurrency: self.concurrency,
@@ -127,7 +129,7 @@ impl LoadArgs {
             stages: self.stages,
         };
         let enough = CONTAINERS_TOGETHER
-            .div_ceil(self.namespaces)
+            .div_ceil(namespaces)
             .max(plan.actions_per_namespace());
         Ok(Plan {
             containers: self.containers.unwrap_or(enough),
@@ -232,8 +234,9 @@ mod tests {
 
     #[test]
     fn once_means_an_action_for_each_activation() {
-        let once = plan("--once --rate 2.5 --warm-up 1s --time 4s --cold --stages").unwrap();
-        assert_eq!((once.actions, once.cold, once.stages), (13, true, true));
+        let once = plan("--namespaces 100 --once --rate 2.5 --warm-up 1s --time 4s --cold --stages").unwrap();
+        assert_eq!((once.actions, once.namespaces), (13, 13));
+        assert!(once.cold && once.stages);
         let error = plan("--once --rate 20000").unwrap_err().to_string();
         assert!(error.contains("--once needs 240000 actions"), "{error}");
     }
