@@ -89,9 +89,8 @@ pub(crate) async fn measure(
     let made = signals.or_force(finish).await?;
     let mut tally = caller.tallies.take(window);
     if let (Some(stages), Load::Open { rate }) = (stages, plan.load) {
-        tally
-            .times
-            .extend(stages.times(mix, &Schedule::new(rate, window), window));
+        let schedule = Schedule::new(rate, window);
+        tally.times.extend(stages.times(mix, &schedule, window).await);
     }
     let step_us = caller.clock.step_us();
     let watched = match samples {

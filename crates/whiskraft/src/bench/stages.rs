@@ -17,8 +17,14 @@ use super::mix::Mix;
 use super::run_clock::RunClock;
 use super::schedule::{Schedule, Window};
 use super::times::Times;
+use crate::clock;
 use crate::command::call_failure;
 use crate::exit::Failure;
+
+/// Longest wait for the tables after the last result.
+const GRACE: Duration = Duration::from_secs(2);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// When the stages of one queue's first container were over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,20 +56,36 @@ impl StageWatch {
         Ok(Self { seen, task })
     }
 
-    /// The stages of activations that were due in the window: number `n` was the first of queue `n`.
-    pub(super) fn times(&self, mix: &Mix, schedule: &Schedule, window: Window) -> BTreeMap<Kind, Times> {
+    /// The stages of activations that were due in the window: number `n` was the first of queue `n`. Waits for what tables tell later
+    /// than results arrive.
+    pub(super) async fn times(
+        &self,
+        mix: &Mix,
+        schedule: &Schedule,
+        window: Window,
+    ) -> BTreeMap<Kind, Times> {
+        let numbered = (0..).zip(mix.queues());
+        let due =
+            numbered.filter_map(|(n, key)| Some((key, schedule.due(n).filter(|due| window.contains(*due))?)));
+        let due: Vec<(&QueueKey, Duration)> = due.collect();
+        let given_up = clock::now() + GRACE;
+        while !self.has_all(&due) && clock::now() < given_up {
+            tokio::time::sleep(LOOK).await;
+        }
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut times: BTreeMap<Kind, Times> = BTreeMap::new();
-        for (n, key) in (0..).zip(mix.queues()) {
-            let due = schedule.due(n).filter(|due| window.contains(*due));
-            let Some((due, stages)) = due.zip(seen.get(key)) else {
-                continue;
-            };
-            for (kind, time) in stages.lengths(due) {
+        for (key, due) in due {
+            for (kind, time) in seen.get(key).into_iter().flat_map(|stages| stages.lengths(due)) {
                 times.entry(kind).or_default().add(time);
             }
         }
         times
+    }
+
+    fn has_all(&self, due: &[(&QueueKey, Duration)]) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        due.iter()
+            .all(|(key, _)| seen.get(*key).is_some_and(|stages| stages.running.is_some()))
     }
 }
 
