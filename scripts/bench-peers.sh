@@ -26,6 +26,8 @@
 #                    long does it take?), closed loop with PEERS_CALLERS callers and nothing to hold (how much goes through?)
 #   durable publish  PEERS_CLIENTS clients publish and wait for the acknowledgement; what that is worth stands beside the figure
 #   watch            one key of etcd changes 50 times a second before PEERS_WATCHERS watchers
+#   metadata         with --whiskraft: PEERS_CLIENTS clients store small documents, and a namespace changes before PEERS_WATCHERS
+#                    watchers, beside the puts and watches of etcd
 #
 # In the open loop activations are due at fixed times, and every latency counts from then: a stall shows in all that it held back.
 # Sizes come from the environment. With these, which are the defaults, it takes some 25 minutes:
@@ -294,12 +296,18 @@ durable() {
 }
 # The same load on Whiskraft, as scripts/bench.sh puts it.
 whiskraft_run() {
-    local name=whiskraft-$1
+    local name=$1
     shift
+    whiskraft_bench "$name" run --start --payload 200 "$@"
+}
+# whiskraft_bench NAME COMMAND ARGUMENT …
+whiskraft_bench() {
+    local name=whiskraft-$1 command=$2
+    shift 2
     printf '\n==> %s\n' "$name"
     rm -rf "$data"
-    attend timeout 1800 "$whiskraft" --config /dev/null bench run --start --dir "$data" --invokers 2 --runs "$runs" --time "$time" --warm-up "$warm_up" \
-        --payload 200 --json "$out/$name.json" "$@" 2> >(tee "$out/$name.log" >&2) || echo "$name failed" >&2
+    attend timeout 1800 "$whiskraft" --config /dev/null bench "$command" --dir "$data" --invokers 2 --runs "$runs" --time "$time" --warm-up "$warm_up" \
+        --json "$out/$name.json" "$@" 2> >(tee "$out/$name.log" >&2) || echo "$name failed" >&2
 }
 # spread ACTIONS: over as many namespaces as there may be, with so many containers in each
 spread() {
@@ -323,7 +331,9 @@ measure_whiskraft() {
     for count in "${clients[@]}"; do
         # shellcheck disable=SC2046
         whiskraft_run "durable-$count" --closed "$count" --durable 100 --forget --duration 0 $(spread 10)
+        whiskraft_bench "puts-$count" puts --clients "$count" --connections "$connections"
     done
+    for count in "${watchers[@]}"; do whiskraft_bench "watch-$count" watch --watchers "$count" --rate 50; done
 }
 
 measured=()

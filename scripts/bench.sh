@@ -12,9 +12,9 @@
 #   --list       names of all measurements
 #
 # The section is made of every report in the directory, each with the commit that it was measured at. Every measurement is
-# `whiskraft bench run --start`: three scheduler processes and simulated invokers, on loopback, everything on the same
-# processors, a new cluster for each run. `highest` is measured between two of `whiskraft bench echo`, the wire alone. About 50
-# minutes. Sizes come from the environment, so that it can be tried short:
+# one command of `whiskraft bench` (most are `run --start`; also `puts`, `watch`, `idle`, `restart`, `lose`): three scheduler
+# processes and simulated invokers, on loopback, everything on the same processors, a new cluster for each run. `highest` is
+# measured between two of `whiskraft bench echo`, the wire alone. About 90 minutes. Sizes come from the environment, so that it can be tried short:
 #
 #   WHISKRAFT_BENCH_RUNS=5            runs of each measurement; the table has medians and the extremes
 #   WHISKRAFT_BENCH_TIME=10s          measured part of a run          WHISKRAFT_BENCH_WARM_UP=3s    what comes before it
@@ -24,12 +24,17 @@
 #   WHISKRAFT_BENCH_CALLERS="64 512"  for the highest rate            WHISKRAFT_BENCH_CLIENTS="1 64 1024"   for durable acceptance
 #   WHISKRAFT_BENCH_ENDS=1024         callers of durable ones that wait for the end
 #   WHISKRAFT_BENCH_WAITING=10000     containers that wait, and queues of one scheduler
+#   WHISKRAFT_BENCH_PUTS="64 1024"    clients that store small documents          WHISKRAFT_BENCH_WATCHERS="100 1000"
+#   WHISKRAFT_BENCH_CREATIONS=2500    containers created per second               WHISKRAFT_BENCH_COLD=50    first activations per second
+#   WHISKRAFT_BENCH_LOSSES=5          processes lost in each run                  WHISKRAFT_BENCH_RESTART=10000   queues then
+#   WHISKRAFT_BENCH_IDLE=100000       queues that nobody uses                     WHISKRAFT_BENCH_REST=10s   before each look at them
 #   WHISKRAFT_BENCH_INVOKERS=2        invoker processes               WHISKRAFT_BENCH_SET="raft.lanes=1 …"  settings of the schedulers
 #   WHISKRAFT_BENCH_FRESH=0           all runs of a measurement on the same cluster: shorter, and a run may show what the one before left
 #
 # A short try: WHISKRAFT_BENCH_RUNS=1 WHISKRAFT_BENCH_TIME=2s WHISKRAFT_BENCH_WARM_UP=1s WHISKRAFT_BENCH_ACTIONS="1 10" \
 #   WHISKRAFT_BENCH_RATE=500 WHISKRAFT_BENCH_RATES=200 WHISKRAFT_BENCH_CALLERS=8 WHISKRAFT_BENCH_CLIENTS=4 WHISKRAFT_BENCH_ENDS=4 \
-#   WHISKRAFT_BENCH_WAITING=20 scripts/bench.sh --doc /tmp/benchmarks.md
+#   WHISKRAFT_BENCH_WAITING=20 WHISKRAFT_BENCH_PUTS=4 WHISKRAFT_BENCH_WATCHERS=5 WHISKRAFT_BENCH_CREATIONS=50 WHISKRAFT_BENCH_LOSSES=1 \
+#   WHISKRAFT_BENCH_RESTART=20 WHISKRAFT_BENCH_IDLE=100 WHISKRAFT_BENCH_REST=1s scripts/bench.sh --doc /tmp/benchmarks.md
 # A measurement that fails is named in the section; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,7 +51,7 @@ while [ $# -gt 0 ]; do
     --doc) doc=${2:?--doc needs a file} && shift ;;
     --only) only=${2:?--only needs names} && shift ;;
     --list) list=yes ;;
-    *) sed -n '2,40p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,/^set -euo/{/^set -euo/d;p}' "$0" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -63,6 +68,14 @@ read -ra callers <<<"${WHISKRAFT_BENCH_CALLERS:-64 512}"
 read -ra clients <<<"${WHISKRAFT_BENCH_CLIENTS:-1 64 1024}"
 ends=${WHISKRAFT_BENCH_ENDS:-1024}
 waiting=${WHISKRAFT_BENCH_WAITING:-10000}
+read -ra puts <<<"${WHISKRAFT_BENCH_PUTS:-64 1024}"
+read -ra watchers <<<"${WHISKRAFT_BENCH_WATCHERS:-100 1000}"
+creations=${WHISKRAFT_BENCH_CREATIONS:-2500}
+cold=${WHISKRAFT_BENCH_COLD:-50}
+losses=${WHISKRAFT_BENCH_LOSSES:-5}
+restart=${WHISKRAFT_BENCH_RESTART:-10000}
+idle=${WHISKRAFT_BENCH_IDLE:-100000}
+rest=${WHISKRAFT_BENCH_REST:-10s}
 invokers=${WHISKRAFT_BENCH_INVOKERS:-2}
 read -ra settings <<<"${WHISKRAFT_BENCH_SET:-}"
 fresh=(--fresh)
@@ -71,6 +84,7 @@ if [ "${WHISKRAFT_BENCH_FRESH:-1}" = 0 ]; then fresh=(); fi
 bare="--scheduler-set scheduler.journal.archive=false"
 # One container runs so many at once: what has no length is not to wait for containers.
 wide="--concurrency 100"
+# A client of the SDK asks for 32 new queues at a time: eight make the creations.
 # Waiting containers are not paused.
 awake=invoker.pool.pause-grace=10m
 
@@ -113,6 +127,19 @@ suite() {
         "$1" "ends-$count" "ends-$count" run --closed "$ends" --durable 100 --duration 20 $(spread "$count")
     done
     "$1" "waiting-$waiting" "waiting-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") $bare --invoker-set "$awake"
+    for count in "${puts[@]}"; do "$1" "puts-$count" "puts-$count" puts --clients "$count" --time "$time" --warm-up "$warm_up"; done
+    for count in "${watchers[@]}"; do
+        "$1" "watch-$count" "watch-$count" watch --watchers "$count" --time "$time" --warm-up "$warm_up"
+    done
+    "$1" "cold-$cold" "cold-$cold" run --rate "$cold" --cold --once --stages --namespaces 100 $bare
+    "$1" "creations-$creations" "creations-$creations" run --rate "$creations" --cold --once --stages --namespaces 100 --connections 8 $bare
+    "$1" lose-invoker lose-invoker "lose invoker" --times "$losses"
+    "$1" lose-invoker-busy lose-invoker-busy "lose invoker" --times "$losses" --busy "$(nproc)"
+    "$1" freeze-invoker freeze-invoker "lose invoker" --times "$losses" --freeze
+    "$1" "restart-$restart" "restart-$restart" restart --queues "$restart"
+    "$1" "idle-$idle" "idle-$idle" idle --queues "$idle" --time "$time" --warm-up "$rest"
+    "$1" lose-scheduler lose-scheduler "lose scheduler" --times "$losses"
+    "$1" freeze-scheduler freeze-scheduler "lose scheduler" --times "$losses" --freeze
     "$1" "memory-$waiting" "memory-$waiting" run --rate 2000 --duration 0 $(spread "$waiting") --schedulers 1
 }
 
@@ -166,18 +193,23 @@ measure() {
     local name=$1 report=$2 kind=$3 all=()
     shift 3
     if [ -n "$only" ] && ! grep -qxF -- "$name" <(printf '%s\n' "${wanted[@]}"); then return; fi
-    if [ "$kind" = run ]; then
-        all=(--start "${fresh[@]}" --dir "$out/data" --invokers "$invokers" --html "$out/$report.html")
+    if [ "$kind" = run ]; then all+=(--start "${fresh[@]}"); fi
+    if [ "$kind" != echo ]; then
+        all+=(--dir "$out/data" --invokers "$invokers" --html "$out/$report.html")
         for setting in "${settings[@]}"; do all+=(--scheduler-set "$setting"); done
     fi
-    all+=(--runs "$runs" --time "$time" --warm-up "$warm_up" --json "$out/$report.json" "$@")
+    # The others say themselves how long they take.
+    case "$kind" in run | echo) all+=(--time "$time" --warm-up "$warm_up") ;; esac
+    all+=(--runs "$runs" --json "$out/$report.json" "$@")
     printf '\n==> %s: %s %s\n' "$report" "$kind" "$*"
     rm -rf "$out/data" "$out/$report.logs"
     mkdir -p "$out/$report.logs"
     # An empty report is one that failed.
     : >"$out/$report.json"
     echo "$commit" >"$out/$report.commit"
-    "$bin" --config /dev/null bench "$kind" "${all[@]}" 2> >(tee "$out/$report.log" >&2) &
+    # A kind may be two words.
+    # shellcheck disable=SC2086
+    "$bin" --config /dev/null bench $kind "${all[@]}" 2> >(tee "$out/$report.log" >&2) &
     measurement=$!
     if ! wait "$measurement"; then
         echo "$report failed; logs of its processes are in $out/$report.logs" >&2

@@ -26,6 +26,26 @@ DURABLE = (
     "before the answer, on two of three (a third follows); one sync for all that waits",
     "nothing that was acknowledged",
 )
+META = (
+    "three, of the log of group 0; two are there before the answer",
+    "before the answer, on two of three; one sync for all that waits",
+    "nothing that was acknowledged",
+)
+WATCH = (
+    "three, of the change",
+    "on two of three before any watcher hears of it",
+    "no change: a watcher goes on at another scheduler after the last revision that it has seen",
+)
+SLOTS = (
+    "leader, slot and place of a container: three, in the log of group 0; the activation: one, and the caller's SDK has it",
+    "slot and place on two of three before the container is created; the activation never",
+    "no slot: the next leader finds it in its tables; the activation is sent again by its caller's SDK",
+)
+LOST = (
+    "queues, sessions and containers: three, in the log of group 0; activations: one, and the caller's SDK has it",
+    "the tables on two of three; activations never",
+    "nothing while the caller lives: its SDK sends it again and it starts once",
+)
 WIRE = ("none", "never", "everything: nobody keeps anything")
 # A measurement that is not one of a promise has its own.
 PROMISES = "copies | when it is synced | lost when the leader dies"
@@ -89,7 +109,7 @@ class Reports:
         return report
 
     def run(self, name):
-        """The report of a `bench run`."""
+        """The report of a `bench run`, or of one of the commands that measure one property."""
         report = self.read(name)
         if report and not report["place"].get("new_per_run"):
             self.same_cluster.append(name)
@@ -234,10 +254,104 @@ def standing_rows(reports):
         yield row(what, largest(report), "under 100 MB", MEMORY, reports.commit(name))
 
 
+def meta_rows(reports):
+    for (clients,) in reports.numbers(r"puts-(\d+)"):
+        name = f"puts-{clients}"
+        report = reports.run(name)
+        reached = f"{value(report, 'puts_per_s')}/s; p50 / p99 {latencies(report, 'put', ['p50', 'p99'])} ms; {cpu_us(report)} µs of CPU of all schedulers for each; failed {value(report, 'failed')}"
+        what = f"small documents stored (actions with 200 bytes of arguments), {clients:,} clients"
+        yield row(what, reached, "6 × etcd in the same run: see below", META, reports.commit(name))
+    for (watchers,) in reports.numbers(r"watch-(\d+)"):
+        name = f"watch-{watchers}"
+        report = reports.run(name)
+        reached = (
+            f"p50 / p99 {latencies(report, 'watched', ['p50', 'p99'])} ms; not seen {value(report, 'not_seen')}; "
+            f"{value(report, 'used.scheduler.cores', short)} cores for all schedulers"
+        )
+        rate = report["plan"]["watch"]["rate"] if report else 0
+        reach = {100: "p50 under 2 ms, p99 under 5 ms", 1000: "p99 under 10 ms"}.get(watchers, "–")
+        yield row(f"a change, {rate:.0f} a second, until each of {watchers:,} watchers has it", reached, reach, WATCH, reports.commit(name))
+
+
+def creation_rows(reports):
+    def stages(report, names):
+        return "; ".join(f"{name} {latencies(report, name, ['p50', 'p99'])}" for name in names)
+
+    for (rate,) in reports.numbers(r"cold-(\d+)"):
+        name = f"cold-{rate}"
+        report = reports.run(name)
+        reached = (
+            f"p50 / p99 {latencies(report, 'queueing', ['p50', 'p99'])} ms; of these, p50 / p99 in ms: "
+            f"{stages(report, ['leading', 'reserving', 'placing', 'starting'])}; not done {value(report, 'not_done')}"
+        )
+        what = f"first activation of an action ({rate:,}/s): from EnsureQueue until it begins in a container that takes 0 ms to create"
+        yield row(what, reached, "p50 under 10 ms", SLOTS, reports.commit(name))
+    for (rate,) in reports.numbers(r"creations-(\d+)"):
+        name = f"creations-{rate}"
+        report = reports.run(name)
+        reached = (
+            f"{value(report, 'achieved_per_s')}/s; p50 / p99 in ms: {stages(report, ['leading', 'reserving', 'placing', 'starting'])}, "
+            f"all until it begins {latencies(report, 'queueing', ['p50', 'p99'])}; {cpu_us(report)} µs of CPU of all schedulers for each; "
+            f"not done {value(report, 'not_done')}"
+        )
+        what = (
+            f"containers created, {rate:,}/s offered, each for a new queue: leading (queue in the log), reserving (decided, slot in the log), placing "
+            "(chosen, place in the log), starting (CreateContainer sent, created, reported, in the log)"
+        )
+        yield row(what, reached, "2,500/s, p99 of the decision under 20 ms", SLOTS, reports.commit(name))
+
+
+def loss_rows(reports):
+    def spread(report, kind):
+        return f"p50 {value(report, f'latency.{kind}.p50_ms')}, max {value(report, f'latency.{kind}.max_ms')} ms"
+
+    for name, how in (
+        ("lose-invoker", "killed (SIGKILL)"),
+        ("lose-invoker-busy", "killed (SIGKILL) while as many threads as there are processors keep them busy"),
+        ("freeze-invoker", "stopped in its tracks (SIGSTOP)"),
+    ):
+        if (reports.out / f"{name}.json").exists():
+            report = reports.run(name)
+            reached = f"{spread(report, 'out_of_rotation')}; gone from the tables {spread(report, 'expired')}; false expiries {value(report, 'false_expiries')}"
+            what = f"invoker {how} until no scheduler counts it as healthy and places on it"
+            yield row(what, reached, "p50 under 1 s, max 2.5 s; no false expiry", LOST, reports.commit(name))
+    for name, how, reach in (
+        ("lose-scheduler", "killed (SIGKILL)", "p50 under 0.6 s, max 1.5 s"),
+        ("freeze-scheduler", "stopped in its tracks (SIGSTOP)", "max 2.5 s"),
+    ):
+        if (reports.out / f"{name}.json").exists():
+            report = reports.run(name)
+            reached = (
+                f"{spread(report, 'takeover')}; failed {value(report, 'failed')}; activations of other queues meanwhile p50 / p99 "
+                f"{latencies(report, 'elsewhere', ['p50', 'p99'])} ms"
+            )
+            what = f"leader of queues {how} until each of them completes an activation that was due afterwards"
+            yield row(what, reached, f"{reach}; other queues untouched", LOST, reports.commit(name))
+    for (queues,) in reports.numbers(r"restart-(\d+)"):
+        name = f"restart-{queues}"
+        report = reports.run(name)
+        reached = f"{value(report, 'all_usable_s', short)} s; first half {value(report, 'latency.usable.p50_ms')} ms; failed {value(report, 'failed')}"
+        what = f"all schedulers killed (SIGKILL) and started again until an activation through each of {queues:,} queues is done"
+        yield row(what, reached, "under 10 s", LOST, reports.commit(name))
+
+
+def idle_rows(reports):
+    for (queues,) in reports.numbers(r"idle-(\d+)"):
+        name = f"idle-{queues}"
+        report = reports.run(name)
+        reached = (
+            f"{value(report, 'scheduler_resident_more_max_mb', short)} MB and {value(report, 'scheduler_cpu_more_max_percent', short)} % of a processor "
+            f"more (then {value(report, 'scheduler_resident_max_mb', short)} MB, {value(report, 'scheduler_cpu_max_percent', short)} %); "
+            f"made {value(report, 'made_per_s')}/s"
+        )
+        what = f"{queues:,} queues that nobody uses, the scheduler that they cost most"
+        yield row(what, reached, "under 100 MB and 1 % more", META, reports.commit(name))
+
+
 def section(reports):
     table = [
         line
-        for rows in (rate_rows, highest_rows, queueing_rows, durable_rows, standing_rows)
+        for rows in (rate_rows, highest_rows, queueing_rows, durable_rows, standing_rows, meta_rows, creation_rows, loss_rows, idle_rows)
         for line in rows(reports)
     ]
     lines = [BEGIN, "## The suite", ""]

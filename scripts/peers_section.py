@@ -28,6 +28,8 @@ PROMISES = {
     ("whiskraft", "message"): "one in the leader's memory and one at the caller's SDK; never before an answer; nothing while the caller lives: its SDK sends again",
     ("whiskraft", "durable"): "three; on two of three before the answer; nothing that was acknowledged. Each also runs, and its record is written",
     ("etcd", "durable"): "three; on two of three before the answer; nothing that was acknowledged",
+    ("whiskraft", "puts"): "three; on two of three before the answer; nothing that was acknowledged",
+    ("whiskraft", "watch"): "three; on two of three before the event; no event: the watcher resumes after its revision at another scheduler",
     ("etcd", "watch"): "three; on two of three before the event; no event, if the watcher resumes at its revision",
     ("nats", "message"): f"{NATS}. Results are in memory only",
     ("nats", "durable"): NATS,
@@ -79,8 +81,8 @@ class Reports:
         self.notes = {}
         self.failed = {}
 
-    def read(self, name):
-        """A report, or None if the measurement failed."""
+    def read(self, name, again=False):
+        """A report, or None if the measurement failed; what is read again has its notes already."""
         try:
             report = json.loads((self.out / f"{name}.json").read_text())
         except (OSError, ValueError):
@@ -88,6 +90,8 @@ class Reports:
             lines = log.read_text().strip().splitlines() if log.exists() else []
             self.failed[name] = " ".join(line.strip() for line in lines[-3:]) or "no report"
             return None
+        if again:
+            return report
         self.places.append(report["place"])
         load = report["summary"].get("used.load.cores")
         heavy = [f"the load generator used up to {load['max']:.1f} processors"] if load and load["max"] > LOAD_CORES else []
@@ -132,14 +136,33 @@ def durable_rows(reports, args, peers):
             yield [f"{clients:,}", TITLES[peer], *figures, PROMISES[peer, "durable"]]
 
 
-def watch_rows(reports, args):
+def puts_rows(reports, args):
+    """Puts of both that keep metadata; those of etcd are its durable publishes, whose notes stand there."""
+    for clients in args.clients:
+        ours, theirs = reports.read(f"whiskraft-puts-{clients}"), reports.read(f"etcd-durable-{clients}", again=True)
+        for peer, kind, workload, report in (("whiskraft", "put", "puts", ours), ("etcd", "acceptance", "durable", theirs)):
+            if report is None:
+                yield [f"{clients:,}", TITLES[peer], *["failed"] * 4, PROMISES[peer, workload]]
+                continue
+            rate = "puts_per_s" if peer == "whiskraft" else "achieved_per_s"
+            times = ""
+            if peer == "whiskraft" and theirs:
+                times = f"; {report['summary'][rate]['median'] / theirs['summary']['achieved_per_s']['median']:.2f} × etcd"
+            figures = [value(report, rate, count) + times, latency(report, kind), cpu(report), memory(report)]
+            yield [f"{clients:,}", TITLES[peer], *figures, PROMISES[peer, workload]]
+
+
+def watch_rows(reports, args, peers):
     for watchers in args.watchers:
-        report = reports.read(f"etcd-watch-{watchers}")
-        if report is None:
-            yield [f"{watchers:,}", TITLES["etcd"], *["failed"] * 3, PROMISES["etcd", "watch"]]
-            continue
-        figures = [latency(report, "watch"), value(report, "used.servers.cores"), memory(report)]
-        yield [f"{watchers:,}", TITLES["etcd"], *figures, PROMISES["etcd", "watch"]]
+        for peer, kind, role in (("whiskraft", "watched", "scheduler"), ("etcd", "watch", "servers")):
+            if peer not in peers:
+                continue
+            report = reports.read(f"{peer}-watch-{watchers}")
+            if report is None:
+                yield [f"{watchers:,}", TITLES[peer], *["failed"] * 3, PROMISES[peer, "watch"]]
+                continue
+            figures = [latency(report, kind), value(report, f"used.{role}.cores"), memory(report)]
+            yield [f"{watchers:,}", TITLES[peer], *figures, PROMISES[peer, "watch"]]
 
 
 def section(reports, args):
@@ -151,7 +174,9 @@ def section(reports, args):
     durable_head = ["clients", "system", "acknowledged per second", ms, "CPU of the servers per message, µs", "their memory, MiB"]
     durable = table([*durable_head, PROMISE_HEAD], durable_rows(reports, args, peers))
     watch = table(["watchers", "system", f"from a change until each watcher has it {ms}", "processors of the servers", "their memory, MiB", PROMISE_HEAD],
-                  watch_rows(reports, args) if "etcd" in peers else [])
+                  watch_rows(reports, args, peers))
+    puts_head = ["clients", "system", "stored per second", ms, "CPU of the servers for each, µs", "their memory, MiB"]
+    puts = table([*puts_head, PROMISE_HEAD], puts_rows(reports, args) if {"whiskraft", "etcd"} <= set(peers) else [])
     lines = [BEGIN, "## What a user would take instead", ""]
     if reports.places:
         place = reports.places[0]
@@ -167,8 +192,10 @@ def section(reports, args):
         lines += ["Message path: activations of 200 bytes that a container holds for 20 ms, and their results back at the producer.", "", *path]
     if durable:
         lines += ["Durable publish: 200 bytes, until the acknowledgement. What that promises differs: see the last column.", "", *durable]
+    if puts:
+        lines += ["Metadata: small documents of 200 bytes (an action's; a key's value) stored, until the acknowledgement.", "", *puts]
     if watch:
-        lines += ["One key changes 50 times a second:", "", *watch]
+        lines += ["One key, or one namespace, changes 50 times a second:", "", *watch]
     # One note for all that it is true of.
     for note, names in reports.notes.items():
         lines.append(f"- {', '.join(dict.fromkeys(names))}: {note}")

@@ -30,6 +30,8 @@ pub(crate) struct Index {
     containers_by_invoker: Rows<(InvokerId, ContainerId), ()>,
     /// Memory of containers in progress and running on an invoker; no row is none.
     promised_on: Rows<InvokerId, ByteSize>,
+    /// The same with paused ones: of all containers there that have not ended.
+    held_on: Rows<InvokerId, ByteSize>,
     /// Paused containers, for reuse.
     warm_by_queue: Rows<(QueueKey, ContainerId), ()>,
     counts_by_queue: Rows<QueueKey, Counts>,
@@ -107,8 +109,10 @@ impl Index {
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.insert((invoker, id), ());
             if container.state.holds_slot() {
-                let promised = self.promised_on(invoker).saturating_add(container.memory);
-                self.promised_on.insert(invoker, promised);
+                add_memory(&mut self.promised_on, invoker, container.memory);
+            }
+            if container.state != ContainerState::Ended {
+                add_memory(&mut self.held_on, invoker, container.memory);
             }
         }
         if container.state == ContainerState::Warm {
@@ -122,10 +126,10 @@ impl Index {
         if let Some((invoker, _)) = container.invoker {
             self.containers_by_invoker.remove(&(invoker, id));
             if container.state.holds_slot() {
-                match self.promised_on(invoker).saturating_sub(container.memory) {
-                    ByteSize::ZERO => drop(self.promised_on.remove(&invoker)),
-                    promised => drop(self.promised_on.insert(invoker, promised)),
-                }
+                subtract_memory(&mut self.promised_on, invoker, container.memory);
+            }
+            if container.state != ContainerState::Ended {
+                subtract_memory(&mut self.held_on, invoker, container.memory);
             }
         }
         self.warm_by_queue.remove(&(container.key.clone(), id));
@@ -197,6 +201,10 @@ impl Index {
         self.promised_on.get(&invoker).copied().unwrap_or_default()
     }
 
+    pub(crate) fn held_on(&self, invoker: InvokerId) -> ByteSize {
+        self.held_on.get(&invoker).copied().unwrap_or_default()
+    }
+
     pub(crate) fn queue_counts(&self, key: &QueueKey) -> Counts {
         self.counts_by_queue.get(key).copied().unwrap_or_default()
     }
@@ -231,5 +239,19 @@ impl Index {
             true => drop(self.counts_by_namespace.remove(&key.namespace)),
             false => drop(self.counts_by_namespace.insert(key.namespace.clone(), counts)),
         }
+    }
+}
+
+fn add_memory(sums: &mut Rows<InvokerId, ByteSize>, invoker: InvokerId, memory: ByteSize) {
+    let before = sums.get(&invoker).copied().unwrap_or_default();
+    sums.insert(invoker, before.saturating_add(memory));
+}
+
+/// No row is none.
+fn subtract_memory(sums: &mut Rows<InvokerId, ByteSize>, invoker: InvokerId, memory: ByteSize) {
+    let before = sums.get(&invoker).copied().unwrap_or_default();
+    match before.saturating_sub(memory) {
+        ByteSize::ZERO => drop(sums.remove(&invoker)),
+        left => drop(sums.insert(invoker, left)),
     }
 }

@@ -149,6 +149,12 @@ impl State {
         self.index.promised_on(invoker)
     }
 
+    /// Memory of all containers that are placed on an invoker and have not ended, paused ones too.
+    #[must_use]
+    pub fn held_on(&self, invoker: InvokerId) -> ByteSize {
+        self.index.held_on(invoker)
+    }
+
     /// All invokers with a live session.
     pub fn invokers(&self) -> impl Iterator<Item = (InvokerId, &InvokerRecord)> {
         self.tables.invokers.iter().map(|(id, row)| (*id, row))

@@ -181,13 +181,8 @@ pub(crate) fn evict_first(
     let Some(row) = state.invoker(invoker) else {
         return Vec::new();
     };
-    // Those that have ended are not there any more.
-    let held = state
-        .containers_on(invoker)
-        .filter(|(_, row)| row.state != ContainerState::Ended);
-    let held = held.fold(ByteSize::ZERO, |sum, (_, row)| sum.saturating_add(row.memory));
-    // The new container is among them.
-    if held.max(row.busy.saturating_add(memory)) <= row.profile.memory {
+    // The new container is among what is held there.
+    if state.held_on(invoker).max(row.busy.saturating_add(memory)) <= row.profile.memory {
         return Vec::new();
     }
     let over = shares.map(FairShares::surplus).unwrap_or_default();

@@ -231,6 +231,13 @@ fn invariant_promises_fit_the_memory_of_invokers(after: &State) {
             sum.saturating_add(container.memory)
         });
         assert_eq!(after.promised_on(invoker), promised, "invoker {invoker}");
+        let there = after
+            .containers_on(invoker)
+            .filter(|(_, container)| container.state != ContainerState::Ended);
+        let held = there.fold(ByteSize::ZERO, |sum, (_, container)| {
+            sum.saturating_add(container.memory)
+        });
+        assert_eq!(after.held_on(invoker), held, "invoker {invoker}");
         assert!(promised <= row.profile.memory, "invoker {invoker}: {promised}");
     }
 }

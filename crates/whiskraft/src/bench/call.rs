@@ -1,10 +1,8 @@
 //! Hot path of the load: one activation, from when it is handed to the SDK to its end in the tally.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use whiskraft_client::{ActivationRecord, Client, InvokeError, InvokeOptions};
 use whiskraft_types::{ActivationStatus, QueueKey};
 
@@ -13,6 +11,7 @@ use super::mix::Mix;
 use super::plan::Plan;
 use super::run_clock::RunClock;
 use super::tally::{Ended, Outcome, Tallies};
+use super::work::{UnderWay, Work};
 use crate::clock;
 use crate::load::reason;
 
@@ -33,8 +32,61 @@ pub(super) struct Caller {
     pub(super) delay: Duration,
     /// Where ends are counted.
     pub(super) tallies: Tallies,
-    under_way: AtomicU32,
-    idle: Notify,
+    /// Ends one by one, if somebody wants to look at them.
+    pub(super) ends: Option<Ends>,
+    pub(super) under_way: UnderWay,
+}
+
+/// One end of an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) n: u64,
+    pub(super) due: Duration,
+    pub(super) at: Duration,
+    pub(super) is_good: bool,
+}
+
+/// Ends in their order.
+#[derive(Debug, Default)]
+pub(super) struct Ends(Mutex<Vec<End>>);
+
+impl Ends {
+    fn add(&self, end: End) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+    }
+
+    /// Those after the first `known`.
+    pub(super) fn after(&self, known: usize) -> Vec<End> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(known..).unwrap_or_default().to_vec()
+    }
+}
+
+impl Work for Caller {
+    fn clock(&self) -> RunClock {
+        self.clock
+    }
+
+    fn under_way(&self) -> &UnderWay {
+        &self.under_way
+    }
+
+    async fn carry_out(&self, n: u64, due: Duration) -> bool {
+        let sent = self.clock.elapsed();
+        let client = &self.clients[(n % self.clients.len() as u64) as usize];
+        let queue = self.mix.queue(n);
+        let ended = match self.mix.is_durable(n) {
+            false => self.invoke(client, queue, n, due, sent).await,
+            true => self.submit(client, queue, n, due, sent).await,
+        };
+        let is_good = !matches!(ended.outcome, Outcome::Failed { .. });
+        if let Some(ends) = &self.ends {
+            let at = ended.at;
+            ends.add(End { n, due, at, is_good });
+        }
+        self.tallies.add(n, ended);
+        is_good
+    }
 }
 
 impl Caller {
@@ -53,43 +105,9 @@ impl Caller {
             forget: plan.forget,
             delay: plan.delay,
             tallies,
-            under_way: AtomicU32::new(0),
-            idle: Notify::new(),
+            ends: None,
+            under_way: UnderWay::default(),
         }
-    }
-
-    /// Activations that have begun and not ended.
-    pub(super) fn under_way(&self) -> u32 {
-        self.under_way.load(Ordering::Relaxed)
-    }
-
-    /// Notes that another one begins; [`Caller::call`] notes its end.
-    pub(super) fn begin(&self) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Waits until none is under way. Only sensible once nothing begins any more.
-    pub(super) async fn idle(&self) {
-        while self.under_way() > 0 {
-            self.idle.notified().await;
-        }
-    }
-
-    /// Carries activation `n` out, which was due at `due` and has [begun](Caller::begin). Whether it ended well.
-    pub(super) async fn call(&self, n: u64, due: Duration) -> bool {
-        let sent = self.clock.elapsed();
-        let client = &self.clients[(n % self.clients.len() as u64) as usize];
-        let queue = self.mix.queue(n);
-        let ended = match self.mix.is_durable(n) {
-            false => self.invoke(client, queue, n, due, sent).await,
-            true => self.submit(client, queue, n, due, sent).await,
-        };
-        let is_good = !matches!(ended.outcome, Outcome::Failed { .. });
-        self.tallies.add(n, ended);
-        if self.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.idle.notify_one();
-        }
-        is_good
     }
 
     async fn invoke(

@@ -9,33 +9,31 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::call::Caller;
 use super::schedule::Window;
+use super::work::Work;
 
 /// Pause of a caller after a failure, so that refusals do not become a load of their own.
 const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Callers at work; dropped, they stop in their tracks.
-#[derive(Debug)]
-pub(super) struct Callers {
-    shared: Arc<Shared>,
+pub(super) struct Callers<W> {
+    shared: Arc<Shared<W>>,
     tasks: JoinSet<()>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    caller: Arc<Caller>,
+struct Shared<W> {
+    work: Arc<W>,
     window: Window,
     taken: AtomicU64,
     begun: AtomicU64,
     stopped: AtomicBool,
 }
 
-impl Callers {
+impl<W: Work> Callers<W> {
     /// Lets so many begin, until the end of the window.
-    pub(super) fn start(caller: Arc<Caller>, count: u32, window: Window) -> Self {
+    pub(super) fn start(work: Arc<W>, count: u32, window: Window) -> Self {
         let shared = Arc::new(Shared {
-            caller,
+            work,
             window,
             taken: AtomicU64::new(0),
             begun: AtomicU64::new(0),
@@ -43,7 +41,7 @@ impl Callers {
         });
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            tasks.spawn(work(Arc::clone(&shared)));
+            tasks.spawn(call(Arc::clone(&shared)));
         }
         Self { shared, tasks }
     }
@@ -62,10 +60,10 @@ impl Callers {
     }
 }
 
-async fn work(shared: Arc<Shared>) {
-    let Shared { caller, window, .. } = &*shared;
+async fn call<W: Work>(shared: Arc<Shared<W>>) {
+    let Shared { work, window, .. } = &*shared;
     loop {
-        let due = caller.clock.elapsed();
+        let due = work.clock().elapsed();
         if due >= window.to || shared.stopped.load(Ordering::Relaxed) {
             return;
         }
@@ -73,8 +71,8 @@ async fn work(shared: Arc<Shared>) {
             shared.begun.fetch_add(1, Ordering::Relaxed);
         }
         let n = shared.taken.fetch_add(1, Ordering::Relaxed);
-        caller.begin();
-        if !caller.call(n, due).await {
+        work.under_way().begin();
+        if !work.call(n, due).await {
             tokio::time::sleep(FAILURE_PAUSE).await;
         }
     }

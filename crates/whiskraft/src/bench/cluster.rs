@@ -42,6 +42,7 @@ pub(crate) struct ClusterOptions {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     members: Members,
+    options: ClusterOptions,
     endpoints: Vec<String>,
     dir: PathBuf,
     _temporary: Option<TempDir>,
@@ -67,6 +68,7 @@ impl Cluster {
         let initial = numbered.collect::<Vec<_>>().join(",");
         let mut cluster = Self {
             members: Members::default(),
+            options: options.clone(),
             endpoints: clients.iter().map(address).collect(),
             dir,
             _temporary: temporary,
@@ -77,12 +79,12 @@ impl Cluster {
         for id in 1..=options.invokers {
             cluster.start_invoker(id, options.memory, &options.invoker_set)?;
         }
-        cluster.serves(options).await?;
+        cluster.serves().await?;
         Ok(cluster)
     }
 
     fn start_scheduler(&mut self, id: u32, initial: &str, set: &[String]) -> Result<(), Failure> {
-        let name = format!("scheduler-{id}");
+        let name = scheduler(id.into());
         let data_dir = self.dir.join(&name).display().to_string();
         let client_listen = self.endpoints[id as usize - 1].clone();
         let id = id.to_string();
@@ -96,7 +98,7 @@ impl Cluster {
     }
 
     fn start_invoker(&mut self, id: u32, memory: ByteSize, set: &[String]) -> Result<(), Failure> {
-        let name = format!("invoker-{id}");
+        let name = invoker(id.into());
         let work_dir = self.dir.join(&name).display().to_string();
         let (id, endpoints) = (id.to_string(), self.endpoints.join(","));
         let memory = memory.as_bytes().to_string();
@@ -128,7 +130,10 @@ impl Cluster {
     }
 
     /// Waits until all schedulers have a session and all invokers are healthy.
-    async fn serves(&mut self, options: &ClusterOptions) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If a process ends, or it does not come to that.
+    pub(crate) async fn serves(&mut self) -> Result<(), Failure> {
         let deadline = clock::now() + SERVE_MAX;
         let settings = Settings {
             connect_deadline: SERVE_MAX,
@@ -140,7 +145,7 @@ impl Cluster {
             .connect_lazy();
         let client =
             client.map_err(|error| Failure::new(Exit::Refused, "cannot make a client").caused_by(error))?;
-        while !is_ready(&client, options).await {
+        while !is_ready(&client, &self.options).await {
             self.check()?;
             if clock::now() > deadline {
                 let logs = self.members.last_words();
@@ -155,6 +160,49 @@ impl Cluster {
         Ok(())
     }
 
+    /// Kills processes without a warning, all at once.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) async fn kill(&mut self, names: &[String]) -> Result<(), Failure> {
+        self.members.kill(names).await
+    }
+
+    /// Loses a process: kills it without a warning, or stops it in its tracks.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) async fn lose(&mut self, name: &str, freeze: bool) -> Result<(), Failure> {
+        match freeze {
+            true => self.members.freeze(name, true),
+            false => self.members.kill(&[name.to_owned()]).await,
+        }
+    }
+
+    /// Brings back what was [lost](Cluster::lose): starts it again, or lets it go on. To be called from the main thread.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn find(&mut self, name: &str, freeze: bool) -> Result<(), Failure> {
+        match freeze {
+            true => self.members.freeze(name, false),
+            false => self.members.restart(name),
+        }
+    }
+
+    /// Starts a process again that was killed. To be called from the main thread.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn restart(&mut self, name: &str) -> Result<(), Failure> {
+        self.members.restart(name)
+    }
+
+    /// What was started.
+    pub(crate) fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+
     /// Client addresses of the schedulers.
     pub(crate) fn endpoints(&self) -> &[String] {
         &self.endpoints
@@ -163,6 +211,11 @@ impl Cluster {
     /// The processes by role, to be watched.
     pub(crate) fn roles(&self) -> Vec<Role> {
         self.members.roles()
+    }
+
+    /// Each process as a role of its own, called as it is.
+    pub(super) fn each(&self) -> Vec<Role> {
+        self.members.each()
     }
 
     /// Where its data is.
@@ -187,6 +240,21 @@ impl Cluster {
     pub(crate) async fn end(self) {
         self.members.end().await;
     }
+}
+
+/// What the process of a scheduler is called.
+pub(super) fn scheduler(id: u64) -> String {
+    format!("scheduler-{id}")
+}
+
+/// Whether a process is called as schedulers are.
+pub(super) fn is_scheduler(name: &str) -> bool {
+    name.starts_with("scheduler-")
+}
+
+/// What the process of an invoker is called.
+pub(super) fn invoker(id: u64) -> String {
+    format!("invoker-{id}")
 }
 
 fn directory(wanted: Option<PathBuf>) -> io::Result<(PathBuf, Option<TempDir>)> {

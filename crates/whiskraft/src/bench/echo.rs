@@ -119,14 +119,10 @@ async fn measure_once(mut caller: Caller, load: Load, roles: &Roles) -> Result<(
         let counts = caller.run(&load).await;
         (caller, counts)
     });
-    clock.pass(window.from, || {}).await;
-    let before = roles.sample(clock.elapsed());
-    let stood_still = clock.pass(window.to, || {}).await;
-    let after = roles.sample(clock.elapsed());
+    let watched = roles.watch(clock, window, || {}).await;
     let (caller, counts) = running.await.expect("the load does not panic");
     let counts = counts.map_err(|error| Failure::new(Exit::Failed, "the load stopped").caused_by(error))?;
-    let mut used = before.until(&after, counts.done_in_window);
-    used.stood_still_s = stood_still.as_secs_f64();
+    let used = watched.used(counts.done_in_window);
     Ok((caller, EchoRun::new(window, &counts, used)))
 }
 

@@ -1,10 +1,14 @@
 //! A report as one page that needs nothing else: tables, and plots as inline SVG.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde::Serialize;
+
+use super::kind::Kind;
 use super::plan::Load;
 use super::plot::{Axis, Line, Plot, Scale, escape};
-use super::report::{Report, RunReport};
+use super::report::{Place, Report, Run, RunReport};
 use super::table::{header, render};
 use crate::units::show_ms;
 
@@ -21,33 +25,42 @@ svg .shade{fill:currentColor;fill-opacity:.07}\
 svg .line{fill:none;stroke-width:1.8}\
 table{border-collapse:collapse;font-size:13px}td,th{padding:.15rem .6rem;text-align:right}";
 
-/// The page.
+/// The page of a load.
 pub(crate) fn page(report: &Report) -> String {
-    let title = escape(&header(&report.plan, report.runs.len()));
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>whiskraft bench</title>\
-         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\n<body>\n\
-         <h1>whiskraft bench</h1>\n<p>{title}</p>\n<p>{}</p>\n",
-        escape(&place(report))
-    );
-    let mut add = |text: &str| page.push_str(text);
-    add(&format!("<pre>{}</pre>\n", escape(&render(report))));
-    add(&latency_plot(report).svg());
+    let mut middle = String::new();
     for (n, run) in report.runs.iter().enumerate() {
-        add("\n");
-        add(&rate_plot(report, run, n + 1).svg());
+        middle.push('\n');
+        middle.push_str(&rate_plot(report, run, n + 1).svg());
     }
-    add("\n<h2>Runs</h2>\n");
-    add(&runs(report));
-    add("<h2>Everything as JSON</h2>\n<details><summary>show</summary><pre>");
-    let json = serde_json::to_string_pretty(report).expect("the report is plain data");
-    add(&escape(&json));
-    add("</pre></details>\n</body></html>\n");
-    page
+    middle.push_str("\n<h2>Runs</h2>\n");
+    middle.push_str(&runs(report));
+    frame(
+        report,
+        &header(&report.plan, report.runs.len()),
+        &render(report),
+        &middle,
+    )
 }
 
-fn place(report: &Report) -> String {
-    let place = &report.place;
+/// The page of any measurement: what was measured, its figures as text, its times as a plot, what else there is, the report.
+pub(super) fn frame<P: Serialize, R: Run + Serialize>(
+    report: &Report<P, R>,
+    title: &str,
+    text: &str,
+    middle: &str,
+) -> String {
+    let (title, text, place) = (escape(title), escape(text), escape(&place(&report.place)));
+    let json = serde_json::to_string_pretty(report).expect("the report is plain data");
+    let (plot, json) = (latency_plot(&report.curves).svg(), escape(&json));
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>whiskraft bench</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\n<body>\n\
+         <h1>whiskraft bench</h1>\n<p>{title}</p>\n<p>{place}</p>\n<pre>{text}</pre>\n{plot}{middle}\
+         <h2>Everything as JSON</h2>\n<details><summary>show</summary><pre>{json}</pre></details>\n</body></html>\n"
+    )
+}
+
+fn place(place: &Place) -> String {
     let load = place
         .load_before
         .map_or_else(|| "?".to_owned(), |load| format!("{load:.2}"));
@@ -68,9 +81,9 @@ fn place(report: &Report) -> String {
     )
 }
 
-/// Latency against the share of activations that took longer, both on scales that show the tail.
-fn latency_plot(report: &Report) -> Plot {
-    let line = |(kind, curve): (&super::tally::Kind, &Vec<(f64, f64)>)| Line {
+/// Time against the share of those that took longer, both on scales that show the tail.
+fn latency_plot(curves: &BTreeMap<Kind, Vec<(f64, f64)>>) -> Plot {
+    let line = |(kind, curve): (&Kind, &Vec<(f64, f64)>)| Line {
         name: kind.text().to_owned(),
         points: curve
             .iter()
@@ -78,7 +91,7 @@ fn latency_plot(report: &Report) -> Plot {
             .collect(),
     };
     Plot {
-        title: "latency from when an activation was due, all runs together".to_owned(),
+        title: "times, all runs together".to_owned(),
         x: Axis {
             label: "percentile",
             scale: Scale::Log,
@@ -89,7 +102,7 @@ fn latency_plot(report: &Report) -> Plot {
             scale: Scale::Log,
             mark: milliseconds,
         },
-        lines: report.curves.iter().map(line).collect(),
+        lines: curves.iter().map(line).collect(),
         shaded_to: None,
     }
 }

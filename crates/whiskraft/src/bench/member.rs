@@ -1,13 +1,16 @@
 //! Processes of this binary that are started for a measurement. They end when they are dropped, and with this process,
-//! however it ends.
+//! however it ends. Some are ended on purpose and started again.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use super::procfs;
 use super::usage::Role;
 use crate::exit::{Exit, Failure};
 
@@ -37,8 +40,11 @@ pub(super) struct Members(Vec<Member>);
 struct Member {
     role: &'static str,
     name: String,
+    args: Vec<OsString>,
     log: PathBuf,
     child: Child,
+    /// Whether it was killed on purpose, and not started again.
+    is_down: bool,
 }
 
 impl Members {
@@ -49,23 +55,75 @@ impl Members {
     /// If the system refuses.
     pub(super) fn start(&mut self, dir: &Path, orders: Orders<'_>) -> Result<(), Failure> {
         let log = dir.join(format!("{}.log", orders.name));
-        let child = spawn(&orders, &log).map_err(|error| {
-            Failure::new(Exit::Refused, format!("cannot start {}", orders.name)).caused_by(error)
-        })?;
+        let (role, name, args) = (orders.role, orders.name.clone(), orders.into_args());
+        let child = start(&name, &args, &log)?;
         self.0.push(Member {
-            role: orders.role,
-            name: orders.name,
+            role,
+            name,
+            args,
             log,
             child,
+            is_down: false,
         });
         Ok(())
     }
 
+    /// Kills some without a warning (SIGKILL): whatever of them serves, all at once.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(super) async fn kill(&mut self, names: &[String]) -> Result<(), Failure> {
+        for name in names {
+            let member = self.member(name);
+            member.is_down = true;
+            member.signal(Signal::KILL)?;
+        }
+        for name in names {
+            // It fails only for one that has ended.
+            let _ = self.member(name).child.kill().await;
+        }
+        Ok(())
+    }
+
+    /// Stops one in its tracks (SIGSTOP), or lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(super) fn freeze(&mut self, name: &str, is_frozen: bool) -> Result<(), Failure> {
+        let signal = if is_frozen { Signal::STOP } else { Signal::CONT };
+        self.member(name).signal(signal)
+    }
+
+    /// Starts one that was killed again, as it was started before. To be called from the main thread.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(super) fn restart(&mut self, name: &str) -> Result<(), Failure> {
+        let member = self.member(name);
+        member.child = start(&member.name, &member.args, &member.log)?;
+        member.is_down = false;
+        Ok(())
+    }
+
+    fn member(&mut self, name: &str) -> &mut Member {
+        let found = self.0.iter_mut().find(|member| member.name == name);
+        found.expect("a process that was started")
+    }
+
     /// The processes by role, to be watched.
     pub(super) fn roles(&self) -> Vec<Role> {
-        let role = |member: &Member| Role {
-            name: member.role.to_owned(),
-            pids: member.child.id().into_iter().collect(),
+        self.roles_by(|member| member.role)
+    }
+
+    /// Each process as a role of its own, called as it is.
+    pub(super) fn each(&self) -> Vec<Role> {
+        self.roles_by(|member| &member.name)
+    }
+
+    fn roles_by<'a>(&'a self, name: impl Fn(&'a Member) -> &'a str) -> Vec<Role> {
+        let role = |member: &'a Member| Role {
+            name: name(member).to_owned(),
+            pids: member.serving().into_iter().collect(),
         };
         self.0.iter().map(role).collect()
     }
@@ -75,7 +133,7 @@ impl Members {
     /// # Errors
     /// If one has ended by itself.
     pub(super) fn check(&mut self) -> Result<(), Failure> {
-        for member in &mut self.0 {
+        for member in self.0.iter_mut().filter(|member| !member.is_down) {
             if let Ok(Some(status)) = member.child.try_wait() {
                 let text = format!(
                     "{} ended by itself ({status})\n{}",
@@ -104,6 +162,23 @@ impl Members {
 }
 
 impl Member {
+    /// The process that serves: the one that was started, unless that has started another to do so.
+    fn serving(&self) -> Option<u32> {
+        let started = self.child.id()?;
+        Some(procfs::children(started).first().copied().unwrap_or(started))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let pid = self
+            .serving()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let refused = |error: io::Error| {
+            Failure::new(Exit::Refused, format!("cannot send {signal:?} to {}", self.name)).caused_by(error)
+        };
+        let pid = pid.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        kill_process(pid, signal).map_err(|error| refused(error.into()))
+    }
+
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -112,8 +187,27 @@ impl Member {
     }
 }
 
-/// A process that knows no settings but these, and that a Ctrl-C for this one does not reach.
-fn spawn(orders: &Orders<'_>, log: &Path) -> io::Result<Child> {
+impl Orders<'_> {
+    /// Arguments of a process that knows no settings but these, and that ends with this one.
+    fn into_args(self) -> Vec<OsString> {
+        let own = std::process::id().to_string();
+        let before = ["--config", "/dev/null", "--die-with", &own];
+        let set = self.set.iter().flat_map(|setting| ["--set", setting]);
+        let all = before
+            .iter()
+            .chain(self.command)
+            .chain(self.args.iter().flatten());
+        all.copied().chain(set).map(OsString::from).collect()
+    }
+}
+
+fn start(name: &str, args: &[OsString], log: &Path) -> Result<Child, Failure> {
+    spawn(args, log)
+        .map_err(|error| Failure::new(Exit::Refused, format!("cannot start {name}")).caused_by(error))
+}
+
+/// A process with a bare environment, and that a Ctrl-C for this one does not reach.
+fn spawn(args: &[OsString], log: &Path) -> io::Result<Child> {
     let output = File::options().create(true).append(true).open(log)?;
     let mut command = Command::new(std::env::current_exe()?);
     for (name, _) in std::env::vars_os() {
@@ -122,11 +216,7 @@ fn spawn(orders: &Orders<'_>, log: &Path) -> io::Result<Child> {
         }
     }
     command
-        .args(["--config", "/dev/null"])
-        .args(["--die-with", &std::process::id().to_string()])
-        .args(orders.command)
-        .args(orders.args.iter().flatten())
-        .args(orders.set.iter().flat_map(|setting| ["--set", setting]))
+        .args(args)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)

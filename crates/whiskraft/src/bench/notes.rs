@@ -1,5 +1,6 @@
 //! What a reader of the figures has to know before believing them.
 
+use super::kind::Kind;
 use super::plan::{Load, Plan};
 use super::report::{Place, RunReport};
 use super::usage::Used;
@@ -76,6 +77,15 @@ pub(super) fn notes(plan: &Plan, place: &Place, runs: &[RunReport]) -> Vec<Strin
         step.abs() > STEP_US,
         format!("the wall clock was set by {step} µs during a run: queueing is off by so much"),
     );
+    let p50 = |run: &RunReport, kind| run.latency.get(&kind).and_then(|times| times.p50_ms);
+    let is_behind = |run: &&RunReport| p50(run, Kind::Leading) > p50(run, Kind::Queueing);
+    let behind = runs.iter().filter(is_behind).count();
+    if behind > 0 {
+        notes.push(format!(
+            "in {behind} runs half of the activations began before the watch told that their queues have leaders: it is behind, and the \
+             stages of a creation are of little worth"
+        ));
+    }
     if let Load::Closed { callers } = plan.load {
         notes.push(format!(
             "latencies are of {callers} callers that wait for their answers, not of a load that goes on regardless"
@@ -121,6 +131,8 @@ mod tests {
         (bad.interrupted, bad.held_back, bad.unstamped) = (true, 3, 7);
         (bad.clock_step_us, bad.too_early) = (-900, 1);
         bad.used.stood_still_s = 6.5;
+        let [slow, quick] = [3, 2].map(|ms| run(ms).latency[&Kind::EndToEnd]);
+        bad.latency = [(Kind::Leading, slow), (Kind::Queueing, quick)].into();
         let mut good = run(1);
         (good.done, good.failed, good.late) = (good.due, 0, 0);
         good.used.others_cores = Some(0.01);
@@ -138,6 +150,7 @@ mod tests {
             "7 results did not say",
             "set by -900 µs",
             "stood still for up to 6.5 s",
+            "in 1 runs half of the activations began before the watch told",
             "5 callers that wait",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::call::Caller;
 use super::schedule::{Schedule, Window};
+use super::work::Work;
 use crate::exit::{Exit, Failure};
 
 /// How late the system may wake the thread, in nanoseconds; by default it takes 50,000.
@@ -46,7 +46,7 @@ impl Sender {
     /// # Errors
     /// If the system gives no thread.
     pub(super) fn start(
-        caller: Arc<Caller>,
+        work: Arc<impl Work>,
         schedule: Schedule,
         window: Window,
         under_way_max: u32,
@@ -55,7 +55,7 @@ impl Sender {
         let runtime = Handle::current();
         let pace = move || {
             let pacer = Pacer {
-                caller,
+                work,
                 schedule,
                 window,
                 under_way_max,
@@ -90,8 +90,8 @@ impl Sender {
     }
 }
 
-struct Pacer {
-    caller: Arc<Caller>,
+struct Pacer<W> {
+    work: Arc<W>,
     schedule: Schedule,
     window: Window,
     under_way_max: u32,
@@ -99,7 +99,7 @@ struct Pacer {
     stopped: Receiver<()>,
 }
 
-impl Pacer {
+impl<W: Work> Pacer<W> {
     fn run(self) -> Sent {
         // Refused, it is only less precise, which the report shows.
         let _ = rustix::thread::set_current_timer_slack(Some(SLACK_NS));
@@ -121,22 +121,22 @@ impl Pacer {
     }
 
     fn send(&self, n: u64, due: Duration) {
-        let caller = Arc::clone(&self.caller);
-        caller.begin();
-        self.runtime.spawn(async move { caller.call(n, due).await });
+        let work = Arc::clone(&self.work);
+        work.under_way().begin();
+        self.runtime.spawn(async move { work.call(n, due).await });
     }
 
     /// Waits until a moment, and then for room. Whether there was room at once; `None`: nothing more is to be sent.
     fn wait(&self, due: Duration) -> Option<bool> {
         loop {
-            let left = due.saturating_sub(self.caller.clock.elapsed());
+            let left = due.saturating_sub(self.work.clock().elapsed());
             if left.is_zero() {
                 break;
             }
             self.pause(left)?;
         }
         let mut had_room = true;
-        while self.caller.under_way() >= self.under_way_max {
+        while self.work.under_way().count() >= self.under_way_max {
             had_room = false;
             if self.is_over() {
                 return None;
@@ -148,7 +148,7 @@ impl Pacer {
     }
 
     fn is_over(&self) -> bool {
-        self.caller.clock.elapsed() >= self.window.to
+        self.work.clock().elapsed() >= self.window.to
     }
 
     /// `None` if it was stopped meanwhile.

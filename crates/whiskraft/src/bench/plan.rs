@@ -64,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) time: Duration,
     /// Whether queues and containers have to be made by the load itself.
     pub(crate) cold: bool,
+    /// Whether the stages of first activations are told.
+    pub(crate) stages: bool,
 }
 
 impl Plan {
@@ -107,6 +109,7 @@ pub(super) mod tests {
             warm_up: Duration::from_millis(500),
             time: Duration::from_secs(1),
             cold: false,
+            stages: false,
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) async fn prepare(clients: Vec<Client>, plan: &Plan, quiet: bool) -> R
     Ok(Prepared { clients, mix })
 }
 
-async fn store_namespaces(client: &Client, plan: &Plan, quiet: bool) -> Result<(), Failure> {
+pub(super) async fn store_namespaces(client: &Client, plan: &Plan, quiet: bool) -> Result<(), Failure> {
     let names = (0..plan.namespaces).map(|n| namespace(&plan.prefix, n));
     let names: Vec<_> = names.collect::<Result<_, _>>().map_err(name_failure)?;
     let limits = NamespaceLimits::containers(plan.containers);
@@ -63,7 +63,7 @@ async fn store_namespaces(client: &Client, plan: &Plan, quiet: bool) -> Result<(
     Ok(())
 }
 
-async fn store_actions(
+pub(super) async fn store_actions(
     client: &Client,
     plan: &Plan,
     queues: &[QueueKey],
@@ -138,7 +138,7 @@ fn name_failure(error: NameError) -> Failure {
 }
 
 /// A part of the preparation, with its progress.
-struct Stage {
+pub(super) struct Stage {
     what: &'static str,
     count: usize,
     quiet: bool,
@@ -147,7 +147,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn begin(what: &'static str, count: usize, quiet: bool) -> Self {
+    pub(super) fn begin(what: &'static str, count: usize, quiet: bool) -> Self {
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg} {per_sec:.0}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = match quiet {
@@ -165,11 +165,11 @@ impl Stage {
         }
     }
 
-    fn step(&self) {
+    pub(super) fn step(&self) {
         self.bar.inc(1);
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         self.bar.finish_and_clear();
         if !self.quiet {
             let took = clock::now().saturating_duration_since(self.began);

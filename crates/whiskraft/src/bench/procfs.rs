@@ -63,6 +63,16 @@ pub(super) fn process(pid: u32) -> io::Result<Process> {
     })
 }
 
+/// Processes that this one has started and that have not been waited for; none if the system does not tell.
+pub(super) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    let of_task =
+        |entry: io::Result<fs::DirEntry>| fs::read_to_string(entry.ok()?.path().join("children")).ok();
+    let texts: Vec<String> = tasks.into_iter().flatten().filter_map(of_task).collect();
+    let pids = texts.iter().flat_map(|text| text.split_whitespace());
+    pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Threads that end while they are looked at are left out.
 fn threads(dir: &Path) -> io::Result<BTreeMap<u32, Switches>> {
     let entries = fs::read_dir(dir.join("task"))?;
@@ -207,5 +217,16 @@ mod tests {
         assert!(own.resident > 0 && own.resident_max >= own.resident && !own.threads.is_empty());
         assert!(machine().unwrap().busy >= own.cpu);
         assert!(process(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_process_that_was_started_is_found() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        assert!(children(own).contains(&child.id()));
+        assert_eq!(children(child.id()), [0_u32; 0]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!children(own).contains(&child.id()));
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::kind::Kind;
 use super::notes::notes;
 use super::plan::Plan;
 use super::procfs;
 use super::run_clock::resolution;
 use super::spread::{Spread, latency_figures, spreads};
-use super::tally::{Kind, Point};
+use super::tally::Point;
 use super::times::{Percentiles, Times};
 use super::usage::Used;
 use crate::clock;
@@ -100,15 +101,29 @@ pub(crate) struct Place {
     pub(crate) at: String,
 }
 
-/// Everything that a measurement showed.
+/// What a run of any measurement showed.
+pub(crate) trait Run {
+    /// Figures that are compared over runs, by name.
+    fn figures(&self) -> Vec<(String, f64)>;
+    /// The times themselves.
+    fn times(&self) -> &BTreeMap<Kind, Curve>;
+    /// What processes used.
+    fn used(&self) -> &Used;
+    /// What failed, with how often.
+    fn errors(&self) -> &BTreeMap<String, u64>;
+    /// Whether its figures are worth something.
+    fn is_usable(&self) -> bool;
+}
+
+/// Everything that a measurement showed: a load of activations, unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Report<P = Plan, R = RunReport> {
     /// What was asked for.
-    pub(crate) plan: Plan,
+    pub(crate) plan: P,
     /// Where.
     pub(crate) place: Place,
     /// Each run.
-    pub(crate) runs: Vec<RunReport>,
+    pub(crate) runs: Vec<R>,
     /// Figures over all runs, by name.
     pub(crate) summary: BTreeMap<String, Spread>,
     /// Quantiles and times in milliseconds, of all runs together.
@@ -117,8 +132,7 @@ pub(crate) struct Report {
     pub(crate) notes: Vec<String>,
 }
 
-impl RunReport {
-    /// Figures that are compared over runs, by name.
+impl Run for RunReport {
     fn figures(&self) -> Vec<(String, f64)> {
         let mut all = vec![
             ("offered_per_s".to_owned(), self.offered_per_s),
@@ -136,6 +150,22 @@ impl RunReport {
                 .map(|count| ("containers".to_owned(), count as f64)),
         );
         all
+    }
+
+    fn times(&self) -> &BTreeMap<Kind, Curve> {
+        &self.times
+    }
+
+    fn used(&self) -> &Used {
+        &self.used
+    }
+
+    fn errors(&self) -> &BTreeMap<String, u64> {
+        &self.errors
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.interrupted && self.done > 0
     }
 }
 
@@ -159,20 +189,26 @@ impl Place {
 }
 
 impl Report {
-    /// Sums runs up.
+    /// Sums the runs of a load up.
     pub(crate) fn new(plan: Plan, place: Place, runs: Vec<RunReport>) -> Self {
+        let notes = notes(&plan, &place, &runs);
+        Self::of(plan, place, runs, notes)
+    }
+}
+
+impl<P, R: Run> Report<P, R> {
+    /// Sums runs up.
+    pub(super) fn of(plan: P, place: Place, runs: Vec<R>, notes: Vec<String>) -> Self {
         let mut times: BTreeMap<Kind, Times> = BTreeMap::new();
-        for run in &runs {
-            for (kind, Curve(more)) in &run.times {
-                times.entry(*kind).or_default().merge(more);
-            }
+        for (kind, Curve(more)) in runs.iter().flat_map(Run::times) {
+            times.entry(*kind).or_default().merge(more);
         }
         let curve = |(kind, times): (Kind, Times)| (kind, times.curve());
         Self {
-            notes: notes(&plan, &place, &runs),
+            notes,
             plan,
             place,
-            summary: spreads(runs.iter().map(RunReport::figures)),
+            summary: spreads(runs.iter().map(Run::figures)),
             curves: times
                 .into_iter()
                 .map(curve)
@@ -182,10 +218,18 @@ impl Report {
         }
     }
 
-    /// Whether something ended well in every run, and none was interrupted.
+    /// Whether the figures of every run are worth something.
     pub(crate) fn is_usable(&self) -> bool {
-        self.runs.iter().all(|run| !run.interrupted && run.done > 0)
+        self.runs.iter().all(Run::is_usable)
     }
+}
+
+/// Percentiles of times.
+pub(super) fn percentiles(times: &BTreeMap<Kind, Curve>) -> BTreeMap<Kind, Percentiles> {
+    times
+        .iter()
+        .map(|(kind, Curve(times))| (*kind, times.percentiles()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,14 +8,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::call::Caller;
 use super::closed::Callers;
+use super::kind::Kind;
 use super::open::{Sender, Sent};
 use super::plan::{Load, Plan};
 use super::prepare::Prepared;
-use super::report::{Curve, RunReport};
+use super::report::{Curve, RunReport, percentiles};
 use super::run_clock::RunClock;
 use super::schedule::{Schedule, Window};
-use super::tally::{Kind, Tallies, Tally};
-use super::usage::{Roles, Sample};
+use super::stages::StageWatch;
+use super::tally::{Tallies, Tally};
+use super::usage::{Roles, Watched};
 use crate::exit::Failure;
 use crate::signals::Signals;
 
@@ -25,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What makes the load.
 enum Maker {
     Open(Sender, Schedule),
-    Closed(Callers),
+    Closed(Callers<Caller>),
 }
 
 /// What was due and what became of it before the SDK had it.
@@ -55,17 +57,14 @@ pub(crate) async fn measure(
         Tallies::new(window),
     );
     let caller = Arc::new(caller);
+    let stages = match plan.stages {
+        true => Some(StageWatch::start(&clients[0], caller.clock).await?),
+        false => None,
+    };
     let mut maker = Maker::start(plan, &caller, window)?;
     let bar = progress(window, quiet);
-    let work = async {
-        let look = || show(&caller, &bar);
-        caller.clock.pass(window.from, look).await;
-        let before = roles.sample(caller.clock.elapsed());
-        let stood_still = caller.clock.pass(window.to, look).await;
-        (before, roles.sample(caller.clock.elapsed()), stood_still)
-    };
     let samples = tokio::select! {
-        samples = work => Some(samples),
+        samples = roles.watch(caller.clock, window, || show(&caller, &bar)) => Some(samples),
         name = signals.next() => {
             eprintln!("{name}: waiting for what is under way; once more to give up");
             None
@@ -84,18 +83,21 @@ pub(crate) async fn measure(
     let finish = async {
         let made = maker.finish().await;
         // Whatever is under way ends by itself at its deadline, once for acceptance and once for the result.
-        let _ = tokio::time::timeout(2 * plan.timeout + GRACE, caller.idle()).await;
+        let _ = tokio::time::timeout(2 * plan.timeout + GRACE, caller.under_way.idle()).await;
         made
     };
     let made = signals.or_force(finish).await?;
-    let tally = caller.tallies.take(window);
+    let mut tally = caller.tallies.take(window);
+    if let (Some(stages), Load::Open { rate }) = (stages, plan.load) {
+        let schedule = Schedule::new(rate, window);
+        tally.times.extend(stages.times(mix, &schedule, window).await);
+    }
     let step_us = caller.clock.step_us();
-    let (before, after, stood_still) = samples.unwrap_or_else(|| {
-        let now = roles.sample(caller.clock.elapsed());
-        (now.clone(), now, Duration::ZERO)
-    });
-    let mut report = summary(window, interrupted, &made, tally, (&before, &after));
-    report.used.stood_still_s = stood_still.as_secs_f64();
+    let watched = match samples {
+        Some(watched) => watched,
+        None => roles.during(caller.clock, std::future::ready(())).await,
+    };
+    let report = summary(window, interrupted, &made, tally, &watched);
     Ok(RunReport {
         containers,
         clock_step_us: step_us,
@@ -143,7 +145,7 @@ impl Maker {
 
 fn show(caller: &Caller, bar: &ProgressBar) {
     bar.set_position(u64::try_from(caller.clock.elapsed().as_millis()).unwrap_or(u64::MAX));
-    let (done, under_way) = (caller.tallies.done_in_window(), caller.under_way());
+    let (done, under_way) = (caller.tallies.done_in_window(), caller.under_way.count());
     bar.set_message(format!("{done} done, {under_way} under way"));
 }
 
@@ -159,13 +161,7 @@ fn progress(window: Window, quiet: bool) -> ProgressBar {
     bar
 }
 
-fn summary(
-    window: Window,
-    interrupted: bool,
-    made: &Made,
-    tally: Tally,
-    (before, after): (&Sample, &Sample),
-) -> RunReport {
+fn summary(window: Window, interrupted: bool, made: &Made, tally: Tally, watched: &Watched) -> RunReport {
     let window_s = window.to.saturating_sub(window.from).as_secs_f64();
     let latency: BTreeMap<Kind, Curve> = tally
         .times
@@ -185,15 +181,12 @@ fn summary(
         late: tally.late,
         offered_per_s: made.due as f64 / window_s,
         achieved_per_s: tally.done_in_window as f64 / window_s,
-        errors: tally.reasons,
+        errors: tally.reasons.into_counts(),
         unstamped: tally.unstamped,
         too_early: tally.too_early,
         clock_step_us: 0,
-        latency: latency
-            .iter()
-            .map(|(kind, times)| (*kind, times.0.percentiles()))
-            .collect(),
-        used: before.until(after, tally.done_in_window),
+        latency: percentiles(&latency),
+        used: watched.used(tally.done_in_window),
         containers: None,
         interval_s: tally.interval.as_secs_f64(),
         points: tally.points,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::tally::Kind;
+use super::kind::Kind;
 use super::times::Percentiles;
 use super::usage::Used;
 

@@ -1,13 +1,13 @@
 //! A report as text for a terminal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::kind::Kind;
 use super::plan::{Load, Plan};
-use super::report::Report;
+use super::report::{Report, Run};
 use super::spread::{Spread, latency_name, usage_name};
-use super::tally::Kind;
 use crate::units::show_ms;
 
 /// Columns of latencies, with their names in a summary.
@@ -31,11 +31,28 @@ const USED: [(&str, &str); 6] = [
 /// Renders a report.
 pub(crate) fn render(report: &Report) -> String {
     let mut parts = vec![header(&report.plan, report.runs.len()), rates(report)];
-    parts.extend(latencies(report));
+    let is_stage = |kind: &Kind| kind.is_stage();
+    parts.extend(latencies(report, "FROM WHEN IT WAS DUE", |kind| !is_stage(kind)));
+    parts.extend(latencies(report, "STAGES OF A CREATION", is_stage));
     parts.extend(used(report));
-    parts.extend(errors(report));
-    parts.extend(report.notes.iter().map(|note| format!("note: {note}")));
+    let unfinished = report.runs.iter().map(|run| run.unfinished).sum();
+    let given_up = ("had not ended when the run was given up", unfinished);
+    parts.extend(errors(report, given_up));
+    parts.extend(notes(report));
     parts.join("\n")
+}
+
+/// What has to be known before the figures are believed, a line each.
+pub(super) fn notes<P, R>(report: &Report<P, R>) -> impl Iterator<Item = String> {
+    report.notes.iter().map(|note| format!("note: {note}"))
+}
+
+/// How many runs there were, if it was not one.
+pub(super) fn of_runs(runs: usize) -> String {
+    match runs {
+        1 => String::new(),
+        runs => format!(", {runs} runs: median (min–max)"),
+    }
 }
 
 /// What was measured, in words.
@@ -53,12 +70,14 @@ pub(super) fn header(plan: &Plan, runs: usize) -> String {
             plan.delay
         ),
     };
-    let runs = match runs {
-        1 => String::new(),
-        runs => format!(", {runs} runs: median (min–max)"),
+    let runs = of_runs(runs);
+    let begin = if plan.cold {
+        ", without queues and containers at first"
+    } else {
+        ""
     };
     format!(
-        "{load} for {:?} after {:?}; {} actions in {} namespaces, runs of {} ms, {} bytes, {durable}{runs}",
+        "{load} for {:?} after {:?}; {} actions in {} namespaces, runs of {} ms, {} bytes, {durable}{begin}{runs}",
         plan.time, plan.warm_up, plan.actions, plan.namespaces, plan.run_ms, plan.payload_bytes
     )
 }
@@ -79,24 +98,31 @@ fn rates(report: &Report) -> String {
     )
 }
 
-fn latencies(report: &Report) -> Option<String> {
-    let kinds: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| report.runs.iter().any(|run| run.latency.contains_key(kind)))
+/// Times of the wanted kinds, under this heading.
+pub(super) fn latencies<P, R: Run>(
+    report: &Report<P, R>,
+    heading: &str,
+    is_wanted: impl Fn(&Kind) -> bool,
+) -> Option<String> {
+    let kinds: BTreeSet<Kind> = report
+        .runs
+        .iter()
+        .flat_map(|run| run.times().keys().copied())
         .collect();
     let columns = PERCENTILES.map(|(column, _)| column);
-    let rows = kinds.into_iter().map(|kind| {
+    let rows = kinds.into_iter().filter(is_wanted).map(|kind| {
         let cells = PERCENTILES.map(|(_, name)| cell(report.summary.get(&latency_name(kind, name)), show_ms));
         (kind.text().to_owned(), cells.to_vec())
     });
-    table("FROM WHEN IT WAS DUE", &columns, rows.collect())
+    table(heading, &columns, rows.collect())
 }
 
-fn used(report: &Report) -> Option<String> {
+/// What processes used.
+pub(super) fn used<P, R: Run>(report: &Report<P, R>) -> Option<String> {
     let roles: BTreeMap<&String, u64> = report
         .runs
         .iter()
-        .flat_map(|run| &run.used.roles)
+        .flat_map(|run| &run.used().roles)
         .map(|(role, usage)| (role, usage.processes))
         .collect();
     let columns = USED.map(|(column, _)| column);
@@ -111,15 +137,14 @@ fn used(report: &Report) -> Option<String> {
     table("USED BY", &columns, rows.collect())
 }
 
-fn errors(report: &Report) -> Option<String> {
+/// What failed, a line for each reason; one that no run tells by itself comes with its count.
+pub(super) fn errors<P, R: Run>(report: &Report<P, R>, more: (&str, u64)) -> Option<String> {
     let mut all: BTreeMap<&str, u64> = BTreeMap::new();
-    for run in &report.runs {
-        for (reason, count) in &run.errors {
-            *all.entry(reason).or_default() += count;
-        }
-        if run.unfinished > 0 {
-            *all.entry("had not ended when the run was given up").or_default() += run.unfinished;
-        }
+    for (reason, count) in report.runs.iter().flat_map(Run::errors) {
+        *all.entry(reason).or_default() += count;
+    }
+    if more.1 > 0 {
+        *all.entry(more.0).or_default() += more.1;
     }
     let lines: Vec<String> = all
         .into_iter()

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::kind::Kind;
+use super::reasons::Reasons;
 use super::schedule::Window;
 use super::times::Times;
 
-/// Different reasons kept; a run that fails in more ways than this is understood from the first ones.
-const REASONS_MAX: usize = 20;
 /// An activation that is handed to the SDK later than this after it was due is late: the load itself could not keep up.
 pub(super) const LATE: Duration = Duration::from_millis(1);
 /// Locks that the counting is spread over.
@@ -22,48 +22,6 @@ const SHARDS: usize = 8;
 const POINTS_MAX: u32 = 120;
 /// Shortest part of a run for which a rate is told.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-
-/// What is timed. Every time counts from when the activation was due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// Until it begins in a container.
-    Queueing,
-    /// Until its result is back.
-    EndToEnd,
-    /// Until a durable one is accepted.
-    DurableAcceptance,
-    /// Until a durable one begins in a container.
-    DurableQueueing,
-    /// Until the result of a durable one is back.
-    DurableEndToEnd,
-    /// Until it was handed to the SDK: what the load generator itself adds to all others.
-    Sending,
-}
-
-impl Kind {
-    /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Queueing,
-        Self::EndToEnd,
-        Self::DurableAcceptance,
-        Self::DurableQueueing,
-        Self::DurableEndToEnd,
-        Self::Sending,
-    ];
-
-    /// For people.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::Queueing => "queueing",
-            Self::EndToEnd => "end to end",
-            Self::DurableAcceptance => "durable acceptance",
-            Self::DurableQueueing => "durable queueing",
-            Self::DurableEndToEnd => "durable end to end",
-            Self::Sending => "sending",
-        }
-    }
-}
 
 /// How one activation ended. Times are from the start of the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +38,23 @@ pub(super) struct Ended {
     pub(super) is_durable: bool,
     /// Its end.
     pub(super) outcome: Outcome,
+}
+
+impl Ended {
+    /// Of something that is no activation: it was handed over at once, and failed if there is a reason.
+    pub(super) fn plain(due: Duration, at: Duration, failed: Option<String>) -> Self {
+        Self {
+            due,
+            sent: due,
+            accepted: None,
+            at,
+            is_durable: false,
+            outcome: match failed {
+                None => Outcome::Done { queueing_us: None },
+                Some(reason) => Outcome::Failed { reason },
+            },
+        }
+    }
 }
 
 /// The end of an activation.
@@ -120,7 +95,7 @@ pub(super) struct Tally {
     /// Ended well within the window.
     pub(super) done_in_window: u64,
     /// Of those due in the window, those that did not end well, by reason.
-    pub(super) reasons: BTreeMap<String, u64>,
+    pub(super) reasons: Reasons,
     /// Of those due in the window, those sent later than [`LATE`].
     pub(super) late: u64,
     /// Ended well with a result that does not say when it began.
@@ -133,7 +108,7 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn new(window: Window) -> Self {
-        let times = Kind::ALL.map(|kind| (kind, Times::default()));
+        let times = Kind::OF_ACTIVATIONS.map(|kind| (kind, Times::default()));
         Self {
             window,
             interval: interval(window.to),
@@ -141,7 +116,7 @@ impl Tally {
             ended: 0,
             done: 0,
             done_in_window: 0,
-            reasons: BTreeMap::new(),
+            reasons: Reasons::default(),
             late: 0,
             unstamped: 0,
             too_early: 0,
@@ -175,7 +150,7 @@ impl Tally {
             self.time(Kind::DurableAcceptance, since(accepted));
         }
         match ended.outcome {
-            Outcome::Failed { reason } => return self.note(reason),
+            Outcome::Failed { reason } => return self.reasons.note(reason),
             Outcome::Forgotten => {}
             Outcome::Done { queueing_us } => {
                 let (queueing, whole) = match ended.is_durable {
@@ -197,12 +172,6 @@ impl Tally {
 
     fn time(&mut self, kind: Kind, time: Duration) {
         self.times.entry(kind).or_default().add(time);
-    }
-
-    fn note(&mut self, reason: String) {
-        let room = self.reasons.len() < REASONS_MAX || self.reasons.contains_key(&reason);
-        let reason = if room { reason } else { "other".to_owned() };
-        *self.reasons.entry(reason).or_default() += 1;
     }
 
     /// The points end with the window: what comes later is no rate of this load.
@@ -227,9 +196,7 @@ impl Tally {
         self.late += other.late;
         self.unstamped += other.unstamped;
         self.too_early += other.too_early;
-        for (reason, count) in other.reasons {
-            *self.reasons.entry(reason).or_default() += count;
-        }
+        self.reasons.merge(other.reasons);
         let len = self.points.len().max(other.points.len());
         self.points.resize(len, Point::default());
         for (point, more) in self.points.iter_mut().zip(other.points) {
@@ -282,6 +249,7 @@ impl Tallies {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reasons::REASONS_MAX;
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -335,12 +303,13 @@ mod tests {
             });
         }
         assert_eq!((tally.ended, tally.done, tally.done_in_window), (30, 0, 0));
+        let reasons = tally.reasons.clone().into_counts();
         assert_eq!(
-            tally.reasons.values().sum::<u64>(),
+            reasons.values().sum::<u64>(),
             30,
             "every one is counted, however many kinds there are"
         );
-        assert!(tally.reasons.len() <= REASONS_MAX + 1);
+        assert!(reasons.len() <= REASONS_MAX + 1);
         assert_eq!(count(&tally, Kind::EndToEnd), 0);
         assert_eq!(tally.points[12].failed, 30);
     }
@@ -359,7 +328,7 @@ mod tests {
             at: MS(1105),
             ..durable
         });
-        let counts = Kind::ALL.map(|kind| count(&tally, kind));
+        let counts = Kind::OF_ACTIVATIONS.map(|kind| count(&tally, kind));
         assert_eq!(counts, [0, 0, 2, 1, 1, 2]);
         assert_eq!(tally.done, 2);
     }

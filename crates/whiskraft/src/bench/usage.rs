@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::procfs::{self, Machine, Process, Switches};
+use super::run_clock::RunClock;
+use super::schedule::Window;
 
 /// Role of the process that makes the load: this one.
 pub(super) const OWN_ROLE: &str = "load";
@@ -54,6 +56,14 @@ pub(super) struct Sample {
     /// `None` for one that is gone.
     roles: BTreeMap<String, BTreeMap<u32, Option<Process>>>,
     machine: Option<Machine>,
+}
+
+/// What was seen of a measured window.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    before: Sample,
+    after: Sample,
+    stood_still: Duration,
 }
 
 /// What the processes of a role used between two moments.
@@ -127,6 +137,41 @@ impl Roles {
                 .map(|(name, pids)| (name.clone(), read(pids)))
                 .collect(),
             machine: procfs::machine().ok(),
+        }
+    }
+}
+
+impl Roles {
+    /// Lets a window pass, with a look now and then, and samples at both of its ends.
+    pub(super) async fn watch(&self, clock: RunClock, window: Window, look: impl Fn()) -> Watched {
+        clock.pass(window.from, &look).await;
+        let before = self.sample(clock.elapsed());
+        let stood_still = clock.pass(window.to, &look).await;
+        Watched {
+            before,
+            after: self.sample(clock.elapsed()),
+            stood_still,
+        }
+    }
+
+    /// Samples before and after some work.
+    pub(super) async fn during(&self, clock: RunClock, work: impl Future<Output = ()>) -> Watched {
+        let before = self.sample(clock.elapsed());
+        work.await;
+        Watched {
+            before,
+            after: self.sample(clock.elapsed()),
+            stood_still: Duration::ZERO,
+        }
+    }
+}
+
+impl Watched {
+    /// What was used in it, while so many ended well.
+    pub(super) fn used(&self, done: u64) -> Used {
+        Used {
+            stood_still_s: self.stood_still.as_secs_f64(),
+            ..self.before.until(&self.after, done)
         }
     }
 }

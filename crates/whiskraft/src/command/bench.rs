@@ -1,18 +1,21 @@
 //! `whiskraft bench`: measures a cluster that runs, or one that it starts on this machine.
 
 mod arguments;
+mod clusters;
 mod echo;
-
-use std::path::{Path, PathBuf};
+mod probe;
+mod reports;
 
 use clap::{Args, Subcommand};
 use whiskraft_client::{Client, Settings};
 
 use self::arguments::{LoadArgs, StartArgs};
 use self::echo::{EchoArgs, ServerArgs, WorkerArgs};
+use self::probe::{IdleArgs, LoseCommand, PutsArgs, RestartArgs, WatchArgs};
+use self::reports::OutputArgs;
 use super::{call_failure, connect_with};
 use crate::arguments::whole;
-use crate::bench::{self, Cluster, ClusterOptions, Place, Plan, Report, Role, Roles, RunReport};
+use crate::bench::{self, Cluster, Place, Plan, Report, Role, Roles, RunReport};
 use crate::cli::ClientArgs;
 use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
@@ -26,6 +29,12 @@ Examples:
   whiskraft bench run --start --rate 2000 --duration 20 --actions 100 --namespaces 10 --runs 5 --html report.html
   whiskraft bench run --start --closed 64 --durable 100 --forget      # durable acceptance, as 64 clients see it
   whiskraft bench run -e a:7401,b:7401 --rate 500 --json report.json  # a cluster that runs; its invokers must be simulated
+  whiskraft bench run --start --rate 20 --cold --once --stages   # first activations: leader, slot, place, running
+  whiskraft bench puts --clients 64                             # small documents stored per second
+  whiskraft bench watch --watchers 1000                         # until a change has reached every watcher
+  whiskraft bench idle                                          # what 100,000 queues cost that nobody uses
+  whiskraft bench restart                                       # until 10,000 queues work after all schedulers were killed
+  whiskraft bench lose scheduler --freeze                       # until the queues of a leader that stopped go on; also: lose invoker
   whiskraft bench cluster                                       # a cluster to measure from elsewhere; says how
   whiskraft bench echo                                          # the wire alone: what no scheduler can be faster than";
 
@@ -39,6 +48,9 @@ their answers; it finds the highest rate, and its latencies are of a load that h
 Latencies: queueing (due until it begins in a container), end to end (due until the result is back), durable acceptance (due
 until it is on the disks of a majority), sending (due until the SDK has it: what this program adds to all others). A
 percentile is shown if at least one value is beyond it. Several --runs give the median and, in brackets, the extremes.
+With --stages, of the first activation of each action, by a watch of the tables: leading (due until a new queue has a leader),
+reserving (until its container is decided on and has a slot in the log), placing (until the log says where),
+starting (sent to the invoker, created, reported, in the log).
 
 Rates count what ended well within the measured time. What processes use is read from /proc over the same time.";
 
@@ -64,6 +76,21 @@ enum BenchCommand {
     /// Make load, and report rates, latencies and what processes use
     #[command(after_help = RUN_HELP, mut_group("StartArgs", |group| group.requires("start")))]
     Run(Box<RunArgs>),
+    /// Store small documents, and report rate and time
+    #[command(after_help = format!("{}\n\n{}", probe::PUTS_HELP, probe::HELP))]
+    Puts(PutsArgs),
+    /// Change a namespace before many watchers, and time until each knows
+    #[command(after_help = format!("{}\n\n{}", probe::WATCH_HELP, probe::HELP))]
+    Watch(WatchArgs),
+    /// Make queues that nobody uses, and report what they cost each scheduler
+    #[command(after_help = probe::HELP)]
+    Idle(IdleArgs),
+    /// Kill all schedulers, start them again, and time until every queue works
+    #[command(after_help = probe::HELP)]
+    Restart(RestartArgs),
+    /// Kill or stop processes, and time until work goes on without them
+    #[command(subcommand, after_help = format!("{}\n\n{}", probe::LOSE_HELP, probe::HELP))]
+    Lose(LoseCommand),
     /// Start a cluster to be measured on this machine, until Ctrl-C
     Cluster(StartArgs),
     /// Measure the wire alone: the same messages over the same hops, with nothing behind them
@@ -95,15 +122,8 @@ struct RunArgs {
     /// Processes of this machine to watch, by role, as scheduler=4711,4712; may be repeated
     #[arg(long, value_name = "ROLE=PID,…", help_heading = "Cluster")]
     watch: Vec<Role>,
-    /// Write the report as JSON to this file; - is standard output, instead of the tables
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    json: Option<PathBuf>,
-    /// Write the report with plots to this file, which needs no other
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
-    html: Option<PathBuf>,
-    /// No progress on standard error
-    #[arg(long, short = 'q', help_heading = "Output")]
-    quiet: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -115,6 +135,11 @@ struct RunArgs {
 pub(crate) async fn run(args: BenchArgs, config: &Config) -> Result<(), Failure> {
     match args.command {
         BenchCommand::Run(args) => measure(*args, config).await,
+        BenchCommand::Puts(args) => probe::run(args.probe()).await,
+        BenchCommand::Watch(args) => probe::run(args.probe()).await,
+        BenchCommand::Idle(args) => probe::run(args.probe()).await,
+        BenchCommand::Restart(args) => probe::run(args.probe()).await,
+        BenchCommand::Lose(command) => probe::run(command.probe()).await,
         BenchCommand::Cluster(args) => serve(&args).await,
         BenchCommand::Echo(args) => echo::run(args).await,
         BenchCommand::EchoServer(args) => echo::serve(args).await,
@@ -124,14 +149,7 @@ pub(crate) async fn run(args: BenchArgs, config: &Config) -> Result<(), Failure>
 
 async fn measure(args: RunArgs, config: &Config) -> Result<(), Failure> {
     let plan = args.load.plan()?;
-    // What cannot be written is better known before than after.
-    for file in [&args.json, &args.html]
-        .into_iter()
-        .flatten()
-        .filter(|file| !is_stdout(file))
-    {
-        write(file, "")?;
-    }
+    args.output.begin()?;
     // From here on no signal ends this process and leaves another one behind.
     let mut signals = Signals::install()?;
     let (place, runs) = match args.start {
@@ -154,19 +172,15 @@ async fn on_own_clusters(
     let mut first = None;
     let mut runs = Vec::new();
     for n in 1..=clusters {
-        let mut options = args.cluster.options();
-        if args.fresh {
-            options.dir = options.dir.map(|dir| dir.join(format!("run-{n}")));
-        }
-        let mut cluster = unless(signals, start(&options, args.quiet)).await?;
+        let quiet = args.output.quiet;
+        let mut cluster = match args.fresh {
+            true => clusters::start_for_run(&args.cluster, n, signals, quiet).await?,
+            false => unless(signals, clusters::start(&args.cluster.options(), quiet)).await?,
+        };
         let endpoints = cluster.endpoints().to_vec();
         let on = (&endpoints[..], Some(&mut cluster));
         let measured = on_cluster(args, plan, on, runs_each, signals).await;
-        // A process that ended explains a failure better than what it looked like from here.
-        let alive = cluster.check();
-        cluster.end().await;
-        alive?;
-        let (place, more) = measured?;
+        let (place, more) = clusters::end(cluster, measured).await?;
         first.get_or_insert(place);
         runs.extend(more);
         if runs.last().is_some_and(|run| run.interrupted) {
@@ -211,13 +225,13 @@ async fn on_cluster(
             format!("there is no process {pid} to watch"),
         ));
     }
-    let prepared = unless(signals, bench::prepare(clients.clone(), plan, args.quiet)).await?;
+    let prepared = unless(signals, bench::prepare(clients.clone(), plan, args.output.quiet)).await?;
     let mut runs = Vec::new();
     for n in 1..=count {
-        if count > 1 && !args.quiet {
+        if count > 1 && !args.output.quiet {
             eprintln!("run {n} of {count}");
         }
-        let run = bench::measure(&prepared, plan, &roles, args.quiet, signals).await?;
+        let run = bench::measure(&prepared, plan, &roles, args.output.quiet, signals).await?;
         let interrupted = run.interrupted;
         runs.push(run);
         if interrupted {
@@ -250,19 +264,10 @@ async fn clients(endpoints: &[String], plan: &Plan) -> Result<Vec<Client>, Failu
     Ok(clients)
 }
 
-async fn start(options: &ClusterOptions, quiet: bool) -> Result<Cluster, Failure> {
-    let cluster = Cluster::start(options).await?;
-    if !quiet {
-        let (schedulers, invokers) = (options.schedulers, options.invokers);
-        eprintln!("started {schedulers} schedulers and {invokers} simulated invokers on 127.0.0.1");
-    }
-    Ok(cluster)
-}
-
 /// Leaves a cluster running and says how to use it.
 async fn serve(args: &StartArgs) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let mut cluster = unless(&mut signals, start(&args.options(), false)).await?;
+    let cluster = unless(&mut signals, clusters::start(&args.options(), false)).await?;
     let watch = cluster.roles().into_iter().map(|role| {
         let pids: Vec<_> = role.pids.iter().map(ToString::to_string).collect();
         format!(" --watch {}={}", role.name, pids.join(","))
@@ -274,25 +279,12 @@ async fn serve(args: &StartArgs) -> Result<(), Failure> {
         watch.collect::<String>()
     ));
     signals.next().await;
-    let alive = cluster.check();
-    cluster.end().await;
-    alive
+    clusters::end(cluster, Ok(())).await
 }
 
 fn show(args: &RunArgs, report: &Report) -> Result<(), Failure> {
-    let json = || serde_json::to_value(report).expect("the report is plain data");
-    match &args.json {
-        Some(file) if is_stdout(file) => output::json(&json()),
-        file => {
-            output::line(bench::render(report));
-            if let Some(file) = file {
-                write(file, &format!("{}\n", output::json_text(&json())))?;
-            }
-        }
-    }
-    if let Some(file) = &args.html {
-        write(file, &bench::page(report))?;
-    }
+    let (text, page) = (|| bench::render(report), || bench::page(report));
+    args.output.show(report, text, page)?;
     if report.is_usable() {
         return Ok(());
     }
@@ -300,14 +292,4 @@ fn show(args: &RunArgs, report: &Report) -> Result<(), Failure> {
         Exit::Failed,
         "a run was interrupted, or nothing ended well in it",
     ))
-}
-
-fn is_stdout(file: &Path) -> bool {
-    file == Path::new("-")
-}
-
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(file, text).map_err(|error| {
-        Failure::new(Exit::Usage, format!("cannot write {}", file.display())).caused_by(error)
-    })
 }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::EchoPlan;
 use super::caller::Counts;
 use super::frames::PerFrame;
+use crate::bench::kind::Kind;
 use crate::bench::notes::machine_notes;
 use crate::bench::report::Place;
 use crate::bench::schedule::Window;
 use crate::bench::spread::{Spread, latency_figures, latency_name, spreads, usage_name};
-use crate::bench::table::{cell, digits, table};
-use crate::bench::tally::Kind;
+use crate::bench::table::{cell, digits, of_runs, table};
 use crate::bench::times::Percentiles;
 use crate::bench::usage::{OWN_ROLE, Used};
 use crate::units::show_ms;
@@ -141,10 +141,7 @@ impl EchoReport {
 /// Renders a report.
 pub(crate) fn render(report: &EchoReport) -> String {
     let plan = &report.plan;
-    let runs = match plan.runs {
-        1 => String::new(),
-        runs => format!(", {runs} runs: median (min–max)"),
-    };
+    let runs = of_runs(plan.runs as usize);
     let mut parts = vec![format!(
         "raw tonic, controller → server → worker and back, for {:?} after {:?}; {} bytes{runs}",
         plan.time, plan.warm_up, plan.payload_bytes

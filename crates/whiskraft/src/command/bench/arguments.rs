@@ -15,6 +15,8 @@ use crate::units::{parse_duration, parse_time};
 const ACTIONS_MAX: u64 = 100_000;
 /// Most activations under way at once.
 const UNDER_WAY_MAX: u64 = 1_000_000;
+/// Activations per second unless told otherwise.
+const RATE: f64 = 1000.0;
 /// Containers that the namespaces together may have unless told otherwise: enough for 20,000/s of 20 ms each.
 const CONTAINERS_TOGETHER: u32 = 480;
 /// Memory that an invoker pretends to have unless told otherwise: more than any load asks for, as it is only counted.
@@ -39,6 +41,9 @@ pub(super) struct LoadArgs {
     /// Actions, invoked in turn
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, ACTIONS_MAX>)]
     actions: u32,
+    /// Instead of --actions: as many as there are activations, so that each is invoked once; with --rate
+    #[arg(long, conflicts_with_all = ["actions", "closed"])]
+    once: bool,
     /// Namespaces that the actions are spread over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32, 1, ACTIONS_MAX>)]
     namespaces: u32,
@@ -72,9 +77,12 @@ pub(super) struct LoadArgs {
     /// Longest wait for one activation
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     timeout: Duration,
-    /// Begin without running each action once before
+    /// Begin without running each action once before: neither its queue nor a container of it is there
     #[arg(long)]
     cold: bool,
+    /// Watch the tables and tell the stages of each action's first activation; with --rate and --cold
+    #[arg(long, requires = "cold", conflicts_with = "closed")]
+    stages: bool,
     /// Namespaces are called this, a dash, and a number from 0; their limits and actions are overwritten
     #[arg(long, value_name = "NAME", default_value = "bench")]
     prefix: NamespaceName,
@@ -86,22 +94,27 @@ impl LoadArgs {
     /// # Errors
     /// If there are more namespaces than actions.
     pub(super) fn plan(&self) -> Result<Plan, Failure> {
-        if self.namespaces > self.actions {
+        let rate = self.rate.unwrap_or(RATE);
+        let (actions, namespaces) = match self.once {
+            true => {
+                let actions = actions_once(rate, self.warm_up + self.time)?;
+                (actions, self.namespaces.min(actions))
+            }
+            false => (self.actions, self.namespaces),
+        };
+        if namespaces > actions {
             let text = format!(
-                "--namespaces {} is more than --actions {}: some would have no action",
-                self.namespaces, self.actions
+                "--namespaces {namespaces} is more than --actions {actions}: some would have no action"
             );
             return Err(Failure::new(Exit::Usage, text));
         }
         let plan = Plan {
             load: match self.closed {
                 Some(callers) => Load::Closed { callers },
-                None => Load::Open {
-                    rate: self.rate.unwrap_or(1000.0),
-                },
+                None => Load::Open { rate },
             },
-            actions: self.actions,
-            namespaces: self.namespaces,
+            actions,
+            namespaces,
             prefix: self.prefix.clone(),
             containers: 0,
             concurrency: self.concurrency,
@@ -117,15 +130,28 @@ impl LoadArgs {
             warm_up: self.warm_up,
             time: self.time,
             cold: self.cold,
+            stages: self.stages,
         };
         let enough = CONTAINERS_TOGETHER
-            .div_ceil(self.namespaces)
+            .div_ceil(namespaces)
             .max(plan.actions_per_namespace());
         Ok(Plan {
             containers: self.containers.unwrap_or(enough),
             ..plan
         })
     }
+}
+
+/// Actions for a load of this length in which each is invoked once.
+fn actions_once(rate: f64, time: Duration) -> Result<u32, Failure> {
+    let count = (rate * time.as_secs_f64()).ceil();
+    if count > ACTIONS_MAX as f64 {
+        let text = format!(
+            "--once needs {count} actions, and at most {ACTIONS_MAX} can be stored: lower --rate or --time"
+        );
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(count as u32)
 }
 
 fn parse_ms(text: &str) -> Result<f64, String> {
@@ -211,6 +237,15 @@ mod tests {
     }
 
     #[test]
+    fn once_means_an_action_for_each_activation() {
+        let once = plan("--namespaces 100 --once --rate 2.5 --warm-up 1s --time 4s --cold --stages").unwrap();
+        assert_eq!((once.actions, once.namespaces), (13, 13));
+        assert!(once.cold && once.stages);
+        let error = plan("--once --rate 20000").unwrap_err().to_string();
+        assert!(error.contains("--once needs 240000 actions"), "{error}");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let error = plan("--actions 2 --namespaces 3").unwrap_err().to_string();
         assert!(
@@ -228,6 +263,10 @@ mod tests {
             "--forget",
             "--durable 100 --delay 5s",
             "--time 0s",
+            "--stages",
+            "--cold --stages --closed 1",
+            "--once --closed 1",
+            "--once --actions 5",
         ] {
             let all = std::iter::once("bench").chain(args.split_whitespace());
             assert!(Only::try_parse_from(all).is_err(), "{args}");

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{is_stdout, write};
+use super::reports::{is_stdout, show, write};
 use crate::arguments::whole;
 use crate::bench::ARGUMENTS_LEN_MAX;
 use crate::bench::echo::{self, EchoPlan, IN_FLIGHT_MAX, PerFrame};
 use crate::exit::{Exit, Failure};
-use crate::output;
 use crate::signals::Signals;
 use crate::units::{parse_duration, parse_time};
 
@@ -97,15 +96,7 @@ pub(super) async fn run(args: EchoArgs) -> Result<(), Failure> {
     };
     let mut signals = Signals::install()?;
     let report = super::unless(&mut signals, echo::measure(plan, args.quiet)).await?;
-    let json = || serde_json::to_value(&report).expect("the report is plain data");
-    if args.json.is_some() && file.is_none() {
-        output::json(&json());
-    } else {
-        output::line(echo::render(&report));
-    }
-    if let Some(file) = file {
-        write(file, &format!("{}\n", output::json_text(&json())))?;
-    }
+    show(args.json.as_deref(), &report, || echo::render(&report))?;
     if report.is_usable() {
         return Ok(());
     }
