@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::role::scheduler::SUPERVISED;
+
 /// What a process has used since it began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Process {
@@ -60,6 +62,17 @@ pub(super) fn process(pid: u32) -> io::Result<Process> {
         resident,
         resident_max,
         threads: threads(&dir)?,
+    })
+}
+
+/// The scheduler that a process supervises, if it supervises one.
+pub(super) fn supervised_by(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    children.find(|child| {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|word| word == SUPERVISED.as_bytes())
     })
 }
 
