@@ -1,7 +1,7 @@
 //! F19: the leader of a queue is killed while activations wait, are delivered, run, and have ended without anybody knowing. Its
 //! supervisor tells the others, or its host is lost and nobody does.
 //!
-//! `WHISKRAFT_ROUNDS` is the number of kills (10 unless set).
+//! Every second one leads the log too. `WHISKRAFT_ROUNDS` is the number of kills (10 unless set).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -132,6 +132,11 @@ async fn lose_leaders(end: End) {
     let mut kills = Vec::new();
     for round in 0..rounds {
         let leader = cluster.leader_of(&client, key.action.as_str()).await;
+        if round % 2 == 0 {
+            let order = ["cluster", "transfer-leader", &leader.to_string()];
+            let answer = cluster.order(&order).await.expect("the task ends");
+            assert_eq!(answer.code, Some(0), "{answer}");
+        }
         let led_the_log = cluster.raft_leader().await == leader;
         let mut untouched = Vec::new();
         for other in &others {

@@ -9,6 +9,8 @@ use openraft::raft::TransferLeaderRequest;
 
 use crate::core::Group;
 
+/// Pause before the first turn: who has not heard of the death yet would refuse.
+const HEARD: Duration = Duration::from_millis(10);
 /// Pause between the turns of two voters: a pre-vote, a vote and its sync on a healthy disk.
 const TURN: Duration = Duration::from_millis(50);
 /// Turns of one voter; after them the election timeout decides.
@@ -38,7 +40,7 @@ pub(super) async fn succeed(group: &Group, dead: u64) {
     if group.raft.handle_transfer_leader(handed_over).await.is_err() {
         return; // The node has stopped.
     }
-    let mut pause = TURN * place;
+    let mut pause = HEARD + TURN * place;
     for _ in 0..TURNS_MAX {
         let waiting = group.raft.wait(Some(pause));
         let changed = waiting.metrics(|metrics| metrics.vote != vote, "another vote");

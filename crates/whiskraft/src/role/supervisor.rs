@@ -64,11 +64,8 @@ pub(crate) async fn run() -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
-/// The same program once more, with its end of the socket as its standard input, which it does not read otherwise.
-#[expect(
-    clippy::zombie_processes,
-    reason = "reaped by number, with whatever else this process inherits"
-)]
+/// The same program once more, with its end of the socket as its standard input, which it does not read otherwise. It is reaped
+/// by number, with whatever else this process inherits.
 fn start(far: StdDatagram) -> io::Result<Pid> {
     let child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
