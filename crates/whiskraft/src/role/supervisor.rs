@@ -22,6 +22,8 @@ use crate::signals::Signals;
 
 /// Longest message: an obituary with some thousand members.
 const MESSAGE_LEN_MAX: usize = 64 << 10;
+/// Longest wait for room for a signal: a process that stands still reads nothing, and its end must not be missed meanwhile.
+const PASS_ON_MAX: Duration = Duration::from_millis(100);
 /// Pause between two looks of the child whether there are other members now.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -46,12 +48,13 @@ pub(crate) async fn run() -> Result<ExitCode, Failure> {
         tokio::select! {
             biased;
             _ = ends.recv() => if let Some(status) = reap(child) { break status },
-            name = signals.next() => pass_on(&socket, name),
+            name = signals.next() => pass_on(&socket, name).await,
             read = socket.recv(&mut message) => note(&mut obituary, read, &message),
         }
     };
-    // What it had said last.
-    while let Ok(len) = socket.try_recv(&mut message) {
+    // What it had said last, whether the runtime has heard of it or not.
+    let socket = socket.into_std().map_err(refused)?;
+    while let Ok(len) = socket.recv(&mut message) {
         note(&mut obituary, Ok(len), &message);
     }
     let code = exit_code(status);
@@ -96,9 +99,14 @@ fn exit_code(status: WaitStatus) -> u8 {
 
 /// Passed on as a word: whoever signals all processes of a service would otherwise signal the child twice, and a second signal
 /// means that it shall not wait.
-fn pass_on(socket: &UnixDatagram, name: &str) {
-    if let Err(error) = socket.try_send(name.as_bytes()) {
-        tracing::warn!(signal = name, %error, "signal not passed on");
+async fn pass_on(socket: &UnixDatagram, name: &str) {
+    match tokio::time::timeout(PASS_ON_MAX, socket.send(name.as_bytes())).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(signal = name, %error, "signal not passed on"),
+        Err(_) => tracing::warn!(
+            signal = name,
+            "signal not passed on: the scheduler's process does not read"
+        ),
     }
 }
 
@@ -225,7 +233,7 @@ mod tests {
     async fn a_signal_is_passed_on_by_name() {
         let (near, supervisor) = pair();
         for name in ["SIGTERM", "SIGINT"] {
-            pass_on(&near, name);
+            pass_on(&near, name).await;
             assert_eq!(supervisor.signal().await, name);
         }
     }
