@@ -142,7 +142,8 @@ reached() {
     done
 }
 if reached $((count / 3)); then
-    kill -9 "${pids[scheduler-$leader]}"
+    # The scheduler itself; its parent tells the others, and ends.
+    kill -9 "$(cat "/proc/${pids[scheduler-$leader]}/task/${pids[scheduler-$leader]}/children")"
     wait "${pids[scheduler-$leader]}" 2>/dev/null || true
     echo "killed scheduler $leader after $(wc -l <"$runs") runs"
 fi

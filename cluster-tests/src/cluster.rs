@@ -285,8 +285,16 @@ impl Cluster {
         start(member, &self.switchboard);
     }
 
-    /// Kills a scheduler (SIGKILL).
+    /// Kills the process of a scheduler (SIGKILL); its supervisor tells the others.
     pub fn kill_scheduler(&mut self, id: u64) {
+        let member = self.schedulers.get_mut(&id);
+        if let Some(process) = member.and_then(|member| member.process.take()) {
+            process.kill_worker();
+        }
+    }
+
+    /// Kills the process of a scheduler and its supervisor in one instant, as when their host is lost.
+    pub fn lose_scheduler(&mut self, id: u64) {
         if let Some(member) = self.schedulers.get_mut(&id) {
             member.process = None;
         }

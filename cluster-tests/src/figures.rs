@@ -96,6 +96,15 @@ impl Usage {
         }
     }
 
+    /// Of both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_add(other.cpu),
+            resident: self.resident + other.resident,
+        }
+    }
+
     /// Resident memory in MiB.
     #[must_use]
     pub const fn resident_mib(&self) -> u64 {

@@ -42,7 +42,7 @@ pub use members::Newcomer;
 pub use operator::{Answer, ensure_queues};
 pub use options::ClusterOptions;
 pub use placements::{Placement, PlacementWatch};
-pub use process::{Exit, Process, binary, old_binary};
+pub use process::{Exit, Process, binary, old_binary, worker_of};
 pub use recorder::{Recorder, Run};
 pub use relay::{Relay, Switchboard};
 pub use starts::{Start, Starts};

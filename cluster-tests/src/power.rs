@@ -16,7 +16,7 @@ impl Cluster {
             }
         }
         for id in ids {
-            self.kill_scheduler(*id);
+            self.lose_scheduler(*id);
             let disk = self.disks.get_mut(id).expect("a disk of its own");
             disk.lose_unsynced().expect("the power is cut");
         }

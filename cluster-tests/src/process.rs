@@ -1,13 +1,18 @@
 //! A process of the binary under test: started with its own log file, killed, paused, waited for by pid.
+//!
+//! A scheduler is two: a supervisor, which is what was started, and its child, which does the work and is what faults are for.
+//! See [`worker_of`].
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, io};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::figures::Usage;
 use crate::wait::Deadline;
@@ -21,7 +26,22 @@ pub struct Exit {
     pub output: String,
 }
 
-/// A running process; killed when dropped.
+/// The process that does the work of the one that was started: the child that it supervises if it is a supervisor, else itself.
+///
+/// The kernel is asked, and not a log or a file: it knows of a child from its first moment to its last, and of one that was
+/// started before with the same directory it does not tell.
+#[must_use]
+pub fn worker_of(pid: u32) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let supervised = |child: &u32| {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == b"--supervised")
+    };
+    let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    children.find(supervised).unwrap_or(pid)
+}
+
+/// A running process; killed when dropped, with the child that it supervises.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -102,32 +122,49 @@ impl Process {
         self.child.id()
     }
 
-    /// Kills it at once (SIGKILL) and waits until it is gone.
+    /// Kills what does the work (SIGKILL), as the system does when memory is short, and waits until it is gone. A supervisor
+    /// lives on and tells the others.
+    pub fn kill_worker(self) {
+        let worker = worker_of(self.pid());
+        if worker == self.pid() {
+            return; // Dropped.
+        }
+        let gone = pidfd(worker);
+        send(worker, Signal::KILL);
+        await_end(gone);
+        // It ends by itself; somebody has to take leave of it.
+        std::thread::spawn(move || {
+            let mut supervisor = self;
+            supervisor.child.wait().ok();
+        });
+    }
+
+    /// Kills everything at once (SIGKILL), as when the host is lost, and waits until it is gone: nobody tells anybody.
     pub fn kill(&mut self) {
+        if !self.is_running() {
+            return; // And its number may be another one's.
+        }
+        let worker = worker_of(self.pid());
+        let gone = (worker != self.pid()).then(|| pidfd(worker)).flatten();
+        // The supervisor first: the system ends its child.
         self.child.kill().ok();
         self.child.wait().ok();
+        await_end(gone);
     }
 
     /// Asks it to end (SIGTERM).
     pub fn terminate(&self) {
-        self.signal(Signal::TERM);
+        send(self.pid(), Signal::TERM);
     }
 
-    /// Stops it in its tracks (SIGSTOP).
+    /// Stops what does the work in its tracks (SIGSTOP).
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
+        send(worker_of(self.pid()), Signal::STOP);
     }
 
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            kill_process(pid, signal).ok();
-        }
+        send(worker_of(self.pid()), Signal::CONT);
     }
 
     /// Whether it still runs.
@@ -165,16 +202,44 @@ impl Process {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Processor time and memory used so far.
+    /// Processor time and memory used so far, with that of a supervisor.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        Usage::of(self.pid())
+        let (own, worker) = (self.pid(), worker_of(self.pid()));
+        let usage = Usage::of(worker);
+        if worker == own {
+            usage
+        } else {
+            usage.and(Usage::of(own))
+        }
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, with that of a supervisor.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        crate::figures::resident_bytes(self.pid())
+        self.usage().resident
+    }
+}
+
+fn pid_of(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = pid_of(pid) {
+        kill_process(pid, signal).ok();
+    }
+}
+
+/// A handle on a process that is no child of this one; `None` if it is gone.
+fn pidfd(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(pid_of(pid)?, PidfdFlags::empty()).ok()
+}
+
+/// Waits until a process that was killed has given back its ports and files.
+fn await_end(process: Option<OwnedFd>) {
+    if let Some(process) = process {
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], None).ok();
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, tcp};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinHandle;
 
+use crate::process::worker_of;
 use crate::wait::Deadline;
 
 /// Bytes moved at a time.
@@ -110,8 +111,11 @@ fn owners(pids: &BTreeMap<u32, String>) -> BTreeMap<u16, String> {
     let by_inode: BTreeMap<u64, u16> = ports_by_inode();
     let mut owners = BTreeMap::new();
     for (pid, name) in pids {
-        let ports = inodes_of(*pid).filter_map(|inode| by_inode.get(&inode));
-        owners.extend(ports.map(|port| (*port, name.clone())));
+        // A supervisor speaks for the process that it has lost.
+        for pid in BTreeSet::from([*pid, worker_of(*pid)]) {
+            let ports = inodes_of(pid).filter_map(|inode| by_inode.get(&inode));
+            owners.extend(ports.map(|port| (*port, name.clone())));
+        }
     }
     owners
 }

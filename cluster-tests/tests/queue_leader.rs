@@ -1,6 +1,7 @@
-//! F19: the leader of a queue is killed while activations wait, are delivered, run, and have ended without anybody knowing.
+//! F19: the leader of a queue is killed while activations wait, are delivered, run, and have ended without anybody knowing. Its
+//! supervisor tells the others, or its host is lost and nobody does.
 //!
-//! `WHISKRAFT_ROUNDS` is the number of kills (10 unless set).
+//! Every second one leads the log too. `WHISKRAFT_ROUNDS` is the number of kills (10 unless set).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,7 @@ use whiskraft_client::ActivationRecord;
 use whiskraft_cluster_tests::{
     Ask, Cluster, ClusterOptions, Done, Driver, Outcome, Spread, drawn, machine, pass, size, tenants, until,
 };
-use whiskraft_types::ActivationStatus;
+use whiskraft_types::{ActivationStatus, QueueKey};
 
 const INVOKERS: u64 = 8;
 /// More than there are containers, so that some wait.
@@ -18,6 +19,9 @@ const CONTAINERS: u32 = 16;
 /// Longest run: some end while nobody leads.
 const RUN_MS_MAX: u64 = 600;
 const CALLS_BETWEEN: u64 = 60;
+/// Queues beside it, some of them led by others; their calls are short.
+const BESIDE: usize = 5;
+const BESIDE_RUN_MS: u64 = 20;
 /// Time for which every second leader stands still before it is killed: what ends meanwhile is acknowledged by nobody.
 const STILL: Duration = Duration::from_millis(150);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -75,47 +79,103 @@ fn gap(ends: &[Duration], kill: Duration) -> Duration {
     longest
 }
 
+/// A leader that was killed.
+struct Kill {
+    /// When, by the clock of the calls.
+    at: Duration,
+    at_ms: u64,
+    /// When, by the clock of the calls beside.
+    beside: Duration,
+    /// Whether it led the log too.
+    led_the_log: bool,
+    /// Queues beside it that others led.
+    untouched: Vec<QueueKey>,
+}
+
+/// How a leader ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its process is killed.
+    Process,
+    /// Its host is lost.
+    Host,
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_of_a_queue_is_killed_with_work_in_every_state() {
+    lose_leaders(End::Process).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_of_the_leader_of_a_queue_is_lost_with_work_in_every_state() {
+    lose_leaders(End::Host).await;
+}
+
+async fn lose_leaders(end: End) {
     let rounds = size("WHISKRAFT_ROUNDS", 10);
     let options = ClusterOptions::simulated(INVOKERS, "1GiB").recording_starts();
     let mut cluster = Cluster::start(options).await;
     let client = cluster.client().await;
     let key = tenants::put_queues(&client, "led", 1, CONTAINERS).await.remove(0);
-    let mut driver = Driver::new(&client);
+    let others = tenants::put_queues(&client, "beside", BESIDE, 2).await;
+    let (mut driver, mut beside) = (Driver::new(&client), Driver::new(&client));
     let asked = key.clone();
     driver.callers(CALLERS, move |caller, n| {
         let run_ms = drawn(n * 1000 + caller as u64) % RUN_MS_MAX;
         Ask::new(caller, asked.clone(), run_ms)
     });
+    let asked = others.clone();
+    beside.callers(2 * BESIDE, move |caller, _| {
+        Ask::new(caller, asked[caller % BESIDE].clone(), BESIDE_RUN_MS)
+    });
     progress(&driver, CALLS_BETWEEN).await;
     let mut kills = Vec::new();
     for round in 0..rounds {
         let leader = cluster.leader_of(&client, key.action.as_str()).await;
+        if round % 2 == 0 {
+            let order = ["cluster", "transfer-leader", &leader.to_string()];
+            let answer = cluster.order(&order).await.expect("the task ends");
+            assert_eq!(answer.code, Some(0), "{answer}");
+        }
+        let led_the_log = cluster.raft_leader().await == leader;
+        let mut untouched = Vec::new();
+        for other in &others {
+            if cluster.leader_of(&client, other.action.as_str()).await != leader {
+                untouched.push(other.clone());
+            }
+        }
         if round % 2 == 1 {
             let member = cluster.schedulers.get_mut(&leader).expect("a scheduler");
             member.process().pause();
             pass(STILL).await;
         }
-        kills.push((driver.elapsed(), wall_ms()));
-        cluster.kill_scheduler(leader);
+        kills.push(Kill {
+            at: driver.elapsed(),
+            at_ms: wall_ms(),
+            beside: beside.elapsed(),
+            led_the_log,
+            untouched,
+        });
+        match end {
+            End::Process => cluster.kill_scheduler(leader),
+            End::Host => cluster.lose_scheduler(leader),
+        }
         progress(&driver, CALLS_BETWEEN).await;
         cluster.start_scheduler(leader);
         cluster.healed().await;
         progress(&driver, CALLS_BETWEEN).await;
     }
-    let calls = driver.finish().await;
+    let (calls, beside) = (driver.finish().await, beside.finish().await);
+    report_gaps(end, &kills, &calls, &beside);
 
-    let mut ends: Vec<Duration> = calls.iter().map(|one| one.began + one.took).collect();
-    ends.sort_unstable();
-    let gaps = kills.iter().map(|(kill, _)| gap(&ends, *kill));
     let states: Vec<InFlight> = kills
         .iter()
-        .map(|(kill, ms)| InFlight::at(&calls, *kill, *ms))
+        .map(|kill| InFlight::at(&calls, kill.at, kill.at_ms))
         .collect();
     let sum = |of: fn(&InFlight) -> u64| states.iter().map(of).sum::<u64>();
     let errors: Vec<&Done> = calls
         .iter()
+        .chain(&beside)
         .filter(|one| record(one).is_none_or(|record| record.status != ActivationStatus::Success))
         .collect();
     let starts = cluster.starts.by_id();
@@ -124,15 +184,13 @@ async fn the_leader_of_a_queue_is_killed_with_work_in_every_state() {
         .values()
         .for_each(|starts| *per_id.entry(starts.len()).or_default() += 1);
     println!(
-        "queue leader killed ({}): {rounds} rounds, {} calls; in flight at the kills: {} waiting or delivered, {} running, \
-         {} ended and not acknowledged\n  starts per id {per_id:?}, errors seen {}, gap {}",
-        machine(),
+        "  {} calls; in flight at the kills: {} waiting or delivered, {} running, {} ended and not acknowledged\n  \
+         starts per id {per_id:?}, errors seen {}",
         calls.len(),
         sum(|one| one.waiting),
         sum(|one| one.started),
         sum(|one| one.ended_unknown),
         errors.len(),
-        Spread::of(gaps)
     );
     assert!(errors.is_empty(), "errors: {:?}", &errors[..errors.len().min(3)]);
     let twice: Vec<_> = starts
@@ -143,6 +201,7 @@ async fn the_leader_of_a_queue_is_killed_with_work_in_every_state() {
     assert!(twice.is_empty(), "not exactly one start: {twice:?}");
     let missing = calls
         .iter()
+        .chain(&beside)
         .filter_map(record)
         .filter(|one| !starts.contains_key(&one.id.to_string()));
     assert_eq!(missing.count(), 0, "answers without a start");
@@ -151,6 +210,35 @@ async fn the_leader_of_a_queue_is_killed_with_work_in_every_state() {
     for of in states_of {
         assert!(sum(of) > 0, "a state was never hit: {states:?}");
     }
+}
+
+/// Sorted.
+fn ends<'a>(calls: impl Iterator<Item = &'a Done>) -> Vec<Duration> {
+    let mut ends: Vec<Duration> = calls.map(|one| one.began + one.took).collect();
+    ends.sort_unstable();
+    ends
+}
+
+fn report_gaps(end: End, kills: &[Kill], calls: &[Done], beside: &[Done]) {
+    let all = ends(calls.iter());
+    let of = |led_the_log: bool| {
+        let kills = kills.iter().filter(|kill| kill.led_the_log == led_the_log);
+        Spread::of(kills.map(|kill| gap(&all, kill.at)))
+    };
+    let untouched = kills.iter().flat_map(|kill| {
+        let keys = kill.untouched.iter();
+        keys.map(|key| gap(&ends(beside.iter().filter(|one| one.key == *key)), kill.beside))
+    });
+    println!(
+        "queue leader killed, {end:?} ({}): {} rounds; gap {}\n  of one that led the log too: {}\n  of one that did not: {}\n  \
+         of queues that others led: {}",
+        machine(),
+        kills.len(),
+        Spread::of(kills.iter().map(|kill| gap(&all, kill.at))),
+        of(true),
+        of(false),
+        Spread::of(untouched),
+    );
 }
 
 async fn progress(driver: &Driver, calls: u64) {

@@ -13,6 +13,7 @@ mod clock;
 mod codec;
 mod config;
 mod core;
+mod deaths;
 mod disk;
 mod error;
 mod export;
@@ -41,6 +42,7 @@ mod witness;
 
 pub use backup::{Backup, BackupError, BackupStream, Restore, RestoreError, Restored, restore, verify};
 pub use config::{NodeConfig, Settings, SettingsError};
+pub use deaths::{EndAnswer, Obituary, report as report_end};
 pub use error::{KeepaliveError, ProposeError, StartError, StopReason, Stopped, StoreError, Unavailable};
 pub use export::Exported;
 pub use history::{Content, History, HistoryError, Replayed, Step};

@@ -25,8 +25,8 @@ use crate::start;
 use crate::store::{Bodies, SeenStore, SyncThread};
 use crate::types::Proposal;
 use crate::{
-    BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, PeerStatus, ProposeError,
-    RaftStatus, Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
+    BackupStream, EventStream, Exported, KeepaliveError, NewMember, NodeConfig, Obituary, PeerStatus,
+    ProposeError, RaftStatus, Role, StartError, StopReason, Stopped, StoreError, Unavailable, WatchStart,
 };
 
 /// A running member. Cheap to clone. [`Node::shutdown`] stops it in order; when the last clone goes it stops at once.
@@ -224,6 +224,24 @@ impl Node {
     /// See [`KeepaliveError`].
     pub async fn keepalive(&self, session: SessionId, seq: u64) -> Result<(), KeepaliveError> {
         self.inner.courier.keepalive(session, seq).await
+    }
+
+    /// What its supervisor has to tell the others when this process, which opens its sessions with this incarnation, has
+    /// ended. The members are those of now.
+    #[must_use]
+    pub fn obituary(&self, incarnation: [u8; 16]) -> Obituary {
+        let own = self.id();
+        let others = self.inner.core.metrics(|metrics| {
+            let nodes = metrics.membership_config.nodes();
+            let nodes = nodes.map(|(id, node)| (SchedulerId(*id), node.addr.clone()));
+            nodes.filter(|(id, _)| *id != own).collect()
+        });
+        Obituary {
+            cluster_id: self.inner.cluster_id.clone(),
+            scheduler: own,
+            incarnation,
+            others,
+        }
     }
 
     /// Raft as this node sees it.

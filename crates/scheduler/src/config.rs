@@ -16,9 +16,11 @@ pub use self::moving::{BalanceConfig, HandOffConfig};
 pub use journal::JournalConfig;
 
 /// Settings of the scheduler role (`[scheduler]`).
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SchedulerConfig {
+    /// Whether the process is the child of one that tells the others when it has ended. Default true.
+    pub supervise: bool,
     /// Actors that share the queues of this scheduler. Default: one per core but one, at least one.
     pub shards: Option<NonZeroUsize>,
     /// The lease of schedulers and invokers.
@@ -37,6 +39,23 @@ pub struct SchedulerConfig {
     pub balance: BalanceConfig,
     /// Durable activations, and the records of all.
     pub journal: JournalConfig,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            supervise: true,
+            shards: None,
+            session: SessionConfig::default(),
+            submit: SubmitConfig::default(),
+            queue: QueueConfig::default(),
+            creation: CreationConfig::default(),
+            documents: DocumentsConfig::default(),
+            handoff: HandOffConfig::default(),
+            balance: BalanceConfig::default(),
+            journal: JournalConfig::default(),
+        }
+    }
 }
 
 /// The lease of schedulers and invokers (`[scheduler.session]`).

@@ -62,6 +62,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Scheduler {
     context: Context,
+    incarnation: [u8; 16],
     phase: watch::Sender<Phase>,
     shards: ShardsHandle,
     hand_over: HandOver,
@@ -155,12 +156,19 @@ impl Scheduler {
         ));
         Ok(Self {
             context,
+            incarnation,
             phase,
             shards,
             hand_over,
             session,
             tasks,
         })
+    }
+
+    /// What tells the sessions of this process from those of any other.
+    #[must_use]
+    pub const fn incarnation(&self) -> [u8; 16] {
+        self.incarnation
     }
 
     /// Waits until a task has ended that should not have: the process must not go on without it.

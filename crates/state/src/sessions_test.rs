@@ -75,6 +75,26 @@ fn new_process_of_a_scheduler_ends_the_old_session_and_its_leaderships() {
 }
 
 #[test]
+fn end_of_one_process_of_a_scheduler_is_the_end_of_no_other() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let old = world.state.scheduler_session(SchedulerId(1)).unwrap();
+    let new = world.open_scheduler(1, 2);
+    let epoch = world.state.queue(&key).unwrap().epoch;
+    let refused = Response::Refused(Refusal::NoSession { session: old });
+    assert_eq!(world.respond(Command::CloseSession { session: old }), refused);
+    assert_eq!(world.state.scheduler_session(SchedulerId(1)), Some(new));
+    assert_eq!(world.state.queue(&key).unwrap().epoch, epoch);
+    assert_eq!(
+        world.respond(Command::CloseSession { session: new }),
+        Response::Done
+    );
+    assert_eq!(world.state.scheduler_session(SchedulerId(1)), None);
+    assert_eq!(world.state.queues_of(new).count(), 0);
+}
+
+#[test]
 fn scheduler_that_is_no_member_gets_no_session() {
     assert_eq!(
         World::new().respond(open(scheduler(9), 1)),

@@ -183,6 +183,14 @@ impl Command {
         matches!(self, Self::Scheduler(_) | Self::Invoker(_) | Self::Dev(_))
     }
 
+    /// The process that supervises this one, if one does.
+    pub(crate) const fn supervised_by(&self) -> Option<u32> {
+        match self {
+            Self::Scheduler(args) => args.supervised,
+            _ => None,
+        }
+    }
+
     /// The settings that flags of this command override.
     pub(crate) fn overrides(&self) -> Overrides {
         match self {

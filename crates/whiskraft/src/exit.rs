@@ -38,7 +38,8 @@ Exit codes:
   4    no scheduler answered, or the cluster has no quorum; for `log --check`: a promise was broken
   5    the activation has ended and its record has expired
   70   storage or consensus failed for good (restart recovers from disk)
-  130  forced by a second SIGINT or SIGTERM";
+  130  forced by a second SIGINT or SIGTERM
+  >128 the process of a scheduler was killed, by signal 1 for 129 and so on";
 
 impl Exit {
     /// The number given to the operating system.

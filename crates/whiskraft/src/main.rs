@@ -31,7 +31,7 @@ use crate::command::{
 };
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::exit::{Exit, Failure};
-use crate::role::{dev, invoker, scheduler};
+use crate::role::{dev, invoker, scheduler, supervisor};
 
 /// Messages are allocated on one thread and freed on another; this one does both without a lock.
 #[global_allocator]
@@ -52,9 +52,10 @@ fn main() -> ExitCode {
     if let Command::Runtime(args) = cli.command {
         return runtime::run(args);
     }
-    let parent = cli.global.die_with.map_or(Ok(()), parent::die_with);
+    let parent = cli.command.supervised_by().or(cli.global.die_with);
+    let parent = parent.map_or(Ok(()), parent::die_with);
     match parent.and_then(|()| run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("whiskraft: {failure}");
             failure.exit().into()
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let config = config::load(cli.global.sources(cli.command.overrides())).map_err(config_failure)?;
     let default_filter = if cli.command.is_server() {
         SERVER_LOG
@@ -70,15 +71,21 @@ fn run(cli: Cli) -> Result<(), Failure> {
         COMMAND_LOG
     };
     logging::init(config.log.as_deref().unwrap_or(default_filter), config.log_format)?;
+    let threads = |error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error);
+    if matches!(cli.command, Command::Scheduler(_))
+        && config.scheduler.supervise
+        && cli.command.supervised_by().is_none()
+    {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().map_err(threads)?;
+        return runtime.block_on(supervisor::run());
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     // Whoever sets this knows better.
     if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
         builder.worker_threads(worker_threads());
     }
-    let runtime = builder
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error))?;
+    let runtime = builder.enable_all().build().map_err(threads)?;
     let log_is_read_by_machines = cli.command.is_server() && config.log_format == LogFormat::Json;
     let result = runtime.block_on(dispatch(cli.command, config));
     // A forced end must not wait for whatever did not stop in time.
@@ -86,7 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let (Err(failure), true) = (&result, log_is_read_by_machines) {
         tracing::error!(error = %failure, exit_code = failure.exit().code(), "process ended");
     }
-    result
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 /// Threads of the main runtime: consensus has two of its own, which want a core.
@@ -97,7 +104,7 @@ fn worker_threads() -> usize {
 
 async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
     match command {
-        Command::Scheduler(_) => scheduler::run(config).await,
+        Command::Scheduler(args) => scheduler::run(args, config).await,
         Command::Invoker(_) => invoker::run(config).await,
         Command::Dev(args) => dev::run(args, config).await,
         Command::Action(args) => action::run(args, &config).await,

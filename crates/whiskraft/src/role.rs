@@ -3,6 +3,7 @@
 pub(crate) mod dev;
 pub(crate) mod invoker;
 pub(crate) mod scheduler;
+pub(crate) mod supervisor;
 
 use std::net::{TcpListener, ToSocketAddrs};
 

@@ -3,11 +3,35 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
+use crate::role::supervisor::Supervisor;
 
 /// Listens for both signals from its creation on, so that none is missed between two waits.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    supervisor: Option<Supervisor>,
+    count: Count,
+}
+
+/// Signals so far. One that reaches this process and its supervisor, which passes it on, is one.
+#[derive(Debug, Default)]
+struct Count {
+    own: u32,
+    passed_on: u32,
+}
+
+impl Count {
+    /// Counts one more; returns whether it is news.
+    fn add(&mut self, is_passed_on: bool) -> bool {
+        let before = self.own.max(self.passed_on);
+        let count = if is_passed_on {
+            &mut self.passed_on
+        } else {
+            &mut self.own
+        };
+        *count += 1;
+        *count > before
+    }
 }
 
 impl Signals {
@@ -16,6 +40,14 @@ impl Signals {
     /// # Errors
     /// If the operating system refuses.
     pub(crate) fn install() -> Result<Self, Failure> {
+        Self::install_with(None)
+    }
+
+    /// The same for a process whose supervisor passes signals on.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(crate) fn install_with(supervisor: Option<Supervisor>) -> Result<Self, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(Exit::Refused, "cannot install signal handlers").caused_by(error)
@@ -24,14 +56,28 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            supervisor,
+            count: Count::default(),
         })
     }
 
     /// Waits for the next signal and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            let passed_on = async {
+                match &self.supervisor {
+                    Some(supervisor) => supervisor.signal().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (name, is_passed_on) = tokio::select! {
+                _ = self.terminate.recv() => ("SIGTERM", false),
+                _ = self.interrupt.recv() => ("SIGINT", false),
+                name = passed_on => (name, true),
+            };
+            if self.count.add(is_passed_on) {
+                return name;
+            }
         }
     }
 
@@ -44,5 +90,17 @@ impl Signals {
                 format!("second signal ({name}): stopped before the shutdown was complete"),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Count;
+
+    #[test]
+    fn a_signal_that_comes_both_ways_counts_once() {
+        let mut count = Count::default();
+        let came = [false, true, true, false, false].map(|is_passed_on| count.add(is_passed_on));
+        assert_eq!(came, [true, false, true, false, true]);
     }
 }

@@ -246,9 +246,10 @@ fn a_cluster_of_its_own_gives_a_figure_and_ends() {
         );
     }
     let roles = &run["used"]["roles"];
+    // Each scheduler with its supervisor.
     assert_eq!(
         (&roles["scheduler"]["processes"], &roles["invoker"]["processes"]),
-        (&3.into(), &1.into())
+        (&6.into(), &1.into())
     );
     assert_eq!(roles["scheduler"]["gone"], 0);
     assert!(roles["scheduler"]["resident_mib"].as_f64().unwrap() > 1.0);

@@ -5,6 +5,7 @@
 //! refused: wrong addresses are the classic way to a split brain.
 
 mod accept;
+mod death;
 mod identify;
 mod leader;
 mod snapshot;
@@ -379,6 +380,13 @@ impl Peer for PeerService {
         request: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyResponse>, Status> {
         Ok(Response::new(self.describe(&request.into_inner())))
+    }
+
+    async fn report_end(
+        &self,
+        request: Request<v1::ReportEndRequest>,
+    ) -> Result<Response<v1::ReportEndResponse>, Status> {
+        self.on_report_end(request.into_inner()).await.map(Response::new)
     }
 
     async fn change_membership(

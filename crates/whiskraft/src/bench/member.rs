@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -16,6 +17,8 @@ use crate::exit::{Exit, Failure};
 
 /// Last lines of a log that are shown when its process has failed.
 const LOG_LINES: usize = 10;
+/// Longest wait for a parent that tells the others of its child's end.
+const PARENT_WAIT: Duration = Duration::from_secs(5);
 
 /// What a process is told.
 #[derive(Debug)]
@@ -78,6 +81,10 @@ impl Members {
             member.is_down = true;
             member.signal(Signal::KILL)?;
         }
+        if let [name] = names {
+            // Its parent has something to say to the others, and ends then.
+            let _ = tokio::time::timeout(PARENT_WAIT, self.member(name).child.wait()).await;
+        }
         for name in names {
             // It fails only for one that has ended.
             let _ = self.member(name).child.kill().await;
@@ -123,7 +130,7 @@ impl Members {
     fn roles_by<'a>(&'a self, name: impl Fn(&'a Member) -> &'a str) -> Vec<Role> {
         let role = |member: &'a Member| Role {
             name: name(member).to_owned(),
-            pids: member.serving().into_iter().collect(),
+            pids: member.child.id().into_iter().collect(),
         };
         self.0.iter().map(role).collect()
     }
@@ -165,7 +172,7 @@ impl Member {
     /// The process that serves: the one that was started, unless that has started another to do so.
     fn serving(&self) -> Option<u32> {
         let started = self.child.id()?;
-        Some(procfs::children(started).first().copied().unwrap_or(started))
+        Some(procfs::supervised_by(started).unwrap_or(started))
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Failure> {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 use std::{fs, io};
 
+use crate::role::scheduler::SUPERVISED;
+
 /// What a process has used since it began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Process {
@@ -71,6 +73,15 @@ pub(super) fn children(pid: u32) -> Vec<u32> {
     let texts: Vec<String> = tasks.into_iter().flatten().filter_map(of_task).collect();
     let pids = texts.iter().flat_map(|text| text.split_whitespace());
     pids.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The scheduler that a process supervises, if it supervises one.
+pub(super) fn supervised_by(pid: u32) -> Option<u32> {
+    children(pid).into_iter().find(|child| {
+        let line = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|word| word == SUPERVISED.as_bytes())
+    })
 }
 
 /// Threads that end while they are looked at are left out.

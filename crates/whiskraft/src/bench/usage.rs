@@ -69,7 +69,7 @@ pub(super) struct Watched {
 /// What the processes of a role used between two moments.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Usage {
-    /// How many there are.
+    /// How many there are; a scheduler that is supervised is two.
     pub(crate) processes: u64,
     /// Of these, those that were gone at one of the two moments, and are not in the figures.
     pub(crate) gone: u64,
@@ -107,11 +107,15 @@ pub(crate) struct Used {
 }
 
 impl Roles {
-    /// These and this process. The same role may be named more than once.
+    /// These and this process. The same role may be named more than once. A supervisor comes with its scheduler.
     pub(crate) fn new(named: impl IntoIterator<Item = Role>) -> Self {
         let mut roles = BTreeMap::from([(OWN_ROLE.to_owned(), vec![std::process::id()])]);
         for role in named {
-            roles.entry(role.name).or_default().extend(role.pids);
+            let pids: &mut Vec<u32> = roles.entry(role.name).or_default();
+            for pid in role.pids {
+                pids.push(pid);
+                pids.extend(procfs::supervised_by(pid));
+            }
         }
         Self(roles)
     }

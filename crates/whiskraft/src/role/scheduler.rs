@@ -11,6 +11,7 @@ use crate::arguments::whole;
 use crate::config::{Config, NodeSection, Overrides};
 use crate::exit::{Exit, Failure};
 use crate::role::listen;
+use crate::role::supervisor::Supervisor;
 use crate::signals::Signals;
 
 /// Shown below the help of this command.
@@ -21,7 +22,14 @@ Examples:
   A later member joins through the peer address of any other and is given its id:
   whiskraft scheduler --join a:7400 --data-dir /var/lib/whiskraft --peer-listen 0.0.0.0:7400 --advertise-peer d:7400
   A cluster of one, for tests:
-  whiskraft scheduler --id 1 --initial-cluster 1=127.0.0.1:7400 --data-dir /tmp/whiskraft";
+  whiskraft scheduler --id 1 --initial-cluster 1=127.0.0.1:7400 --data-dir /tmp/whiskraft
+
+The scheduler runs in a child process. When that is killed, its parent tells the other schedulers, which take over at once, and
+ends with its exit code (128+N: killed by signal N). Nothing is started again. One process without it:
+  whiskraft scheduler --set scheduler.supervise=false …";
+
+/// Option that tells a scheduler that it is such a child.
+pub(crate) const SUPERVISED: &str = "--supervised";
 
 /// Arguments of `whiskraft scheduler`; each is also a setting of section `[node]`.
 #[derive(Debug, Args)]
@@ -59,6 +67,9 @@ pub(crate) struct SchedulerArgs {
     /// Failure zone this scheduler is in
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
+    /// Process that started this one, supervises it, and that it must not outlive
+    #[arg(long, hide = true, value_name = "PID")]
+    pub(crate) supervised: Option<u32>,
 }
 
 impl SchedulerArgs {
@@ -84,8 +95,9 @@ impl SchedulerArgs {
 ///
 /// # Errors
 /// If the node refuses to start, or stops for any other reason than a signal.
-pub(crate) async fn run(config: Config) -> Result<(), Failure> {
-    let mut signals = Signals::install()?;
+pub(crate) async fn run(args: SchedulerArgs, config: Config) -> Result<(), Failure> {
+    let supervisor = args.supervised.map(|_| Supervisor::open()).transpose()?;
+    let mut signals = Signals::install_with(supervisor.clone())?;
     let mut running = tokio::select! {
         running = Running::start(config) => running?,
         // Forming a cluster may wait for other members for as long as they need.
@@ -94,13 +106,22 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
             return Ok(());
         }
     };
+    let (node, incarnation) = (running.node.clone(), running.scheduler.incarnation());
+    let informing = async {
+        match &supervisor {
+            Some(supervisor) => supervisor.keep_informed(&node, incarnation).await,
+            None => std::future::pending().await,
+        }
+    };
     let stopped = tokio::select! {
         failure = running.failed() => Err(failure),
         name = signals.next() => {
             tracing::info!(signal = name, "shutting down");
             Ok(())
         }
+        () = informing => unreachable!("it goes on while it is polled"),
     };
+    drop(node);
     signals.or_force(running.shutdown()).await?;
     stopped
 }
