@@ -123,6 +123,11 @@ suite() {
     for count in "${clients[@]}"; do
         "$1" "durable-$count" "durable-$count" run --closed "$count" --durable 100 --forget --duration 0 $(spread 10) $wide
     done
+    # Later than the run is over: nothing but their acceptance is there to be done.
+    for count in "${clients[@]}"; do
+        "$1" "accepted-$count" "accepted-$count" run --closed "$count" --durable 100 --forget --delay 1h --duration 0 $(spread 10) $wide \
+            --scheduler-set scheduler.queue.delayed-max=1000000
+    done
     for count in "${actions[@]}"; do
         "$1" "ends-$count" "ends-$count" run --closed "$ends" --durable 100 --duration 20 $(spread "$count")
     done
