@@ -12,6 +12,8 @@ use whiskraft_cluster_tests::{
 };
 use whiskraft_types::{ActivationStatus, QueueKey};
 
+/// Life of a session without keepalive (`scheduler.session.ttl`).
+const SESSION_TTL: Duration = Duration::from_millis(1200);
 const INVOKERS: u64 = 8;
 /// More than there are containers, so that some wait.
 const CALLERS: usize = 48;
@@ -167,6 +169,17 @@ async fn lose_leaders(end: End) {
     }
     let (calls, beside) = (driver.finish().await, beside.finish().await);
     report_gaps(end, &kills, &calls, &beside);
+    if matches!(end, End::Process) {
+        // Somebody has told the others: nobody waits for silence to prove it.
+        let all = ends(calls.iter());
+        let mut gaps: Vec<_> = kills.iter().map(|kill| gap(&all, kill.at)).collect();
+        gaps.sort_unstable();
+        let median = gaps[gaps.len() / 2];
+        assert!(
+            median < SESSION_TTL,
+            "half of the gaps last a session's life: {median:?}"
+        );
+    }
 
     let states: Vec<InFlight> = kills
         .iter()

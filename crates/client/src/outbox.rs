@@ -91,12 +91,14 @@ impl Outbox {
         }
     }
 
-    /// Lets what is here go, and ends the stream after it; whether there is a receipt.
+    /// Lets receipts go and ends the stream after them; whether somebody reads it. Submissions stay: nobody waits for them
+    /// any more.
     pub(crate) fn finish(&self) -> bool {
         let mut state = self.lock();
         state.is_finished = true;
+        state.submissions.clear();
         state.wake();
-        state.generation.is_some() && !state.received.is_empty()
+        state.generation.is_some() && state.hello.is_none()
     }
 
     /// Whether it has been [finished](Outbox::finish).
@@ -252,10 +254,15 @@ mod tests {
         let (outbox, mut frames) = opened();
         assert!(!outbox.is_finished());
         outbox.received(1, id(1));
+        outbox.submit(1, id(2), submission(1));
         assert!(outbox.finish() && outbox.is_finished());
-        assert_eq!(frames.next().now_or_never().flatten().unwrap().received.len(), 1);
+        let frame = frames.next().now_or_never().flatten().unwrap();
+        assert_eq!((frame.received.len(), frame.submissions.len()), (1, 0));
         assert_eq!(frames.next().now_or_never(), Some(None));
-        assert!(!outbox.finish(), "nothing is left");
+        outbox.close();
+        assert!(!outbox.finish(), "nobody reads it");
+        let _frames = outbox.open(2, v1::SubmitHello::default());
+        assert!(!outbox.finish(), "nobody reads it yet");
     }
 
     #[test]

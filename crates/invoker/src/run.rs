@@ -21,7 +21,8 @@ use crate::words::{ActionSpec, Delivery, Input, Record, record_len};
 
 /// A run that has not ended after this time counts as begun: containers that cannot take a run say so sooner.
 const BEGUN_AFTER: Duration = Duration::from_millis(10);
-/// After so much more it is reported as started: short runs save a message, and nobody decides anything by it.
+/// After so much more it is reported as started: short runs save a message. Until then a scheduler sees it as delivered, which
+/// it must stand anyway, as a report may be lost with its connection.
 const TOLD_AFTER: Duration = Duration::from_millis(90);
 /// What ends an activation that ran when its caller cancelled it.
 const CANCELLED_TEXT: &str = "The activation was cancelled.";

@@ -139,7 +139,8 @@ impl Settings {
         Self {
             heartbeat: self.heartbeat * 4,
             election_min: self.election_min * 4,
-            election_max: self.election_max * 3,
+            // Longer than the shortest, however close the two are.
+            election_max: (self.election_max * 3).max(self.election_min * 4 + self.heartbeat),
             snapshot_timeout: self.snapshot_timeout * 4,
             ..self.clone()
         }

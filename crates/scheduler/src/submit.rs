@@ -238,7 +238,8 @@ impl SubmitStream {
         let Ok(id) = activation_id(&submission.id) else {
             return tracing::warn!(controller = %self.controller, "submission without a proper id dropped");
         };
-        let is_quiet = submission.blocking;
+        // A durable one may be joined by somebody who waits for its acceptance.
+        let is_quiet = submission.blocking && submission.durability != i32::from(v1::Durability::Quorum);
         match self.check(id, submission) {
             Ok((submission, shard)) => {
                 self.window.on_submitted(id, is_quiet);

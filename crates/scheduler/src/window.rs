@@ -67,4 +67,16 @@ mod tests {
         window.on_answered(id(2));
         assert!(!window.is_full());
     }
+    #[test]
+    fn acceptances_are_held_back_for_those_who_do_not_wait_and_never_more_than_half_a_window() {
+        let id = |number: u8| ActivationId::from_bytes([number; 16]);
+        let mut window = Window::new(NonZeroU32::new(5).unwrap());
+        window.on_submitted(id(1), true);
+        window.on_submitted(id(2), false);
+        assert_eq!([1, 2, 3].map(|n| window.is_quiet(id(n))), [true, false, false]);
+        window.on_answered(id(1));
+        assert!(!window.is_quiet(id(1)), "an answer to it is news");
+        assert_eq!(window.quiet_max(), 2);
+        assert_eq!(Window::new(NonZeroU32::MIN).quiet_max(), 0, "each is waited for");
+    }
 }

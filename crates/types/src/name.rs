@@ -2,9 +2,11 @@
 //! characters, starts with a letter, digit or `_`, may hold `@ .&-` and space inside, and does not end in a space.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Longest segment of a name, in bytes.
@@ -72,6 +74,21 @@ fn check_segment(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Reads a name from where its text is, without a copy of it.
+struct Text<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = NameError>> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -101,7 +118,7 @@ macro_rules! text_name {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+                from.deserialize_str(Text(PhantomData))
             }
         }
     };

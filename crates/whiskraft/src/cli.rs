@@ -2,7 +2,7 @@
 //!
 //! Arguments of a command live beside the command's code; here is what they share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -62,6 +62,18 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
+    /// Whether the configuration file gives what is in it to the first reader only.
+    pub(crate) fn is_config_read_once(&self) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+
+        self.config.as_ref().is_some_and(|file| {
+            let kind = std::fs::metadata(file).map(|data| data.file_type());
+            let is_pipe = kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket());
+            // Standard input is another one in the process that is started.
+            is_pipe || file == Path::new("/dev/stdin")
+        })
+    }
+
     /// All sources of settings, with the flags of the command on top.
     pub(crate) fn sources(&self, mut flags: Overrides) -> Sources {
         flags.set("log", self.log.as_ref());

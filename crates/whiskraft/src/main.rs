@@ -72,13 +72,21 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     };
     logging::init(config.log.as_deref().unwrap_or(default_filter), config.log_format)?;
     let threads = |error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error);
-    if matches!(cli.command, Command::Scheduler(_))
+    let is_supervisor = matches!(cli.command, Command::Scheduler(_))
         && config.scheduler.supervise
-        && cli.command.supervised_by().is_none()
-    {
+        && cli.command.supervised_by().is_none();
+    if is_supervisor && cli.global.is_config_read_once() {
+        tracing::warn!(
+            "the configuration comes through a pipe, which the scheduler's own process could not read again: \
+             nobody will tell the others of its death; give a file with --config, or scheduler.supervise = false"
+        );
+    } else if is_supervisor {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build().map_err(threads)?;
-        return runtime.block_on(supervisor::run());
+        let result = runtime.block_on(supervisor::run());
+        // Nor for the name of a host that nobody answers for.
+        runtime.shutdown_background();
+        return result;
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     // Whoever sets this knows better.

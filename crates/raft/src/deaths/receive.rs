@@ -37,8 +37,8 @@ impl Held {
     }
 }
 
-/// Ends the session of a process, and has the groups that it led get another leader. Answers when both is done; whoever asks
-/// may go before.
+/// Ends the session of a process, and has the groups that it led get another leader. Answers when both is done. What
+/// is left of it ends with the call: then the time-outs decide.
 pub(crate) async fn receive(
     core: &Core,
     groups: impl Iterator<Item = &Group>,

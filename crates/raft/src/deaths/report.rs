@@ -52,11 +52,14 @@ async fn tell(obituary: &Obituary, to: SchedulerId, address: &str) -> EndAnswer 
             Ok(answer) => parse(answer),
             Err(status) => {
                 let answer = EndAnswer::Unavailable(status.message().to_owned());
-                // Everything else is said by one that is there and will say it again: another cluster, an older release.
-                if status.code() != Code::Unavailable {
-                    return answer;
+                match status.code() {
+                    // Said by one that is there and will say it again: another cluster, an older release.
+                    Code::PermissionDenied
+                    | Code::InvalidArgument
+                    | Code::FailedPrecondition
+                    | Code::Unimplemented => return answer,
+                    _ => answer,
                 }
-                answer
             }
         };
         if !matches!(last, EndAnswer::Unavailable(_)) {

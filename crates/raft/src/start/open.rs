@@ -338,3 +338,32 @@ fn lost_snapshots(
         snapshot.map_or(0, |id| id.index)
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whatever_times_pass_the_check_suit_all_groups() {
+        let ms = Duration::from_millis;
+        for (heartbeat, election_min, election_max) in [
+            (50, 150, 300),
+            (50, 100, 101),
+            (5, 10, 11),
+            (100, 300, 400),
+            (20, 150, 180),
+        ] {
+            let settings = Settings {
+                heartbeat: ms(heartbeat),
+                election_min: ms(election_min),
+                election_max: ms(election_max),
+                ..Settings::default()
+            };
+            settings.check().unwrap();
+            meta_config(&settings, "a").unwrap();
+            lane_config(&settings.of_lanes(), "a").unwrap();
+        }
+    }
+}

@@ -204,3 +204,46 @@ fn on_its_way(row: &ContainerRecord, since: Instant) -> OnItsWay {
         since,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use whiskraft_types::{Epoch, LogRevision, SessionId};
+
+    use super::*;
+
+    #[test]
+    fn the_sum_is_of_what_has_no_place_and_as_old_as_the_oldest_of_it() {
+        let in_progress = InProgress::default();
+        let at = |ms| Instant::from_origin(Duration::from_millis(ms));
+        let add = |ms, seq, mib, invoker: Option<u64>| {
+            let record = ContainerRecord {
+                key: QueueKey {
+                    namespace: "guest".parse().unwrap(),
+                    action: "guest/hello".parse().unwrap(),
+                },
+                revision: Revision(1),
+                invoker: invoker.map(|invoker| (InvokerId(invoker), SessionId(9))),
+                state: ContainerState::InProgress,
+                memory: ByteSize::mib(mib),
+                epoch: Epoch(1),
+                since: LogRevision(1),
+                resumes: None,
+            };
+            let id = ContainerId {
+                session: SessionId(1),
+                seq,
+            };
+            in_progress.with(|table| table.note(at(ms), id, &record));
+        };
+        add(0, 1, 512, None);
+        add(10, 2, 128, None);
+        add(20, 3, 256, None);
+        add(30, 1, 512, Some(7));
+        let sum = PlacelessSum {
+            together: ByteSize::mib(384),
+            largest: ByteSize::mib(256),
+            oldest: Duration::from_millis(90),
+        };
+        assert_eq!(in_progress.placeless(at(100)), sum);
+    }
+}

@@ -20,7 +20,7 @@ use crate::creation::turns::{Among, Starving};
 /// Time in which its own scheduler finds a place for a container if there is one: what has none for longer waits.
 pub(super) const WAITS_MIN: Duration = Duration::from_millis(25);
 /// Time for which one may be on its way while there is memory enough.
-const AMPLE_WAIT_MAX: Duration = Duration::from_secs(1);
+const AMPLE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Creations of one namespace that room is looked for in one go.
 const NEEDY_MAX: usize = 4;
 /// Creations for which containers end in one go; the others are looked at again in a moment.
@@ -48,7 +48,11 @@ impl CreationActor {
     /// another. What has waited for long counts as short of some: it may fit nowhere that others fit.
     pub(super) fn is_ample(&self, candidates: &Candidates) -> bool {
         let wanted = self.parts.in_progress.placeless(self.now);
-        let usable = candidates.iter().filter(|one| one.usable);
+        // Those that everything may use.
+        let usable = candidates.iter().filter(|one| {
+            let is_open = one.tags.is_empty() && one.dedicated.is_empty() && one.kinds.is_empty();
+            one.usable && is_open && !one.suspect && !one.on_trial
+        });
         let left = usable.filter_map(|one| candidates.left(one.invoker));
         // However they are spread, so much of each may be too little for one more.
         let free = left.map(|free| free.saturating_sub(wanted.largest));

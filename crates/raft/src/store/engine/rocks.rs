@@ -21,14 +21,14 @@ use crate::store::watchdog::Calls;
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
 /// Memory for writes of all tables together that are not being flushed: beyond it the fullest buffer is.
-const WRITE_BUFFERS_BYTES: usize = 64 << 20;
+const WRITE_BUFFERS_BYTES: usize = 32 << 20;
 /// Memory for writes of one table that are not being flushed.
-const WRITE_BUFFER_BYTES: usize = 16 << 20;
+const WRITE_BUFFER_BYTES: usize = 8 << 20;
 /// Full write buffers of a table that wait for their flush, at which all writes of all tables stop. The lanes wait at
 /// two of one table, so that many are there only if group 0 alone fills them, or no flush ends.
 const WRITE_BUFFERS_MAX: i32 = 6;
 /// Blocks of table files kept in memory, all tables together.
-const CACHE_BYTES: usize = 32 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 /// Flushes at a time: a long one of a journal's table does not hold up that of the log.
 const FLUSHES_MAX: i32 = 2;
 /// Compactions at a time; the machine's cores belong to the scheduler.
