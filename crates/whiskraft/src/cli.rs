@@ -59,6 +59,9 @@ pub(crate) struct GlobalArgs {
     /// Process that started this one, and that this one must not outlive
     #[arg(long, global = true, hide = true, value_name = "PID")]
     pub(crate) die_with: Option<u32>,
+    /// Process that started this scheduler, supervises it, and that it must not outlive
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub(crate) supervised: Option<u32>,
 }
 
 impl GlobalArgs {
@@ -193,14 +196,6 @@ impl Command {
     /// Whether the command stays and serves; such a process logs what it does by default.
     pub(crate) const fn is_server(&self) -> bool {
         matches!(self, Self::Scheduler(_) | Self::Invoker(_) | Self::Dev(_))
-    }
-
-    /// The process that supervises this one, if one does.
-    pub(crate) const fn supervised_by(&self) -> Option<u32> {
-        match self {
-            Self::Scheduler(args) => args.supervised,
-            _ => None,
-        }
     }
 
     /// The settings that flags of this command override.

@@ -23,6 +23,8 @@ pub(crate) fn init(filter: &str, format: LogFormat) -> Result<(), Failure> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written is lost: to say so would need the same place, and end the process.
+        .log_internal_errors(false)
         .with_writer(stderr);
     match format {
         LogFormat::Human => builder.with_ansi(stderr().is_terminal()).init(),

@@ -19,6 +19,7 @@ mod signals;
 mod source;
 mod units;
 
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
@@ -52,12 +53,13 @@ fn main() -> ExitCode {
     if let Command::Runtime(args) = cli.command {
         return runtime::run(args);
     }
-    let parent = cli.command.supervised_by().or(cli.global.die_with);
+    let parent = cli.global.supervised.or(cli.global.die_with);
     let parent = parent.map_or(Ok(()), parent::die_with);
     match parent.and_then(|()| run(cli)) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("whiskraft: {failure}");
+            // Whoever read it may be gone; the exit code says it too.
+            let _ = writeln!(std::io::stderr(), "whiskraft: {failure}");
             failure.exit().into()
         }
     }
@@ -74,7 +76,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let threads = |error| Failure::new(Exit::Refused, "cannot start threads").caused_by(error);
     let is_supervisor = matches!(cli.command, Command::Scheduler(_))
         && config.scheduler.supervise
-        && cli.command.supervised_by().is_none();
+        && cli.global.supervised.is_none();
     if is_supervisor && cli.global.is_config_read_once() {
         tracing::warn!(
             "the configuration comes through a pipe, which the scheduler's own process could not read again: \
@@ -95,7 +97,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     }
     let runtime = builder.enable_all().build().map_err(threads)?;
     let log_is_read_by_machines = cli.command.is_server() && config.log_format == LogFormat::Json;
-    let result = runtime.block_on(dispatch(cli.command, config));
+    let result = runtime.block_on(dispatch(cli.command, config, cli.global.supervised.is_some()));
     // A forced end must not wait for whatever did not stop in time.
     runtime.shutdown_background();
     if let (Err(failure), true) = (&result, log_is_read_by_machines) {
@@ -110,9 +112,9 @@ fn worker_threads() -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-async fn dispatch(command: Command, config: Config) -> Result<(), Failure> {
+async fn dispatch(command: Command, config: Config, is_supervised: bool) -> Result<(), Failure> {
     match command {
-        Command::Scheduler(args) => scheduler::run(args, config).await,
+        Command::Scheduler(_) => scheduler::run(config, is_supervised).await,
         Command::Invoker(_) => invoker::run(config).await,
         Command::Dev(args) => dev::run(args, config).await,
         Command::Action(args) => action::run(args, &config).await,

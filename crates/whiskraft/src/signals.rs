@@ -1,14 +1,16 @@
-//! SIGTERM and SIGINT: the first asks for a graceful shutdown, the second ends the process at once.
+//! SIGTERM, SIGINT and SIGHUP: the first asks for a graceful shutdown, the second ends the process at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 use crate::role::supervisor::Supervisor;
 
-/// Listens for both signals from its creation on, so that none is missed between two waits.
+/// Listens for all of them from its creation on, so that none is missed between two waits.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// None if whoever started this process has it ignored, as `nohup` does.
+    hangup: Option<Signal>,
     supervisor: Option<Supervisor>,
     count: Count,
 }
@@ -56,6 +58,9 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hangup: (!is_ignored(SignalKind::hangup()))
+                .then(|| listen(SignalKind::hangup()))
+                .transpose()?,
             supervisor,
             count: Count::default(),
         })
@@ -73,6 +78,7 @@ impl Signals {
             let (name, is_passed_on) = tokio::select! {
                 _ = self.terminate.recv() => ("SIGTERM", false),
                 _ = self.interrupt.recv() => ("SIGINT", false),
+                () = received(&mut self.hangup) => ("SIGHUP", false),
                 name = passed_on => (name, true),
             };
             if self.count.add(is_passed_on) {
@@ -93,14 +99,41 @@ impl Signals {
     }
 }
 
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process was started with a signal ignored; no if the system does not tell.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored_in(&status) & (1 << (kind.as_raw_value() - 1)) != 0
+}
+
+/// The signals that `/proc/PID/status` says are ignored, a bit for each.
+fn ignored_in(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Count;
+    use super::{Count, ignored_in};
 
     #[test]
     fn a_signal_that_comes_both_ways_counts_once() {
         let mut count = Count::default();
         let came = [false, true, true, false, false].map(|is_passed_on| count.add(is_passed_on));
         assert_eq!(came, [true, false, true, false, true]);
+    }
+
+    #[test]
+    fn ignored_signals_are_told_from_others() {
+        let ignored = ignored_in("Name:\twhiskraft\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000002\n");
+        assert_eq!(ignored, 0x1001);
+        assert_eq!(ignored_in("Name:\twhiskraft\n"), 0);
     }
 }

@@ -112,10 +112,7 @@ impl Roles {
         let mut roles = BTreeMap::from([(OWN_ROLE.to_owned(), vec![std::process::id()])]);
         for role in named {
             let pids: &mut Vec<u32> = roles.entry(role.name).or_default();
-            for pid in role.pids {
-                pids.push(pid);
-                pids.extend(procfs::supervised_by(pid));
-            }
+            pids.extend(role.pids);
         }
         Self(roles)
     }
@@ -129,9 +126,11 @@ impl Roles {
     /// What each has used so far.
     pub(super) fn sample(&self, at: Duration) -> Sample {
         let read = |pids: &Vec<u32>| {
-            pids.iter()
-                .map(|pid| (*pid, procfs::process(*pid).ok()))
-                .collect()
+            // A supervisor may have started its scheduler just now.
+            let all = pids
+                .iter()
+                .flat_map(|pid| std::iter::once(*pid).chain(procfs::supervised_by(*pid)));
+            all.map(|pid| (pid, procfs::process(pid).ok())).collect()
         };
         Sample {
             at,
@@ -215,7 +214,15 @@ fn usage(
     done: u64,
 ) -> Usage {
     let both = |(pid, after): (&u32, &Option<Process>)| {
-        let (before, after) = (before.get(pid)?.clone()?, after.clone()?);
+        let after = after.clone()?;
+        // One that was not there at all has begun since.
+        let new = || {
+            Some(Process {
+                began_ticks: after.began_ticks,
+                ..Process::default()
+            })
+        };
+        let before = before.get(pid).cloned().unwrap_or_else(new)?;
         (before.began_ticks == after.began_ticks).then_some((before, after))
     };
     let pairs: Vec<(Process, Process)> = after.iter().filter_map(both).collect();

@@ -67,9 +67,6 @@ pub(crate) struct SchedulerArgs {
     /// Failure zone this scheduler is in
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
-    /// Process that started this one, supervises it, and that it must not outlive
-    #[arg(long, hide = true, value_name = "PID")]
-    pub(crate) supervised: Option<u32>,
 }
 
 impl SchedulerArgs {
@@ -95,8 +92,8 @@ impl SchedulerArgs {
 ///
 /// # Errors
 /// If the node refuses to start, or stops for any other reason than a signal.
-pub(crate) async fn run(args: SchedulerArgs, config: Config) -> Result<(), Failure> {
-    let supervisor = args.supervised.map(|_| Supervisor::open()).transpose()?;
+pub(crate) async fn run(config: Config, is_supervised: bool) -> Result<(), Failure> {
+    let supervisor = is_supervised.then(Supervisor::open).transpose()?;
     let mut signals = Signals::install_with(supervisor.clone())?;
     let mut running = tokio::select! {
         running = Running::start(config) => running?,

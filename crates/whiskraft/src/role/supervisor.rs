@@ -4,6 +4,7 @@
 //! Both ends of the socket between the two are here: [`Supervisor`] is the child's. A datagram is a whole message: from the
 //! child an [`Obituary`] as JSON, from the parent the name of a signal.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram as StdDatagram;
@@ -15,6 +16,7 @@ use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 use whiskraft_raft::{EndAnswer, Node, Obituary, report_end};
+use whiskraft_types::SchedulerId;
 
 use super::scheduler::SUPERVISED;
 use crate::exit::{Exit, Failure};
@@ -24,6 +26,8 @@ use crate::signals::Signals;
 const MESSAGE_LEN_MAX: usize = 64 << 10;
 /// Longest wait for room for a signal: a process that stands still reads nothing, and its end must not be missed meanwhile.
 const PASS_ON_MAX: Duration = Duration::from_millis(100);
+/// Longest wait for the log: whoever reads it may have stopped.
+const LOG_MAX: Duration = Duration::from_millis(200);
 /// Pause between two looks of the child whether there are other members now.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -60,9 +64,11 @@ pub(crate) async fn run() -> Result<ExitCode, Failure> {
     let code = exit_code(status);
     // One that ends well has closed its session; one that has told nothing has had none.
     if let Some(obituary) = obituary.filter(|_| code != 0) {
-        tracing::warn!(scheduler = %obituary.scheduler, code, "the scheduler's process has ended, others are told");
         // Whatever is signalled meanwhile: systemd stops a service of which the system has killed a process.
-        tell(&obituary).await;
+        let answers = report_end(&obituary).await;
+        // Then, as nobody may read the log, and not for ever.
+        let log = tokio::task::spawn_blocking(move || log_answers(&obituary, code, &answers));
+        let _ = tokio::time::timeout(LOG_MAX, log).await;
     }
     Ok(ExitCode::from(code))
 }
@@ -71,8 +77,9 @@ pub(crate) async fn run() -> Result<ExitCode, Failure> {
 /// by number, with whatever else this process inherits.
 fn start(far: StdDatagram) -> io::Result<Pid> {
     let child = Command::new(std::env::current_exe()?)
-        .args(std::env::args_os().skip(1))
+        // Before the others: those may end with `--`.
         .args([SUPERVISED, &std::process::id().to_string()])
+        .args(std::env::args_os().skip(1))
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(far)))
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -118,8 +125,9 @@ fn note(obituary: &mut Option<Obituary>, read: io::Result<usize>, message: &[u8]
     }
 }
 
-async fn tell(obituary: &Obituary) {
-    for (to, answer) in report_end(obituary).await {
+fn log_answers(obituary: &Obituary, code: u8, answers: &BTreeMap<SchedulerId, EndAnswer>) {
+    tracing::warn!(scheduler = %obituary.scheduler, code, "the scheduler's process has ended");
+    for (to, answer) in answers {
         match answer {
             EndAnswer::Unavailable(reason) => tracing::warn!(%to, reason, "the end could not be told"),
             answer => tracing::info!(%to, ?answer, "the end was told"),
@@ -165,6 +173,7 @@ impl Supervisor {
             match self.socket.recv(&mut name).await {
                 Ok(len) if name[..len] == *b"SIGINT" => return "SIGINT",
                 Ok(len) if name[..len] == *b"SIGTERM" => return "SIGTERM",
+                Ok(len) if name[..len] == *b"SIGHUP" => return "SIGHUP",
                 Ok(_) => tracing::warn!("word of the supervisor not understood"),
                 // It is gone, and this process with it.
                 Err(_) => std::future::pending().await,
@@ -232,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn a_signal_is_passed_on_by_name() {
         let (near, supervisor) = pair();
-        for name in ["SIGTERM", "SIGINT"] {
+        for name in ["SIGTERM", "SIGINT", "SIGHUP"] {
             pass_on(&near, name).await;
             assert_eq!(supervisor.signal().await, name);
         }

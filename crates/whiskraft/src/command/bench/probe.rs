@@ -16,6 +16,9 @@ use crate::exit::{Exit, Failure};
 use crate::signals::Signals;
 use crate::units::{parse_duration, parse_time};
 
+/// Fewest schedulers of which one can be lost.
+const SCHEDULERS_MIN: u32 = 3;
+
 /// Below the help of each.
 pub(super) const HELP: &str = "\
 A cluster is started for each run, on this machine and on loopback, and ended afterwards; nothing else is touched. Several
@@ -196,6 +199,12 @@ struct LoseArgs {
 /// # Errors
 /// If the cluster cannot be started, or refuses something, or what is waited for does not come.
 pub(super) async fn run((probe, args): (Probe, ProbeArgs)) -> Result<(), Failure> {
+    let schedulers = args.cluster.options().schedulers;
+    if matches!(probe, Probe::LoseScheduler(_)) && schedulers < SCHEDULERS_MIN {
+        let text = format!("--schedulers {schedulers} is too few: one that is lost must leave a majority");
+        let advice = format!("give at least {SCHEDULERS_MIN}");
+        return Err(Failure::new(Exit::Usage, text).advise(advice));
+    }
     args.output.begin()?;
     // From here on no signal ends this process and leaves another one behind.
     let mut signals = Signals::install()?;
