@@ -17,6 +17,8 @@ use crate::exit::{Exit, Failure};
 
 /// Last lines of a log that are shown when its process has failed.
 const LOG_LINES: usize = 10;
+/// Pause between two looks whether killed processes are gone.
+const LOOK: Duration = Duration::from_millis(2);
 /// Longest wait for a parent that tells the others of its child's end.
 const PARENT_WAIT: Duration = Duration::from_secs(5);
 
@@ -76,9 +78,11 @@ impl Members {
     /// # Errors
     /// If the system refuses.
     pub(super) async fn kill(&mut self, names: &[String]) -> Result<(), Failure> {
+        let mut serving = Vec::new();
         for name in names {
             let member = self.member(name);
             member.is_down = true;
+            serving.extend(member.serving());
             member.signal(Signal::KILL)?;
         }
         if let [name] = names {
@@ -89,6 +93,14 @@ impl Members {
             // It fails only for one that has ended.
             let _ = self.member(name).child.kill().await;
         }
+        // Without a parent the system takes leave of them, in its own time; until then they hold their ports.
+        let gone = async {
+            let mut looks = tokio::time::interval(LOOK);
+            while serving.iter().any(|pid| procfs::process(*pid).is_ok()) {
+                looks.tick().await;
+            }
+        };
+        let _ = tokio::time::timeout(PARENT_WAIT, gone).await;
         Ok(())
     }
 
