@@ -96,7 +96,7 @@ impl Members {
         // Without a parent the system takes leave of them, in its own time; until then they hold their ports.
         let gone = async {
             let mut looks = tokio::time::interval(LOOK);
-            while serving.iter().any(|pid| procfs::process(*pid).is_ok()) {
+            while serving.iter().any(|pid| procfs::exists(*pid)) {
                 looks.tick().await;
             }
         };

@@ -65,6 +65,11 @@ pub(super) fn process(pid: u32) -> io::Result<Process> {
     })
 }
 
+/// Whether there is still something of a process: one that dies has no memory any more before its files and sockets are closed.
+pub(super) fn exists(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 /// Processes that this one has started and that have not been waited for; none if the system does not tell.
 pub(super) fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
