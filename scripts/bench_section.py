@@ -115,6 +115,13 @@ class Reports:
             self.same_cluster.append(name)
         return report
 
+    def named(self, pattern):
+        """The reports whose names a pattern fits, in the order of the numbers in these: name, report, numbers."""
+        for numbers in self.numbers(pattern):
+            left = iter(numbers)
+            name = re.sub(re.escape(r"(\d+)"), lambda _: str(next(left)), pattern)
+            yield name, self.run(name), *numbers
+
     def wire(self):
         """Every run of the wire alone, before and after, by records per frame and in flight."""
         rates = {}
@@ -183,9 +190,7 @@ def rate_rows(reports):
 
 def highest_rows(reports):
     wire = reports.wire()
-    for (callers,) in reports.numbers(r"highest-(\d+)"):
-        name = f"highest-{callers}"
-        report = reports.run(name)
+    for name, report, callers in reports.named(r"highest-(\d+)"):
         shares = []
         for per_frame, text in (("one", "one record per frame"), ("ready", "what is ready per frame")):
             runs = wire.get((callers, per_frame))
@@ -204,9 +209,7 @@ def highest_rows(reports):
 
 
 def queueing_rows(reports):
-    for rate, actions in reports.numbers(r"queueing-(\d+)-(\d+)"):
-        name = f"queueing-{rate}-{actions}"
-        report = reports.run(name)
+    for name, report, rate, actions in reports.named(r"queueing-(\d+)-(\d+)"):
         reached = f"p50 / p99 / p99.9 {latencies(report, 'queueing', ['p50', 'p99', 'p999'])} ms"
         reach = {2000: "0.2 / 0.6 / 2 ms", 10000: "0.2 / 2 / 8 ms"}.get(rate, "–")
         yield row(f"queueing latency at {rate:,}/s, {actions:,} actions", reached, reach, MEMORY, reports.commit(name))
@@ -215,18 +218,14 @@ def queueing_rows(reports):
 def durable_rows(reports):
     kinds = {"accepted": "durable acceptance", "durable": "durable acceptance, each run at once and its end recorded"}
     for kind, what in kinds.items():
-        for (clients,) in reports.numbers(kind + r"-(\d+)"):
-            name = f"{kind}-{clients}"
-            report = reports.run(name)
+        for name, report, clients in reports.named(kind + r"-(\d+)"):
             reached = (
                 f"{value(report, 'achieved_per_s')}/s; p50 / p99 {latencies(report, 'durable_acceptance', ['p50', 'p99'])} ms; "
                 f"{cpu_us(report)} µs of CPU of all schedulers for each"
             )
             reach = {1: "p50 under 1.5 ms", 64: "25,000/s, p50 under 3 ms", 1024: "50,000/s"}.get(clients, "–")
             yield row(f"{what}, {clients:,} clients", reached, reach, DURABLE, reports.commit(name))
-    for (actions,) in reports.numbers(r"ends-(\d+)"):
-        name = f"ends-{actions}"
-        report = reports.run(name)
+    for name, report, actions in reports.named(r"ends-(\d+)"):
         reached = (
             f"{value(report, 'achieved_per_s')}/s; accepted p50 / p99 {latencies(report, 'durable_acceptance', ['p50', 'p99'])} ms, "
             f"ended {latencies(report, 'durable_end_to_end', ['p50', 'p99'])} ms; {cpu_us(report)} µs of CPU of all schedulers for each"
@@ -243,32 +242,24 @@ def standing_rows(reports):
     def largest(report):
         return f"{value(report, 'used.scheduler.resident_max_mib', short, MB_PER_MIB)} MB"
 
-    for (waiting,) in reports.numbers(r"waiting-(\d+)"):
-        name = f"waiting-{waiting}"
-        report = reports.run(name)
+    for name, report, waiting in reports.named(r"waiting-(\d+)"):
         reached = (
             f"{value(report, 'used.scheduler.cores', short)} cores for all schedulers ({cpu_us(report)} µs for each); containers "
             f"{value(report, 'containers')}; largest scheduler {largest(report)}; "
             f"queueing p50 / p99 {latencies(report, 'queueing', ['p50', 'p99'])} ms"
         )
         yield row(f"{waiting:,} containers that wait, 2,000/s", reached, "under 0.15 cores", MEMORY, reports.commit(name))
-    for (queues,) in reports.numbers(r"memory-(\d+)"):
-        name = f"memory-{queues}"
-        report = reports.run(name)
+    for name, report, queues in reports.named(r"memory-(\d+)"):
         what = f"memory of a scheduler that leads {queues:,} active queues (it is the only one), 2,000/s"
         yield row(what, largest(report), "under 100 MB", MEMORY, reports.commit(name))
 
 
 def meta_rows(reports):
-    for (clients,) in reports.numbers(r"puts-(\d+)"):
-        name = f"puts-{clients}"
-        report = reports.run(name)
+    for name, report, clients in reports.named(r"puts-(\d+)"):
         reached = f"{value(report, 'puts_per_s')}/s; p50 / p99 {latencies(report, 'put', ['p50', 'p99'])} ms; {cpu_us(report)} µs of CPU of all schedulers for each; failed {value(report, 'failed')}"
         what = f"small documents stored (actions with 200 bytes of arguments), {clients:,} clients"
         yield row(what, reached, "6 × etcd in the same run: see below", META, reports.commit(name))
-    for (watchers,) in reports.numbers(r"watch-(\d+)"):
-        name = f"watch-{watchers}"
-        report = reports.run(name)
+    for name, report, watchers in reports.named(r"watch-(\d+)"):
         reached = (
             f"p50 / p99 {latencies(report, 'watched', ['p50', 'p99'])} ms; not seen {value(report, 'not_seen')}; "
             f"{value(report, 'used.scheduler.cores', short)} cores for all schedulers"
@@ -282,18 +273,14 @@ def creation_rows(reports):
     def stages(report, names):
         return "; ".join(f"{name} {latencies(report, name, ['p50', 'p99'])}" for name in names)
 
-    for (rate,) in reports.numbers(r"cold-(\d+)"):
-        name = f"cold-{rate}"
-        report = reports.run(name)
+    for name, report, rate in reports.named(r"cold-(\d+)"):
         reached = (
             f"p50 / p99 {latencies(report, 'queueing', ['p50', 'p99'])} ms; of these, p50 / p99 in ms: "
             f"{stages(report, ['leading', 'reserving', 'placing', 'starting'])}; not done {value(report, 'not_done')}"
         )
         what = f"first activation of an action ({rate:,}/s): from EnsureQueue until it begins in a container that takes 0 ms to create"
         yield row(what, reached, "p50 under 10 ms", SLOTS, reports.commit(name))
-    for (rate,) in reports.numbers(r"creations-(\d+)"):
-        name = f"creations-{rate}"
-        report = reports.run(name)
+    for name, report, rate in reports.named(r"creations-(\d+)"):
         reached = (
             f"{value(report, 'achieved_per_s')}/s; p50 / p99 in ms: {stages(report, ['leading', 'reserving', 'placing', 'starting'])}, "
             f"all until it begins {latencies(report, 'queueing', ['p50', 'p99'])}; {cpu_us(report)} µs of CPU of all schedulers for each; "
@@ -332,18 +319,14 @@ def loss_rows(reports):
             )
             what = f"leader of queues {how} until each of them completes an activation that was due afterwards"
             yield row(what, reached, f"{reach}; other queues untouched", LOST, reports.commit(name))
-    for (queues,) in reports.numbers(r"restart-(\d+)"):
-        name = f"restart-{queues}"
-        report = reports.run(name)
+    for name, report, queues in reports.named(r"restart-(\d+)"):
         reached = f"{value(report, 'all_usable_s', short)} s; first half {value(report, 'latency.usable.p50_ms')} ms; failed {value(report, 'failed')}"
         what = f"all schedulers killed (SIGKILL) and started again until an activation through each of {queues:,} queues is done"
         yield row(what, reached, "under 10 s", LOST, reports.commit(name))
 
 
 def idle_rows(reports):
-    for (queues,) in reports.numbers(r"idle-(\d+)"):
-        name = f"idle-{queues}"
-        report = reports.run(name)
+    for name, report, queues in reports.named(r"idle-(\d+)"):
         reached = (
             f"{value(report, 'scheduler_resident_more_max_mb', short)} MB and {value(report, 'scheduler_cpu_more_max_percent', short)} % of a processor "
             f"more (then {value(report, 'scheduler_resident_max_mb', short)} MB, {value(report, 'scheduler_cpu_max_percent', short)} %); "
