@@ -48,8 +48,8 @@ impl CreationActor {
         for container in resumed {
             self.place_resumed(container).await;
         }
-        let mut candidates = self.candidates();
-        if self.waiting.is_empty() && (self.is_ample(&candidates) || !self.waits_elsewhere()) {
+        if self.waiting.is_empty() && (!self.waits_elsewhere() || self.is_ample()) {
+            let mut candidates = self.candidates();
             for container in cold {
                 let placed = self.try_place(container, &mut candidates, None);
                 self.carry_out(container, placed, &candidates).await;
@@ -84,10 +84,7 @@ impl CreationActor {
         if self.look_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let needs_room = self.makes_room() && self.waits_elsewhere() && {
-            let candidates = self.candidates();
-            !self.is_ample(&candidates)
-        };
+        let needs_room = self.makes_room() && self.waits_elsewhere() && !self.is_ample();
         if needs_room || !self.waiting.is_empty() {
             return self.serve_waiting().await;
         }

@@ -46,7 +46,8 @@ impl CreationActor {
 
     /// Whether everything on its way finds memory: it waits for its own scheduler to get to it, and nobody is to go before
     /// another. What has waited for long counts as short of some: it may fit nowhere that others fit.
-    pub(super) fn is_ample(&self, candidates: &Candidates) -> bool {
+    pub(super) fn is_ample(&mut self) -> bool {
+        let candidates = self.candidates();
         let wanted = self.parts.in_progress.placeless(self.now);
         // Those that everything may use.
         let usable = candidates.iter().filter(|one| {
