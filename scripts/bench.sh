@@ -115,6 +115,7 @@ suite() {
         "$1" highest "highest-$count" run --closed "$count" --duration 0 $(spread 10) $wide $bare
     done
     "$1" highest echo-after echo --in-flight "$in_flight"
+    "$1" paced echo-paced echo --rate "$(IFS=, && echo "${rates[*]}"),$rate" --servers 3 --per-frame ready
     for count in "${actions[@]}"; do
         for offered in "${rates[@]}"; do
             "$1" "queueing-$offered-$count" "queueing-$offered-$count" run --rate "$offered" --duration 20 $(spread "$count") $bare

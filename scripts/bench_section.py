@@ -131,6 +131,11 @@ class Reports:
                 rates.setdefault((case["in_flight"], case["per_frame"]), []).extend(case["runs"])
         return rates
 
+    def paced(self):
+        """Every run of the wire alone at a rate, by that rate."""
+        report = self.read("echo-paced", lambda report: [case["runs"] for case in report["cases"]])
+        return {case["per_second"]: case["runs"] for case in report["cases"]} if report else {}
+
 
 def value(report, name, show=count, factor=1.0):
     spread = report["summary"].get(name) if report else None
@@ -206,6 +211,15 @@ def highest_rows(reports):
         what = f"raw tonic over the same hops, {in_flight:,} in flight, {'one record' if per_frame == 'one' else 'what is ready'} per frame"
         reached = f"{rate}/s; there and back p50 {p50} ms; {cpu} µs of CPU of the process in the middle for each"
         yield row(what, reached, "the reference", WIRE, reports.commit("echo-after"))
+
+
+def paced_rows(reports):
+    for rate, runs in sorted(reports.paced().items()):
+        there = " / ".join(figure(over(runs, lambda run: run["there"][name] or 0.0), short) for name in ("p50_ms", "p99_ms", "p999_ms"))
+        cpu = figure(over(runs, lambda run: 1000.0 * (run["used"]["roles"]["server"]["cpu_s_per_1000"] or 0.0)), short)
+        reached = f"until the worker has it p50 / p99 / p99.9 {there} ms; {cpu} µs of CPU of the three in the middle together for each"
+        what = f"raw tonic at {rate:,}/s over three servers, each with a worker, what is ready per frame, runs of no length"
+        yield row(what, reached, "the reference", WIRE, reports.commit("echo-paced"))
 
 
 def queueing_rows(reports):
@@ -339,7 +353,7 @@ def idle_rows(reports):
 def section(reports):
     table = [
         line
-        for rows in (rate_rows, highest_rows, queueing_rows, durable_rows, standing_rows, meta_rows, creation_rows, loss_rows, idle_rows)
+        for rows in (rate_rows, highest_rows, paced_rows, queueing_rows, durable_rows, standing_rows, meta_rows, creation_rows, loss_rows, idle_rows)
         for line in rows(reports)
     ]
     lines = [BEGIN, "## The suite", ""]

@@ -304,6 +304,48 @@ fn the_wire_alone_gives_every_record_back() {
 }
 
 #[test]
+fn the_wire_alone_keeps_a_rate_over_several_servers() {
+    let args = [
+        "bench",
+        "echo",
+        "--rate",
+        "100,400",
+        "--servers",
+        "2",
+        "--per-frame",
+        "ready",
+        "--time",
+        "500ms",
+        "--warm-up",
+        "50ms",
+        "--json",
+        "-",
+    ];
+    let output = command(&[], &args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    says(&error, &["ready per frame, 400 per second: run 1 of 1"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cases = report["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 2);
+    for (case, rate) in cases.iter().zip([100, 400]) {
+        assert_eq!(case["per_second"], rate);
+        let run = &case["runs"][0];
+        assert_eq!(
+            (&run["sent"], &run["done"]),
+            (&(rate / 2).into(), &(rate / 2).into())
+        );
+        assert_eq!((&run["wrong"], &run["lost"]), (&0.into(), &0.into()), "{run}");
+        for role in ["server", "worker"] {
+            let usage = &run["used"]["roles"][role];
+            assert_eq!((&usage["processes"], &usage["gone"]), (&2.into(), &0.into()));
+        }
+        let (there, back) = (&run["there"]["p50_ms"], &run["latency"]["p50_ms"]);
+        assert!(there.as_f64().unwrap() < back.as_f64().unwrap(), "{run}");
+    }
+}
+
+#[test]
 fn what_was_started_ends_with_a_measurement_that_is_killed() {
     let args = ["bench", "echo", "--time", "1h"];
     let mut child = command(&[], &args).stderr(Stdio::piped()).spawn().unwrap();

@@ -4,29 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tonic::transport::Channel;
-use tonic::{Status, Streaming};
-use whiskraft_proto::v1::controller_client::ControllerClient;
-use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
+use whiskraft_proto::v1;
 
-use super::frames::{Frames, PerFrame};
-use super::{GRACE, messages, payloads};
+use super::link::{Link, LinkError};
+use super::{GRACE, messages};
 use crate::bench::arguments::Arguments;
 use crate::bench::run_clock::RunClock;
 use crate::bench::schedule::Window;
 use crate::bench::times::Times;
-
-/// Why the load stopped.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallerError {
-    #[error("the stream broke")]
-    Broken(#[from] Status),
-    #[error("the server ended the stream")]
-    Ended,
-    #[error("the server did not say welcome first")]
-    NoWelcome,
-}
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +34,33 @@ pub(super) struct Counts {
     pub(super) wrong: u64,
     /// That did not come back.
     pub(super) lost: u64,
-    /// Until those that were sent within the window were back.
+    /// Until those that were sent within the window were with the worker.
+    pub(super) there: Times,
+    /// Until they were back.
     pub(super) times: Times,
+}
+
+impl Counts {
+    /// Counts a record that was due within the window and came back right.
+    pub(super) fn note(
+        &mut self,
+        clock: &RunClock,
+        due: Duration,
+        now: Duration,
+        record: &v1::ActivationRecord,
+    ) {
+        self.done += 1;
+        let there_us = clock.until_stamp(due, record.start_ms);
+        self.there
+            .add(Duration::from_micros(u64::try_from(there_us).unwrap_or_default()));
+        self.times.add(now.saturating_sub(due));
+    }
 }
 
 /// The stream and its records.
 #[derive(Debug)]
 pub(super) struct Caller {
-    submissions: mpsc::Sender<v1::Submission>,
-    results: Streaming<v1::ResultFrame>,
+    link: Link,
     payloads: Arc<Arguments>,
     /// Number of the next record; never used twice on one stream.
     next: u64,
@@ -81,27 +84,17 @@ struct Round {
 }
 
 impl Caller {
-    /// Opens the stream.
-    pub(super) async fn open(
-        channel: Channel,
-        payload_len: usize,
-        per_frame: PerFrame,
-    ) -> Result<Self, CallerError> {
-        let mut client = ControllerClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
-        let (submissions, frames) = Frames::new(messages::submit_hello(), per_frame);
-        let mut results = client.submit(frames).await?.into_inner();
-        let first = results.message().await?.ok_or(CallerError::Ended)?;
-        first.welcome.ok_or(CallerError::NoWelcome)?;
-        Ok(Self {
-            submissions,
-            results,
-            payloads: payloads(payload_len),
+    /// A controller over this stream.
+    pub(super) const fn new(link: Link, payloads: Arc<Arguments>) -> Self {
+        Self {
+            link,
+            payloads,
             next: 0,
-        })
+        }
     }
 
     /// Carries one run out, and waits for what is in flight at its end.
-    pub(super) async fn run(&mut self, load: &Load) -> Result<Counts, CallerError> {
+    pub(super) async fn run(&mut self, load: &Load) -> Result<Counts, LinkError> {
         let mut round = Round::new(*load);
         let limit = load.clock.at(load.window.to + GRACE);
         if let Ok(ended) = tokio::time::timeout_at(limit.into(), self.pump(&mut round)).await {
@@ -111,13 +104,13 @@ impl Caller {
         Ok(round.counts)
     }
 
-    async fn pump(&mut self, round: &mut Round) -> Result<(), CallerError> {
+    async fn pump(&mut self, round: &mut Round) -> Result<(), LinkError> {
         let began = round.load.clock.elapsed();
         for place in 0..round.load.in_flight {
             self.send(round, place, began)?;
         }
         while round.flying > 0 {
-            let frame = self.results.message().await?.ok_or(CallerError::Ended)?;
+            let frame = self.link.results.message().await?.ok_or(LinkError::Ended)?;
             let now = round.load.clock.elapsed();
             for completed in frame.completed {
                 if let Some(place) = round.take(completed, now)
@@ -130,14 +123,12 @@ impl Caller {
         Ok(())
     }
 
-    fn send(&mut self, round: &mut Round, place: u32, now: Duration) -> Result<(), CallerError> {
+    fn send(&mut self, round: &mut Round, place: u32, now: Duration) -> Result<(), LinkError> {
         let n = self.next;
         self.next += 1;
         let payload = Bytes::from(self.payloads.text(n));
         round.put(place, n, now, payload.clone());
-        // There is room for all that may be in flight.
-        let sent = self.submissions.try_send(messages::submission(n, place, payload));
-        sent.map_err(|_| CallerError::Ended)
+        self.link.send(messages::submission(n, place, payload))
     }
 }
 
@@ -171,8 +162,7 @@ impl Round {
         let window = self.load.window;
         self.counts.done_in_window += u64::from(window.contains(now));
         if window.contains(flying.sent) {
-            self.counts.done += 1;
-            self.counts.times.add(now.saturating_sub(flying.sent));
+            self.counts.note(&self.load.clock, flying.sent, now, &record);
         }
         Some(place)
     }

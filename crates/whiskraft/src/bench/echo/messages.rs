@@ -135,14 +135,14 @@ pub(super) fn deliver(submission: v1::Submission) -> v1::Deliver {
     }
 }
 
-/// What the worker makes of it.
-pub(super) fn completed(deliver: v1::Deliver, now_ms: u64) -> v1::Completed {
+/// What the worker makes of it. Its moment is in microseconds, so that the way there can be told from the way back.
+pub(super) fn completed(deliver: v1::Deliver, now_us: u64) -> v1::Completed {
     let record = v1::ActivationRecord {
         id: deliver.id,
         status: v1::Status::Success.into(),
         result: deliver.payload,
-        start_ms: now_ms,
-        end_ms: now_ms,
+        start_ms: now_us,
+        end_ms: now_us,
         wait_ms: deliver.waited_ms,
         invoker: Some(NUMBER),
         container: deliver.container,

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use comfy_table::Cell;
 use serde::Serialize;
 
-use super::EchoPlan;
 use super::caller::Counts;
 use super::frames::PerFrame;
+use super::{EchoPlan, LoadPlan};
 use crate::bench::kind::Kind;
 use crate::bench::notes::machine_notes;
 use crate::bench::report::Place;
@@ -42,7 +42,9 @@ pub(crate) struct EchoRun {
     pub(crate) lost: u64,
     /// Came back right per second, within the window.
     pub(crate) achieved_per_s: f64,
-    /// From when a record was sent until it was back.
+    /// From when a record was sent, or due at a fixed rate, until it was with the worker.
+    pub(crate) there: Percentiles,
+    /// From then until it was back.
     pub(crate) latency: Percentiles,
     /// What processes used.
     pub(crate) used: Used,
@@ -53,8 +55,9 @@ pub(crate) struct EchoRun {
 pub(crate) struct Case {
     /// Records of one message.
     pub(crate) per_frame: PerFrame,
-    /// Records in flight.
-    pub(crate) in_flight: u32,
+    /// When they are sent.
+    #[serde(flatten)]
+    pub(crate) load: LoadPlan,
     /// Each run.
     pub(crate) runs: Vec<EchoRun>,
     /// Figures over all runs, by name.
@@ -84,6 +87,7 @@ impl EchoRun {
             wrong: counts.wrong,
             lost: counts.lost,
             achieved_per_s: counts.done_in_window as f64 / window_s,
+            there: counts.there.percentiles(),
             latency: counts.times.percentiles(),
             used,
         }
@@ -95,6 +99,7 @@ impl EchoRun {
             ("wrong".to_owned(), self.wrong as f64),
             ("lost".to_owned(), self.lost as f64),
         ];
+        all.extend(latency_figures(Kind::Queueing, &self.there));
         all.extend(latency_figures(Kind::EndToEnd, &self.latency));
         all.extend(self.used.figures());
         all
@@ -102,10 +107,10 @@ impl EchoRun {
 }
 
 impl Case {
-    pub(super) fn new(per_frame: PerFrame, in_flight: u32, runs: Vec<EchoRun>) -> Self {
+    pub(super) fn new(per_frame: PerFrame, load: LoadPlan, runs: Vec<EchoRun>) -> Self {
         Self {
             per_frame,
-            in_flight,
+            load,
             summary: spreads(runs.iter().map(EchoRun::figures)),
             runs,
         }
@@ -120,9 +125,14 @@ impl EchoReport {
             .map(|run| &run.used)
             .collect();
         let mut notes = machine_notes(&place, &used);
-        notes.push(
-            "latencies are of records that follow each other, and grow with the number in flight".to_owned(),
-        );
+        if plan
+            .loads
+            .iter()
+            .any(|load| matches!(load, LoadPlan::InFlight(_)))
+        {
+            let note = "latencies are of records that follow each other, and grow with the number in flight";
+            notes.push(note.to_owned());
+        }
         Self {
             notes,
             plan,
@@ -143,17 +153,28 @@ pub(crate) fn render(report: &EchoReport) -> String {
     let plan = &report.plan;
     let runs = of_runs(plan.runs as usize);
     let mut parts = vec![format!(
-        "raw tonic, controller → server → worker and back, for {:?} after {:?}; {} bytes{runs}",
-        plan.time, plan.warm_up, plan.payload_bytes
+        "raw tonic, controller → {} → worker and back, for {:?} after {:?}; {} bytes{runs}",
+        match plan.servers {
+            1 => "server".to_owned(),
+            servers => format!("{servers} servers"),
+        },
+        plan.time,
+        plan.warm_up,
+        plan.payload_bytes
     )];
     let columns = std::iter::once("PER SECOND").chain(PERCENTILES.map(|(column, _)| column));
     let columns: Vec<_> = columns.collect();
-    parts.extend(rows(report, "IN FLIGHT, PER FRAME", &columns, |summary| {
+    parts.extend(rows(report, "LOAD, PER FRAME", &columns, |summary| {
         let mut cells = vec![cell(summary.get("achieved_per_s"), |rate| format!("{rate:.0}"))];
         cells.extend(
             PERCENTILES.map(|(_, name)| cell(summary.get(&latency_name(Kind::EndToEnd, name)), show_ms)),
         );
         cells
+    }));
+    let columns = PERCENTILES.map(|(column, _)| column);
+    parts.extend(rows(report, "UNTIL THE WORKER HAS IT", &columns, |summary| {
+        let of = |(_, name)| cell(summary.get(&latency_name(Kind::Queueing, name)), show_ms);
+        PERCENTILES.map(of).to_vec()
     }));
     let columns = ROLES.map(|(column, _)| column);
     parts.extend(rows(report, "CPU SECONDS PER 1000", &columns, |summary| {
@@ -180,7 +201,7 @@ fn rows(
     cells: impl Fn(&BTreeMap<String, Spread>) -> Vec<Cell>,
 ) -> Option<String> {
     let row = |case: &Case| {
-        let name = format!("{}, {}", case.in_flight, case.per_frame.text());
+        let name = format!("{}, {}", case.load, case.per_frame.text());
         (name, cells(&case.summary))
     };
     table(first, columns, report.cases.iter().map(row).collect())

@@ -1,4 +1,4 @@
-//! The other two processes, and the connection to them.
+//! The other processes, servers each with a worker of its own, and the connections to them.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tonic::transport::{Channel, Endpoint};
 use whiskraft_client::Settings;
 use whiskraft_proto::transport::{Patience, controller_endpoint};
 
-use super::caller::Caller;
 use super::frames::PerFrame;
+use super::link::Link;
 use crate::bench::member::{Members, Orders};
 use crate::bench::ports::free_ports;
 use crate::clock;
@@ -19,55 +19,62 @@ const SERVE_MAX: Duration = Duration::from_secs(30);
 /// Time between two looks whether it does.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The server and the worker. They end when this is dropped.
+/// Servers and their workers. They end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Trio {
     pub(super) members: Members,
-    channel: Channel,
+    channels: Vec<Channel>,
     /// Their logs.
     _dir: TempDir,
 }
 
 impl Trio {
-    /// Starts both and connects to the server.
+    /// Starts so many of both and connects to the servers.
     ///
     /// # Errors
     /// If a process cannot be started or ends.
-    pub(super) async fn start(per_frame: PerFrame) -> Result<Self, Failure> {
+    pub(super) async fn start(servers: u32, per_frame: PerFrame) -> Result<Self, Failure> {
         let refused = |what: &str, error| Failure::new(Exit::Refused, what).caused_by(error);
         let dir = tempfile::Builder::new().prefix("whiskraft-bench-").tempdir();
         let dir = dir.map_err(|error| refused("cannot make a directory", error))?;
-        let ports = free_ports(1).map_err(|error| refused("cannot find a free port on 127.0.0.1", error))?;
-        let address = format!("127.0.0.1:{}", ports[0]);
-        let orders = |role, command, option| Orders {
-            role,
-            name: format!("echo-{role}"),
-            command,
-            args: option,
-            set: &[],
-        };
+        let ports = free_ports(servers as usize)
+            .map_err(|error| refused("cannot find a free port on 127.0.0.1", error))?;
         let per_frame = ["--per-frame", per_frame.text()];
-        let mut members = Members::default();
-        let (serve, work) = (
-            [["--listen", &*address], per_frame],
-            [["--server", &*address], per_frame],
-        );
-        members.start(dir.path(), orders("server", &["bench", "echo-server"], &serve))?;
-        let channel = connect(&address, &mut members).await?;
-        members.start(dir.path(), orders("worker", &["bench", "echo-worker"], &work))?;
+        let (mut members, mut channels) = (Members::default(), Vec::new());
+        for (n, port) in ports.iter().enumerate() {
+            let address = format!("127.0.0.1:{port}");
+            let orders = |role, command, option| Orders {
+                role,
+                name: format!("echo-{role}-{}", n + 1),
+                command,
+                args: option,
+                set: &[],
+            };
+            let (serve, work) = (
+                [["--listen", &*address], per_frame],
+                [["--server", &*address], per_frame],
+            );
+            members.start(dir.path(), orders("server", &["bench", "echo-server"], &serve))?;
+            channels.push(connect(&address, &mut members).await?);
+            members.start(dir.path(), orders("worker", &["bench", "echo-worker"], &work))?;
+        }
         Ok(Self {
             members,
-            channel,
+            channels,
             _dir: dir,
         })
     }
 
-    /// Opens the controller's stream.
+    /// Opens the controller's stream to each server.
     ///
     /// # Errors
-    /// If the server refuses it.
-    pub(super) async fn caller(&self, payload_len: usize, per_frame: PerFrame) -> Result<Caller, Failure> {
-        Caller::open(self.channel.clone(), payload_len, per_frame)
+    /// If a server refuses it.
+    pub(super) async fn links(&self, per_frame: PerFrame) -> Result<Vec<Link>, Failure> {
+        let links = self
+            .channels
+            .iter()
+            .map(|channel| Link::open(channel.clone(), per_frame));
+        futures::future::try_join_all(links)
             .await
             .map_err(|error| Failure::new(Exit::Failed, "cannot open a stream").caused_by(error))
     }

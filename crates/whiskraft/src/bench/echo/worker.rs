@@ -48,9 +48,9 @@ async fn answer_all(server: SocketAddr, per_frame: PerFrame) -> Result<(), Worke
     let (results, frames) = Frames::new(messages::pull_hello(), per_frame);
     let mut deliveries = client.pull(frames).await?.into_inner();
     while let Some(frame) = deliveries.message().await? {
-        let now_ms = now_ms();
+        let now_us = now_us();
         for deliver in frame.deliver {
-            if results.send(messages::completed(deliver, now_ms)).await.is_err() {
+            if results.send(messages::completed(deliver, now_us)).await.is_err() {
                 return Ok(());
             }
         }
@@ -58,7 +58,7 @@ async fn answer_all(server: SocketAddr, per_frame: PerFrame) -> Result<(), Worke
     Ok(())
 }
 
-fn now_ms() -> u64 {
+fn now_us() -> u64 {
     let wall = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::reports::{is_stdout, show, write};
 use crate::arguments::whole;
 use crate::bench::ARGUMENTS_LEN_MAX;
-use crate::bench::echo::{self, EchoPlan, IN_FLIGHT_MAX, PerFrame};
+use crate::bench::echo::{self, EchoPlan, IN_FLIGHT_MAX, LoadPlan, PerFrame};
 use crate::exit::{Exit, Failure};
 use crate::signals::Signals;
 use crate::units::{parse_duration, parse_time};
@@ -24,12 +24,15 @@ flight: what the scheduler reaches of it is its share of raw tonic, the rest is 
 
 Closed loop: so many records are in flight, and each that comes back is followed by the next. One per frame is what
 calls cost that share nothing; with what is ready in one frame, the cost of a frame is shared, as in the product.
+Latencies are from when a record was sent. They grow with the number in flight, as the rate does not.
 
-Latencies are from when a record was sent until it was back. They grow with the number in flight, as the rate does not.
+At a rate: records are due at fixed times, whatever comes back, and go to several servers in turn; latencies are from when
+they were due. That is what the queueing latency and the processor time of `whiskraft bench run --start --rate N` are held against.
 
 Examples:
   whiskraft bench echo                                          # 64 and 512 in flight, one per frame and what is ready
-  whiskraft bench echo --in-flight 512 --per-frame ready --runs 5 --time 10s --json echo.json";
+  whiskraft bench echo --in-flight 512 --per-frame ready --runs 5 --time 10s --json echo.json
+  whiskraft bench echo --rate 2000,20000 --servers 3 --per-frame ready  # over three servers, as over three schedulers";
 
 /// Arguments of `whiskraft bench echo`.
 #[derive(Debug, Args)]
@@ -37,6 +40,12 @@ pub(super) struct EchoArgs {
     /// Records in flight; several numbers, with commas, are measured one after the other
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [64, 512], value_parser = whole::<u32, 1, IN_FLIGHT_MAX>)]
     in_flight: Vec<u32>,
+    /// Send so many records a second instead; several numbers, with commas, are measured one after the other
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "in_flight", value_parser = whole::<u32, 1, 1_000_000>)]
+    rate: Vec<u32>,
+    /// Servers that records at a rate go to in turn, each with a worker of its own
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "rate", value_parser = whole::<u32, 1, 16>)]
+    servers: u32,
     /// Records that one gRPC message carries; both, with a comma, are measured one after the other
     #[arg(long, value_name = "WHICH,…", value_delimiter = ',', default_values = ["one", "ready"])]
     per_frame: Vec<PerFrame>,
@@ -88,7 +97,11 @@ pub(super) async fn run(args: EchoArgs) -> Result<(), Failure> {
     file.map_or(Ok(()), |file| write(file, ""))?;
     let plan = EchoPlan {
         per_frame: args.per_frame,
-        in_flight: args.in_flight,
+        loads: match &args.rate[..] {
+            [] => args.in_flight.into_iter().map(LoadPlan::InFlight).collect(),
+            rates => rates.iter().copied().map(LoadPlan::PerSecond).collect(),
+        },
+        servers: args.servers,
         payload_bytes: args.payload as usize,
         warm_up: args.warm_up,
         time: args.time,
