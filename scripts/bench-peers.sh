@@ -323,6 +323,8 @@ measure_whiskraft() {
             # shellcheck disable=SC2046
             whiskraft_run "rate-$offered-$count" --rate "$offered" --duration 20 --under-way "$under_way" $(spread "$count")
         done
+        # shellcheck disable=SC2046
+        whiskraft_run "ends-$rate-$count" --rate "$rate" --durable 100 --duration 20 --under-way "$under_way" $(spread "$count")
     done
     for count in "${callers[@]}"; do
         # shellcheck disable=SC2046

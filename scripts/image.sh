@@ -30,9 +30,9 @@ docker version --format 'Docker Engine {{.Server.Version}}' || { echo "image: no
 if [ -z "$bin" ]; then
     scripts/deps.sh
     eval "$(scripts/rocksdb.sh env)"
-    cargo build --release --locked -p whiskraft
+    cargo build --profile dist --locked -p whiskraft
     target=$(cargo metadata --no-deps --format-version 1 --locked | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
-    bin=$target/release/whiskraft
+    bin=$target/dist/whiskraft
 fi
 
 context=$(mktemp -d "${TMPDIR:-/tmp}/whiskraft-image.XXXXXX")

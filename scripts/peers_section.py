@@ -15,6 +15,7 @@ END = "<!-- scripts/bench-peers.sh: end -->"
 LOAD_CORES = 0.5
 TITLES = {
     "whiskraft": "Whiskraft",
+    "whiskraft-durable": "Whiskraft, each durable",
     "etcd": "etcd",
     "nats": "NATS JetStream R3",
     "rabbitmq": "RabbitMQ quorum queues",
@@ -26,6 +27,7 @@ NATS = "three, of stream and consumers; every two minutes, so not before an answ
 RABBITMQ = "three; on two of three before an activation is handed out or confirmed; nothing confirmed. Results are in memory only"
 PROMISES = {
     ("whiskraft", "message"): "one in the leader's memory and one at the caller's SDK; never before an answer; nothing while the caller lives: its SDK sends again",
+    ("whiskraft-durable", "message"): "three, of acceptance and record; each on two of three before it is told; nothing that was acknowledged",
     ("whiskraft", "durable"): "three; on two of three before the answer; nothing that was acknowledged. Each also runs, and its record is written",
     ("etcd", "durable"): "three; on two of three before the answer; nothing that was acknowledged",
     ("whiskraft", "puts"): "three; on two of three before the answer; nothing that was acknowledged",
@@ -110,6 +112,20 @@ def table(head, rows):
 PROMISE_HEAD = "copies; when it is synced; lost when the leader dies"
 
 
+def ends_row(reports, args, what, actions):
+    """Durable activations from end to end, beside NATS, which keeps what it is sent in three copies too."""
+    peer = "whiskraft-durable"
+    report = reports.read(f"whiskraft-ends-{args.rate}-{actions}")
+    if report is None:
+        return [what, TITLES[peer], *["failed"] * 5, PROMISES[peer, "message"]]
+    theirs = reports.read(f"nats-rate-{args.rate}-{actions}", again=True) if "nats" in args.systems else None
+    rate = value(report, "achieved_per_s", count)
+    if theirs:
+        rate += f"; {report['summary']['achieved_per_s']['median'] / theirs['summary']['achieved_per_s']['median']:.2f} × NATS"
+    figures = [rate, latency(report, "durable_end_to_end"), latency(report, "durable_queueing"), cpu(report), memory(report)]
+    return [what, TITLES[peer], *figures, PROMISES[peer, "message"]]
+
+
 def message_rows(reports, args, peers):
     runs = [(f"rate-{rate}-{actions}", f"{actions:,} actions, {rate:,}/s offered") for rate in [args.rate, *args.rates] for actions in args.actions]
     for name, what in [*runs, *((f"highest-{callers}", f"10 actions, {callers:,} callers, nothing to hold") for callers in args.callers)]:
@@ -122,6 +138,8 @@ def message_rows(reports, args, peers):
             shared = f" ({queues:,} queues)" if queues and queues < report["plan"]["actions"] else ""
             figures = [value(report, "achieved_per_s", count), latency(report, "end_to_end"), latency(report, "queueing"), cpu(report), memory(report)]
             yield [what + shared, TITLES[peer], *figures, PROMISES[peer, "message"]]
+            if peer == "whiskraft" and name.startswith(f"rate-{args.rate}-"):
+                yield ends_row(reports, args, what, name.rsplit("-", 1)[1])
 
 
 def durable_rows(reports, args, peers):
@@ -221,6 +239,7 @@ for name in ("runs", "rate"):
 for name in ("actions", "rates", "callers", "clients", "watchers"):
     parser.add_argument(f"--{name}", type=numbers, required=True)
 args = parser.parse_args()
+args.systems = [word.split("=")[0] for word in args.measured]
 reports = Reports(args.out)
 text = section(reports, args)
 # A reader elsewhere has no use for where it was measured.
