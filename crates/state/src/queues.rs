@@ -178,22 +178,6 @@ impl State {
         }
     }
 
-    /// The key with the names that the tables have already: a command brings its own, and all tables and all copies that are
-    /// made of their keys would keep them.
-    pub(crate) fn shared_key(&self, key: &QueueKey) -> QueueKey {
-        if let Some(known) = self.tables.queues.key_of(key) {
-            return known.clone();
-        }
-        let of_namespace = |row: &QueueKey| row.namespace.cmp(&key.namespace);
-        let neighbour = self.tables.queues.range(of_namespace).next();
-        let namespace = neighbour.map_or(&key.namespace, |(row, _)| &row.namespace);
-        let action = self.index.shared_action(&key.action).unwrap_or(&key.action);
-        QueueKey {
-            namespace: namespace.clone(),
-            action: action.clone(),
-        }
-    }
-
     fn put_queue(&mut self, key: &QueueKey, queue: QueueRecord, turn: &mut Turn) {
         let key = &self.shared_key(key);
         let old = self.tables.queues.insert(key.clone(), queue.clone());

@@ -279,7 +279,9 @@ impl<K> SmallSet<K> {
     /// An empty one; takes no memory.
     #[must_use]
     pub const fn new() -> Self {
-        Self { keys: SmallMap::new() }
+        Self {
+            keys: SmallMap::new(),
+        }
     }
 
     /// How many it has.
@@ -372,7 +374,10 @@ mod tests {
             assert!(small.iter().eq(tree.iter()), "{step}");
             assert_eq!((small.len(), small.is_empty()), (tree.len(), tree.is_empty()));
             assert_eq!(small.get(&key), tree.get(&key));
-            assert_eq!((small.first(), small.last()), (tree.first_key_value(), tree.last_key_value()));
+            assert_eq!(
+                (small.first(), small.last()),
+                (tree.first_key_value(), tree.last_key_value())
+            );
         }
     }
 

@@ -9,61 +9,75 @@ use whiskraft_types::{ActivationId, Instant};
 /// Most ids that are found by a look at each.
 const FEW_MAX: usize = 32;
 
-/// The ids.
+/// The ids; one word while there are none, as in most queues most of the time.
 #[derive(Debug, Default)]
-pub(super) struct Remembered {
+pub(super) struct Remembered(Option<Box<List>>);
+
+#[derive(Debug, Default)]
+struct List {
     by_time: VecDeque<(Instant, ActivationId)>,
     /// The same ids, while they are many.
-    #[expect(clippy::box_collection, reason = "missing nearly always: one word instead of three")]
-    many: Option<Box<BTreeSet<ActivationId>>>,
+    many: Option<BTreeSet<ActivationId>>,
 }
 
 impl Remembered {
     /// Adds one; a known one stays as old as it is.
     pub(super) fn push(&mut self, at: Instant, id: ActivationId) {
-        let is_new = match &mut self.many {
+        let list = self.0.get_or_insert_default();
+        let is_new = match &mut list.many {
             Some(many) => many.insert(id),
-            None => !self.contains(id),
+            None => !list.contains(id),
         };
         if !is_new {
             return;
         }
-        self.by_time.push_back((at, id));
-        if self.many.is_none() && self.by_time.len() > FEW_MAX {
-            self.many = Some(Box::new(self.by_time.iter().map(|(_, id)| *id).collect()));
+        list.by_time.push_back((at, id));
+        if list.many.is_none() && list.by_time.len() > FEW_MAX {
+            list.many = Some(list.by_time.iter().map(|(_, id)| *id).collect());
         }
     }
 
     /// Forgets the oldest.
     pub(super) fn pop(&mut self) {
-        let Some((_, id)) = self.by_time.pop_front() else {
+        let Some(list) = &mut self.0 else {
             return;
         };
-        if let Some(many) = &mut self.many {
+        let oldest = list.by_time.pop_front();
+        if list.by_time.is_empty() {
+            self.0 = None;
+            return;
+        }
+        if let Some(((_, id), many)) = oldest.zip(list.many.as_mut()) {
             many.remove(&id);
         }
-        if self.by_time.len() < FEW_MAX / 4 && self.by_time.capacity() > FEW_MAX / 2 {
-            self.many = None;
-            self.by_time.shrink_to(FEW_MAX / 4);
+        if list.by_time.len() < FEW_MAX / 4 && list.by_time.capacity() > FEW_MAX / 2 {
+            list.many = None;
+            list.by_time.shrink_to(FEW_MAX / 4);
         }
     }
 
     /// When the oldest went.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.by_time.front().map(|(at, _)| *at)
+        self.0.as_ref()?.by_time.front().map(|(at, _)| *at)
     }
 
     /// Whether it is one of them.
     pub(super) fn contains(&self, id: ActivationId) -> bool {
-        match &self.many {
-            Some(many) => many.contains(&id),
-            None => self.by_time.iter().any(|(_, known)| *known == id),
-        }
+        self.0.as_ref().is_some_and(|list| list.contains(id))
     }
 
     /// How many.
     pub(super) fn len(&self) -> usize {
-        self.by_time.len()
+        self.0.as_ref().map_or(0, |list| list.by_time.len())
+    }
+}
+
+impl List {
+    fn contains(&self, id: ActivationId) -> bool {
+        match &self.many {
+            Some(many) => many.contains(&id),
+            None => self.by_time.iter().any(|(_, known)| *known == id),
+        }
     }
 }
 
@@ -97,7 +111,7 @@ mod tests {
                 remembered.pop();
                 assert!(!remembered.contains(id(number)));
             }
-            assert!(remembered.many.is_none() && remembered.by_time.capacity() <= FEW_MAX / 2);
+            assert!(remembered.0.is_none());
         }
     }
 }

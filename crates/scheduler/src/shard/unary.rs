@@ -280,8 +280,8 @@ impl Shard {
 
     fn on_fetch(&mut self, key: QueueKey, fetch: Fetch) {
         let slot = self.queues.slot(&key).filter(|_| !self.fenced && !self.draining);
-        let Some((slot, revision)) = slot.and_then(|slot| Some((slot, self.queues.get(slot)?.profile().revision)))
-        else {
+        let profile = |slot| Some((slot, *self.queues.get(slot)?.profile()));
+        let Some((slot, profile)) = slot.and_then(profile) else {
             return tell(fetch.answer, FetchAnswer::NoQueue);
         };
         if self.queues.get(slot).is_some_and(|local| local.frozen.is_some()) {
@@ -289,7 +289,7 @@ impl Shard {
             return tell(fetch.answer, FetchAnswer::Nothing);
         }
         let container = fetch.container;
-        if fetch.revision < revision || !self.mirror.knows(&key, container) {
+        if fetch.revision < profile.revision || !self.mirror.knows(&key, container) {
             return tell(fetch.answer, FetchAnswer::Mismatch);
         }
         if let Some(last) = fetch.last {
