@@ -4,10 +4,9 @@
 //! and are paused. Invariant: `ready` holds exactly the containers that may be served and have credits, `gone` those that
 //! are gone and of which it is known since when.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use whiskraft_types::{ContainerId, CreationError, Instant, InvokerId, Revision};
+use whiskraft_types::{ContainerId, CreationError, Instant, InvokerId, Revision, SmallMap, SmallSet};
 
 /// What will become of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(crate) struct Container {
     /// What will become of it.
     pub(crate) fate: Fate,
     /// What its creation waits for, if that is not only the invoker's work.
-    pub(crate) delay: Option<Delay>,
+    pub(crate) delay: Option<Box<Delay>>,
 }
 
 /// What a creation waits for.
@@ -73,11 +72,10 @@ pub(crate) enum Asker {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Containers {
-    /// Boxed: a map keeps room for eleven, and most queues have one or two.
-    all: BTreeMap<ContainerId, Box<Container>>,
-    ready: BTreeSet<(bool, ContainerId)>,
+    all: SmallMap<ContainerId, Container>,
+    ready: SmallSet<(bool, ContainerId)>,
     /// Looked at after every step: that must cost the same however many containers there are.
-    gone: BTreeSet<(Instant, ContainerId)>,
+    gone: SmallSet<(Instant, ContainerId)>,
 }
 
 /// How many containers can serve the newest revision.
@@ -124,12 +122,14 @@ impl Containers {
             fate,
             delay: None,
         };
-        self.all.entry(id).or_insert_with(|| Box::new(new));
+        if !self.all.contains_key(&id) {
+            self.all.insert(id, new);
+        }
     }
 
     /// The container, if it is one of ours.
     pub(crate) fn find(&self, id: ContainerId) -> Option<&Container> {
-        self.all.get(&id).map(Box::as_ref)
+        self.all.get(&id)
     }
 
     /// Records where it is.
@@ -151,7 +151,7 @@ impl Containers {
     /// Its creation waits for something; says nothing about one that runs.
     pub(crate) fn delay(&mut self, id: ContainerId, error: CreationError, text: String) {
         if let Some(container) = self.all.get_mut(&id).filter(|container| !container.is_running) {
-            container.delay = Some(Delay { error, text });
+            container.delay = Some(Box::new(Delay { error, text }));
         }
     }
 
@@ -165,7 +165,7 @@ impl Containers {
             if container.delay.is_none() && container.invoker.is_some() {
                 return None;
             }
-            first = first.or(container.delay.as_ref());
+            first = first.or(container.delay.as_deref());
         }
         first
     }
@@ -173,7 +173,7 @@ impl Containers {
     /// Ends a container after what runs in it; whether it is free now.
     pub(crate) fn end(&mut self, id: ContainerId) -> bool {
         self.withdraw(id);
-        let may_serve = |c: &&mut Box<Container>| matches!(c.fate, Fate::Serving | Fate::Surplus);
+        let may_serve = |c: &&mut Container| matches!(c.fate, Fate::Serving | Fate::Surplus);
         let Some(container) = self.all.get_mut(&id).filter(may_serve) else {
             return false;
         };
@@ -294,12 +294,12 @@ impl Containers {
     }
 
     /// Forgets a container.
-    pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Box<Container>> {
+    pub(crate) fn remove(&mut self, id: ContainerId) -> Option<Container> {
         self.withdraw(id);
         self.forget(id)
     }
 
-    fn forget(&mut self, id: ContainerId) -> Option<Box<Container>> {
+    fn forget(&mut self, id: ContainerId) -> Option<Container> {
         let container = self.all.remove(&id)?;
         if let Fate::Gone(Some(since)) = container.fate {
             self.gone.remove(&(since, id));
@@ -333,7 +333,7 @@ impl Containers {
     pub(crate) fn limit_to(&mut self, limit: usize) -> Vec<ContainerId> {
         let mut serving = 0;
         let mut free = Vec::new();
-        for (id, container) in &mut self.all {
+        for (id, container) in self.all.iter_mut() {
             if !matches!(container.fate, Fate::Serving | Fate::Surplus) {
                 continue;
             }

@@ -15,18 +15,19 @@
 //! delayed, by the end of that.
 
 mod entry;
+mod remembered;
 mod waiters;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId};
+use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId, SmallMap, SmallSet};
 
 use crate::waiting::Ticket;
 use crate::{ControllerId, QueueSettings};
 
 pub use entry::ActivationState;
 pub(crate) use entry::{Done, EndKind, Ending, Entry, Found, Mark, Next, Stage};
+use remembered::Remembered;
 pub(crate) use waiters::Waiters;
 
 /// Ids of which nothing else depends are remembered longer than they must be, by at most this, so that many are forgotten
@@ -60,47 +61,40 @@ impl Line {
 /// All activations of this leadership.
 #[derive(Debug)]
 pub(crate) struct Ledger<P, R> {
-    /// Boxed: a map keeps room for eleven, and most queues have one activation at a time or none.
-    entries: BTreeMap<ActivationId, Box<Entry<P, R>>>,
+    entries: SmallMap<ActivationId, Box<Entry<P, R>>>,
     /// How many that are not done were called by other activations.
     called: usize,
     /// Done, within the grace.
-    owed: BTreeSet<(Instant, ActivationId)>,
+    owed: SmallSet<(Instant, ActivationId)>,
     /// Done, past the grace.
-    kept: BTreeSet<(Instant, ActivationId)>,
-    /// Ids whose outcome is gone.
-    settled: BTreeSet<ActivationId>,
-    /// Of these, those that every controller has confirmed, by the time of that.
-    confirmed: VecDeque<(Instant, ActivationId)>,
-    /// The others, by the time they ended.
-    unconfirmed: VecDeque<(Instant, ActivationId)>,
+    kept: SmallSet<(Instant, ActivationId)>,
+    /// Ids whose outcome is gone and that every controller has confirmed, by the time of that.
+    confirmed: Remembered,
+    /// The others whose outcome is gone, by the time they ended.
+    unconfirmed: Remembered,
     /// Not to begin before their time.
-    delayed: BTreeSet<(Instant, ActivationId)>,
+    delayed: SmallSet<(Instant, ActivationId)>,
     /// How many acceptances are on their way to the journal.
     journaling: usize,
     /// How many ends of runs are on their way to the journal.
     ending: usize,
-    /// Ids of durable activations that the journal has the end of.
-    recorded: BTreeSet<ActivationId>,
-    /// The same, by the time of that.
-    recorded_at: VecDeque<(Instant, ActivationId)>,
+    /// Ids of durable activations that the journal has the end of, by the time of that.
+    recorded: Remembered,
 }
 
 impl<P, R> Default for Ledger<P, R> {
     fn default() -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: SmallMap::new(),
             called: 0,
-            owed: BTreeSet::new(),
-            kept: BTreeSet::new(),
-            settled: BTreeSet::new(),
-            confirmed: VecDeque::new(),
-            unconfirmed: VecDeque::new(),
-            delayed: BTreeSet::new(),
+            owed: SmallSet::new(),
+            kept: SmallSet::new(),
+            confirmed: Remembered::default(),
+            unconfirmed: Remembered::default(),
+            delayed: SmallSet::new(),
             journaling: 0,
             ending: 0,
-            recorded: BTreeSet::new(),
-            recorded_at: VecDeque::new(),
+            recorded: Remembered::default(),
         }
     }
 }
@@ -180,19 +174,15 @@ impl<P, R> Ledger<P, R> {
 
     /// The journal has the end of this one: it leaves, and its id stays for a while.
     pub(crate) fn note_recorded(&mut self, now: Instant, id: ActivationId, settings: &QueueSettings) {
-        if self.recorded.insert(id) {
-            self.recorded_at.push_back((now, id));
-        }
-        if self.recorded_at.len() > settings.dedup_max
-            && let Some((_, oldest)) = self.recorded_at.pop_front()
-        {
-            self.recorded.remove(&oldest);
+        self.recorded.push(now, id);
+        if self.recorded.len() > settings.dedup_max {
+            self.recorded.pop();
         }
     }
 
     /// Whether the journal has the end of this one, as far as is remembered.
     pub(crate) fn is_recorded(&self, id: ActivationId) -> bool {
-        self.recorded.contains(&id)
+        self.recorded.contains(id)
     }
 
     /// The delayed one whose time has come longest ago.
@@ -270,34 +260,30 @@ impl<P, R> Ledger<P, R> {
         settings: &QueueSettings,
         acknowledge: &mut impl FnMut(InvokerId, ActivationId),
     ) {
-        let btree_map::Entry::Occupied(mut place) = self.entries.entry(id) else {
+        let mut ended = None;
+        let entry = self.entries.remove_if(id, |entry| {
+            let Stage::Done(Done { at, invoker, .. }) = entry.stage else {
+                return false;
+            };
+            ended = Some((at, invoker));
+            entry.waiters.remove(controller) && entry.waiters.is_empty()
+        });
+        let (Some(entry), Some((at, invoker))) = (entry, ended) else {
             return;
         };
-        let Stage::Done(Done { at, invoker, .. }) = place.get().stage else {
-            return;
-        };
-        let waiters = &mut place.get_mut().waiters;
-        if !waiters.remove(controller) || !waiters.is_empty() {
-            return;
-        }
-        let entry = place.remove();
         self.called -= usize::from(entry.caller.is_some());
         self.leave(id, Line::Done(at));
         invoker.into_iter().for_each(|invoker| acknowledge(invoker, id));
-        self.settled.insert(id);
-        self.confirmed.push_back((now, id));
-        if self.confirmed.len() > settings.dedup_max
-            && let Some((_, oldest)) = self.confirmed.pop_front()
-        {
-            self.settled.remove(&oldest);
+        self.confirmed.push(now, id);
+        if self.confirmed.len() > settings.dedup_max {
+            self.confirmed.pop();
         }
     }
 
     /// Drops a kept outcome, which the caller has taken out of `kept`, and remembers its id.
     fn forget_kept(&mut self, at: Instant, id: ActivationId) {
         self.entries.remove(&id);
-        self.settled.insert(id);
-        self.unconfirmed.push_back((at, id));
+        self.unconfirmed.push(at, id);
     }
 
     /// Ends graces and keeping times; no graces while it is not known which of the activations are durable.
@@ -341,16 +327,11 @@ impl<P, R> Ledger<P, R> {
         for (ids, time) in [
             (&mut self.confirmed, settings.dedup_window),
             (&mut self.unconfirmed, late),
+            (&mut self.recorded, settings.dedup_window),
         ] {
-            while let Some((_, id)) = ids.front().filter(|(at, _)| is_over(*at, time)) {
-                self.settled.remove(id);
-                ids.pop_front();
+            while ids.oldest().is_some_and(|at| is_over(at, time)) {
+                ids.pop();
             }
-        }
-        let window = settings.dedup_window;
-        while let Some((_, id)) = self.recorded_at.front().filter(|(at, _)| is_over(*at, window)) {
-            self.recorded.remove(id);
-            self.recorded_at.pop_front();
         }
     }
 
@@ -361,10 +342,10 @@ impl<P, R> Ledger<P, R> {
         let kept = self.kept.first().map(|(at, _)| *at + settings.result_keep);
         // Nobody waits for an id to be forgotten.
         let remembered = settings.dedup_window + FORGET_PAUSE;
-        let confirmed = self.confirmed.front().map(|(at, _)| *at + remembered);
-        let unconfirmed = self.unconfirmed.front();
-        let unconfirmed = unconfirmed.map(|(at, _)| *at + settings.result_keep + settings.dedup_window);
-        let recorded = self.recorded_at.front().map(|(at, _)| *at + remembered);
+        let confirmed = self.confirmed.oldest().map(|at| at + remembered);
+        let unconfirmed = self.unconfirmed.oldest();
+        let unconfirmed = unconfirmed.map(|at| at + settings.result_keep + settings.dedup_window);
+        let recorded = self.recorded.oldest().map(|at| at + remembered);
         [owed, kept, confirmed, unconfirmed, recorded]
             .into_iter()
             .flatten()
@@ -410,7 +391,7 @@ impl<P, R> Ledger<P, R> {
 
     /// Whether the activation ended and its outcome is gone.
     pub(crate) fn is_settled(&self, id: ActivationId) -> bool {
-        self.settled.contains(&id)
+        self.confirmed.contains(id) || self.unconfirmed.contains(id)
     }
 
     /// Whether outcomes are owed to controllers within the grace.

@@ -26,11 +26,10 @@ mod takeover;
 mod view;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey};
+use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey, SmallSet};
 
 use crate::containers::Containers;
 use crate::ledger::{EndKind, Ledger};
@@ -71,9 +70,9 @@ pub struct MemoryQueue<P, R> {
     average: AverageRing,
 
     /// Invokers whose `Register` ends the hold-back.
-    expected: BTreeSet<InvokerId>,
+    expected: SmallSet<InvokerId>,
     /// Invokers without a stream: their next `Register` replaces what we think they have.
-    disconnected: BTreeSet<InvokerId>,
+    disconnected: SmallSet<InvokerId>,
     /// An invoker that may have run activations of a former leader and cannot be asked any more, and until when
     /// somebody may submit one of these again.
     lost: Option<(InvokerId, Instant)>,
@@ -88,7 +87,7 @@ pub struct MemoryQueue<P, R> {
     decide_at: Option<Instant>,
     /// No scaling before this.
     scale_after: Option<Instant>,
-    failure: Option<Failure>,
+    failure: Option<Box<Failure>>,
     starved: Option<Starved>,
     /// When the calls of other queues last showed that no container of this one comes free.
     knotted_at: Option<Instant>,
@@ -140,8 +139,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             next_seq: 0,
             containers: Containers::default(),
             average,
-            expected: BTreeSet::new(),
-            disconnected: BTreeSet::new(),
+            expected: SmallSet::new(),
+            disconnected: SmallSet::new(),
             lost: None,
             is_recovering: false,
             taken_over_at: now,

@@ -224,7 +224,7 @@ impl PullStream {
             route.epoch = epoch;
             return Ok(route.clone());
         }
-        let (key, shard) = self.keys.parse(&self.shards, key)?;
+        let (key, shard) = self.keys.parse(&self.shards, &self.context.node, key)?;
         let route = Route { key, shard, epoch };
         self.routes.insert(container, route.clone());
         Ok(route)
@@ -285,7 +285,7 @@ impl PullStream {
     }
 
     fn register(&mut self, register: v1::Register) -> Result<(Route, PullKind), InvalidMessage> {
-        let (key, shard) = self.keys.parse(&self.shards, register.key)?;
+        let (key, shard) = self.keys.parse(&self.shards, &self.context.node, register.key)?;
         let route = Route {
             key,
             shard,

@@ -269,7 +269,7 @@ impl SubmitStream {
                 retry_after: WINDOW_RETRY,
             });
         }
-        let parsed = self.keys.parse(&self.shards, submission.key);
+        let parsed = self.keys.parse(&self.shards, &self.context.node, submission.key);
         let (key, shard) = parsed.map_err(|error: InvalidMessage| Rejection::Invalid {
             reason: error.to_string(),
         })?;

@@ -172,6 +172,12 @@ impl Index {
             })
     }
 
+    /// The name of an action that has queues, as their keys have it.
+    pub(crate) fn shared_action(&self, action: &ActionName) -> Option<&ActionName> {
+        let mut queues = self.queues_by_action.range(move |(name, _)| name.cmp(action));
+        queues.next().map(|((name, _), ())| name)
+    }
+
     pub(crate) fn containers_of(&self, key: &QueueKey) -> impl Iterator<Item = ContainerId> {
         self.containers_by_queue
             .range(move |(queue, _)| queue.cmp(key))

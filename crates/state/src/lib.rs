@@ -19,6 +19,7 @@ mod index;
 mod invokers;
 pub mod journal;
 mod members;
+mod names;
 mod namespaces;
 mod queues;
 mod record;

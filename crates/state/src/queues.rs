@@ -179,6 +179,7 @@ impl State {
     }
 
     fn put_queue(&mut self, key: &QueueKey, queue: QueueRecord, turn: &mut Turn) {
+        let key = &self.shared_key(key);
         let old = self.tables.queues.insert(key.clone(), queue.clone());
         if old.as_ref() == Some(&queue) {
             return;

@@ -467,3 +467,25 @@ fn the_leaders_of_a_namespace_are_those_of_all_its_queues_whether_they_have_cont
     let one = BTreeSet::from([leader(&world, &elsewhere)]);
     assert_eq!(world.state.leaders_in(&elsewhere.namespace, 9), one);
 }
+
+#[test]
+fn names_are_kept_once_however_many_queues_have_them() {
+    let mut world = World::new();
+    world.put_action("again", None);
+    for n in 0..6 {
+        let action = if n % 2 == 0 { "hello" } else { "again" };
+        world.ensure(&queue(&format!("n{}", n / 2), action));
+    }
+    let texts = |state: &State| {
+        let keys: Vec<QueueKey> = state.queues().map(|(key, _)| key.clone()).collect();
+        let namespaces: BTreeSet<_> = keys.iter().map(|key| key.namespace.as_str().as_ptr()).collect();
+        let actions: BTreeSet<_> = keys.iter().map(|key| key.action.as_str().as_ptr()).collect();
+        (namespaces.len(), actions.len())
+    };
+    assert_eq!(texts(&world.state), (3, 2));
+    let bytes = bincode::serde::encode_to_vec(&world.state, bincode::config::standard()).unwrap();
+    let (read, _): (State, usize) =
+        bincode::serde::decode_from_slice(&bytes, bincode::config::standard()).unwrap();
+    assert_eq!(texts(&read), (3, 2));
+    assert_eq!(read, world.state);
+}

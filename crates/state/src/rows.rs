@@ -19,6 +19,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Rows per block: a write after a copy duplicates this many rows at most (a few microseconds), and the list of
 /// blocks of a table of 100,000 rows stays under 2,000 pointers.
 const BLOCK_LEN_MAX: usize = 128;
+/// Rows for which a full block gets room at a time. Twice the room, as a list takes, would be empty by half in a table whose
+/// keys come in any order.
+const ROOM: usize = 16;
 
 type Block<K, V> = Arc<Vec<(K, V)>>;
 
@@ -51,6 +54,12 @@ impl<K: Ord, V> Rows<K, V> {
     {
         let (block, at) = self.find(key)?;
         Some(&self.blocks.get(block)?.get(at)?.1)
+    }
+
+    /// The key of a row, as the table has it.
+    pub(crate) fn key_of(&self, key: &K) -> Option<&K> {
+        let (block, at) = self.find(key)?;
+        Some(&self.blocks.get(block)?.get(at)?.0)
     }
 
     /// Whether the key has a row.
@@ -121,6 +130,9 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
         match block.binary_search_by(|(row, _)| row.cmp(&key)) {
             Ok(at) => block.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
             Err(at) => {
+                if block.len() == block.capacity() {
+                    block.reserve_exact(ROOM);
+                }
                 block.insert(at, (key, value));
                 self.len += 1;
                 if block.len() > BLOCK_LEN_MAX {
@@ -131,8 +143,7 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
                         BLOCK_LEN_MAX / 2
                     };
                     let tail = block.split_off(keep);
-                    // It has doubled its room for the one that did not fit.
-                    block.shrink_to(BLOCK_LEN_MAX);
+                    block.shrink_to_fit();
                     blocks.insert(at_block + 1, Arc::new(tail));
                 }
                 None

@@ -113,7 +113,7 @@ impl State {
         let warm = self.warm_for(request);
         let resumed = warm.and_then(|warm| Some((warm, self.delete_container(warm, turn)?)));
         let row = ContainerRecord {
-            key: request.key.clone(),
+            key: self.shared_key(&request.key),
             revision: request.revision,
             invoker: resumed.as_ref().and_then(|(_, old)| old.invoker),
             state: ContainerState::InProgress,

@@ -77,7 +77,8 @@ impl Serialize for State {
 
 impl<'de> Deserialize<'de> for State {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let tables = Tables::deserialize(deserializer)?;
+        let mut tables = Tables::deserialize(deserializer)?;
+        tables.share_names();
         let index = Index::of(&tables);
         Ok(Self { tables, index })
     }

@@ -28,6 +28,10 @@ impl Turn {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
+        if self.events.is_empty() {
+            // Most commands have one, and thousands of them are kept for those who follow: not room for four.
+            self.events.reserve_exact(1);
+        }
         self.events.push(event);
     }
 
@@ -45,7 +49,8 @@ impl Turn {
         std::mem::take(&mut self.touched)
     }
 
-    pub(crate) fn finish(self, response: Response) -> Applied {
+    pub(crate) fn finish(mut self, response: Response) -> Applied {
+        self.events.shrink_to_fit();
         Applied {
             response,
             events: self.events,

@@ -70,6 +70,22 @@ impl State {
         self.tables.queues.get(key)
     }
 
+    /// The key with the texts of its names that the tables have already, as far as they have them: who keeps it keeps no others.
+    #[must_use]
+    pub fn shared_key(&self, key: &QueueKey) -> QueueKey {
+        if let Some(known) = self.tables.queues.key_of(key) {
+            return known.clone();
+        }
+        let of_namespace = |row: &QueueKey| row.namespace.cmp(&key.namespace);
+        let neighbour = self.tables.queues.range(of_namespace).next();
+        let namespace = neighbour.map_or(&key.namespace, |(row, _)| &row.namespace);
+        let action = self.index.shared_action(&key.action).unwrap_or(&key.action);
+        QueueKey {
+            namespace: namespace.clone(),
+            action: action.clone(),
+        }
+    }
+
     /// Queues that a session leads.
     pub fn queues_of(&self, session: SessionId) -> impl Iterator<Item = (&QueueKey, &QueueRecord)> {
         self.index

@@ -12,6 +12,7 @@ mod membership;
 mod name;
 mod rejection;
 mod size;
+mod small_map;
 mod time;
 mod wait;
 
@@ -26,5 +27,6 @@ pub use membership::{MemberOrder, MembershipError};
 pub use name::{ActionName, NameError, NamespaceName, QueueKey};
 pub use rejection::{NotLeader, Reached, Rejection, ThrottleScope};
 pub use size::{ByteSize, ParseSizeError};
+pub use small_map::{SmallMap, SmallSet};
 pub use time::Instant;
 pub use wait::WaitReason;

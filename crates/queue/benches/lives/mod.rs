@@ -296,7 +296,7 @@ impl Lane {
     }
 }
 
-const PROFILE: ActionProfile = ActionProfile {
+pub(crate) const PROFILE: ActionProfile = ActionProfile {
     revision: Revision(1),
     concurrency: 1,
     instances: None,

@@ -80,13 +80,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         let active_at = before.map_or(now, |failure| failure.active_at);
         let active_at = if self.waiting.is_empty() { active_at } else { now };
         let retry_at = now + pause;
-        self.failure = Some(Failure {
+        self.failure = Some(Box::new(Failure {
             error,
             text,
             count: count + 1,
             retry_at,
             active_at,
-        });
+        }));
     }
 
     /// Forgets a failure that nobody has asked about for a while.

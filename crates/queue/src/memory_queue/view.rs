@@ -4,7 +4,7 @@ use whiskraft_types::{ActivationId, ContainerId, Instant, WaitReason};
 
 use super::MemoryQueue;
 use crate::ledger::{Ending, Stage};
-use crate::{ActivationState, ControllerId, Decision, QueueState};
+use crate::{ActionProfile, ActivationState, ControllerId, Decision, QueueState};
 
 /// What `status` shows of a queue.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         })
     }
 
+    /// The action as it was last told of.
+    #[must_use]
+    pub const fn action(&self) -> &ActionProfile {
+        &self.action
+    }
+
     /// What `status` shows.
     #[must_use]
     pub fn view(&self) -> QueueView {
@@ -128,6 +134,12 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     #[must_use]
     pub fn waiting_len(&self) -> usize {
         self.len()
+    }
+
+    /// Whether it waits for invokers to register with this leader.
+    #[must_use]
+    pub fn expects_invokers(&self) -> bool {
+        !self.expected.is_empty()
     }
 
     /// Since when activations are held back for invokers that have not registered with this leader; `None` if none are.

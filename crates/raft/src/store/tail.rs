@@ -8,10 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::types::Entry;
 
-/// Bytes of records kept; the newest entry stays however long it is.
-const BYTES_MAX: usize = 1 << 20;
+/// Bytes of records kept, of each log; the newest entry stays however long it is. What they say is kept with them and takes
+/// two to three times as much.
+const BYTES_MAX: usize = 1 << 19;
 /// Entries kept: short ones cost more than their records.
-const ENTRIES_MAX: usize = 4096;
+const ENTRIES_MAX: usize = 1024;
 
 /// The tail of one log.
 #[derive(Debug, Default)]

@@ -92,11 +92,15 @@ impl Shard {
         let is_free = |local: &LocalQueue| local.session == session && local.frozen.is_none();
         let (slots, activations_max) = match pick {
             Pick::Named(key) => (Vec::from_iter(self.queues.slot(key)), usize::MAX),
-            Pick::Any { count, activations } => (self.pick(*count, |local| is_free(local)), *activations),
-            Pick::Sound { count, activations } => (
-                self.pick(*count, |local| is_free(local) && is_sound(local)),
-                *activations,
-            ),
+            Pick::Any { count, activations } => {
+                let all = self.queues.slots();
+                (self.pick(all, *count, |local| is_free(local)), *activations)
+            }
+            Pick::Sound { count, activations } => {
+                let all = self.queues.slots();
+                let may_go = |local: &LocalQueue| is_free(local) && is_sound(local);
+                (self.pick(all, *count, may_go), *activations)
+            }
             Pick::Deaf { count, after } => {
                 let is_deaf = |local: &LocalQueue| {
                     let held_for = local
@@ -105,10 +109,10 @@ impl Shard {
                         .map(|since| self.now.saturating_since(since));
                     local.recovering.is_none() && held_for.is_some_and(|held_for| held_for >= *after)
                 };
-                (
-                    self.pick(*count, |local| is_free(local) && is_deaf(local)),
-                    usize::MAX,
-                )
+                // Asked for every second: not a look at every queue there is.
+                let expecting = self.queues.expecting();
+                let may_go = |local: &LocalQueue| is_free(local) && is_deaf(local);
+                (self.pick(expecting, *count, may_go), usize::MAX)
             }
         };
         let (mut exported, mut sum) = (Vec::new(), 0);
@@ -118,7 +122,7 @@ impl Shard {
             }
             self.step(slot, Input::Draining(true));
             if let Some(local) = self.queues.get_mut(slot) {
-                local.frozen = Some(Frozen::default());
+                local.frozen = Some(Box::default());
                 let activations = local.queue.export(self.now);
                 sum += activations.len();
                 exported.push(Exported {
@@ -131,9 +135,9 @@ impl Shard {
         exported
     }
 
-    fn pick(&self, count: usize, may_go: impl Fn(&LocalQueue) -> bool) -> Vec<Slot> {
+    fn pick(&self, slots: Vec<Slot>, count: usize, may_go: impl Fn(&LocalQueue) -> bool) -> Vec<Slot> {
         let (mut quiet, mut busy) = (Vec::new(), Vec::new());
-        for slot in self.queues.slots() {
+        for slot in slots {
             if quiet.len() >= count {
                 break;
             }
@@ -201,7 +205,7 @@ impl Shard {
 
     /// The frozen queue with one more frame counted, if there is room for it.
     fn frozen_with_room(&mut self, slot: Slot) -> Option<&mut Frozen> {
-        let frozen = self.queues.get_mut(slot)?.frozen.as_mut()?;
+        let frozen = self.queues.get_mut(slot)?.frozen.as_deref_mut()?;
         if frozen.frames >= HELD_MAX {
             return None;
         }

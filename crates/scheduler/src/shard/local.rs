@@ -2,11 +2,13 @@
 //!
 //! Invariant: every index entry names an occupied slot; [`LocalQueues::remove`] takes all of them along.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use whiskraft_queue::{ActionProfile, MemoryQueue, Recovered};
-use whiskraft_types::{ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId};
+use whiskraft_types::{
+    ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId, SmallMap, SmallSet,
+};
 
 use crate::message::{Payload, Record};
 use crate::rate::Stock;
@@ -48,25 +50,29 @@ pub(crate) struct LocalQueue {
     pub(crate) epoch: Epoch,
     /// Our session that leads it.
     pub(crate) session: SessionId,
-    pub(crate) profile: ActionProfile,
     /// Memory of one container.
     pub(crate) memory: ByteSize,
     pub(crate) queue: MemoryQueue<Payload, Record>,
     /// Where the containers are that it knows.
-    pub(crate) places: BTreeMap<ContainerId, InvokerId>,
+    pub(crate) places: SmallMap<ContainerId, InvokerId>,
     /// Invokers that were asked to register on their current stream and have not answered yet.
-    pub(crate) asked: BTreeSet<InvokerId>,
+    pub(crate) asked: SmallSet<InvokerId>,
     /// What arrives while it is on its way to another scheduler.
-    pub(crate) frozen: Option<Frozen>,
+    pub(crate) frozen: Option<Box<Frozen>>,
     /// While its open activations are read from the journal: those that have been.
-    pub(crate) recovering: Option<Recovering>,
+    pub(crate) recovering: Option<Box<Recovering>>,
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
-    invokers: BTreeSet<InvokerId>,
+    invokers: SmallSet<InvokerId>,
 }
 
 impl LocalQueue {
+    /// What it needs of its action.
+    pub(crate) const fn profile(&self) -> &ActionProfile {
+        self.queue.action()
+    }
+
     /// Invokers that it has dealings with.
     pub(crate) fn invokers(&self) -> impl Iterator<Item = InvokerId> {
         self.invokers.iter().copied()
@@ -75,7 +81,6 @@ impl LocalQueue {
     pub(crate) fn new(
         key: QueueKey,
         session: SessionId,
-        profile: ActionProfile,
         memory: ByteSize,
         queue: MemoryQueue<Payload, Record>,
     ) -> Self {
@@ -83,16 +88,15 @@ impl LocalQueue {
             key,
             epoch: queue.epoch(),
             session,
-            profile,
             memory,
             queue,
-            places: BTreeMap::new(),
-            asked: BTreeSet::new(),
+            places: SmallMap::new(),
+            asked: SmallSet::new(),
             frozen: None,
-            recovering: Some(Recovering::default()),
+            recovering: Some(Box::default()),
             rate: None,
             deadline: None,
-            invokers: BTreeSet::new(),
+            invokers: SmallSet::new(),
         }
     }
 }
@@ -100,12 +104,15 @@ impl LocalQueue {
 /// All queues of a shard.
 #[derive(Default)]
 pub(crate) struct LocalQueues {
-    slots: Vec<Option<LocalQueue>>,
+    /// Boxed: the list doubles as it grows.
+    slots: Vec<Option<Box<LocalQueue>>>,
     free: Vec<Slot>,
     by_key: HashMap<QueueKey, Slot>,
     deadlines: BTreeSet<(Instant, Slot)>,
     by_invoker: BTreeSet<(InvokerId, Slot)>,
     by_namespace: BTreeSet<(NamespaceName, Slot)>,
+    /// Those that may expect invokers to register; each is struck off at the first look after it does not.
+    expecting: BTreeSet<Slot>,
 }
 
 impl LocalQueues {
@@ -119,17 +126,18 @@ impl LocalQueues {
         assert!(before.is_none(), "queue {} is led twice by one shard", queue.key);
         self.by_namespace.insert((queue.key.namespace.clone(), slot));
         if let Some(place) = self.slots.get_mut(slot) {
-            *place = Some(queue);
+            *place = Some(Box::new(queue));
         }
         slot
     }
 
     /// Removes a queue.
-    pub(crate) fn remove(&mut self, slot: Slot) -> Option<LocalQueue> {
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<LocalQueue>> {
         let queue = self.slots.get_mut(slot)?.take()?;
         self.by_key.remove(&queue.key);
         self.by_namespace.remove(&(queue.key.namespace.clone(), slot));
-        for invoker in &queue.invokers {
+        self.expecting.remove(&slot);
+        for invoker in queue.invokers.iter() {
             self.by_invoker.remove(&(*invoker, slot));
         }
         if let Some(deadline) = queue.deadline {
@@ -159,6 +167,20 @@ impl LocalQueues {
             }
         }
         slots
+    }
+
+    /// Notes that a queue expects invokers to register.
+    pub(crate) fn note_expecting(&mut self, slot: Slot) {
+        self.expecting.insert(slot);
+    }
+
+    /// Queues that expect invokers to register.
+    pub(crate) fn expecting(&mut self) -> Vec<Slot> {
+        let slots = &self.slots;
+        let queue = |slot: Slot| slots.get(slot)?.as_deref();
+        self.expecting
+            .retain(|slot| queue(*slot).is_some_and(|local| local.queue.expects_invokers()));
+        self.expecting.iter().copied().collect()
     }
 
     /// Notes when a queue wants its next tick.
@@ -197,11 +219,11 @@ impl LocalQueues {
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&LocalQueue> {
-        self.slots.get(slot)?.as_ref()
+        self.slots.get(slot)?.as_deref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut LocalQueue> {
-        self.slots.get_mut(slot)?.as_mut()
+        self.slots.get_mut(slot)?.as_deref_mut()
     }
 
     /// Occupied slots.
@@ -212,7 +234,7 @@ impl LocalQueues {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LocalQueue> {
-        self.slots.iter().flatten()
+        self.slots.iter().flatten().map(Box::as_ref)
     }
 
     /// Places for queues, occupied or not; slots are below this.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use whiskraft_queue::KnownContainer;
 use whiskraft_state::{ContainerRecord, ContainerState};
-use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey, SessionId};
+use whiskraft_types::{ContainerId, Instant, InvokerId, QueueKey, SessionId, SmallMap};
 
 /// Shortest time between two looks for what is to be forgotten: each goes through all of it, and log entries come by the
 /// hundred per second.
@@ -28,8 +28,7 @@ struct Row {
 /// The copy.
 #[derive(Debug, Default)]
 pub(crate) struct Mirror {
-    /// Boxed: a map keeps room for eleven, and most queues have one or two.
-    rows: BTreeMap<QueueKey, BTreeMap<ContainerId, Box<Row>>>,
+    rows: BTreeMap<QueueKey, SmallMap<ContainerId, Row>>,
     /// Invokers whose session ended while they held a container of the queue, and when.
     lost: BTreeMap<QueueKey, Vec<(InvokerId, Instant)>>,
     /// Invokers that live and had a container of the queue until then: they may keep a result of it.
@@ -64,7 +63,7 @@ impl Mirror {
             holds_slot: record.state.holds_slot(),
             running_since: known.running.then(|| before.unwrap_or(now)),
         };
-        rows.insert(id, Box::new(row));
+        rows.insert(id, row);
         if let Some((invoker, _)) = record.invoker.filter(|_| !row.holds_slot && before.is_some()) {
             self.left_at.insert(record.key.clone(), now);
             note(&mut self.recent, now, &record.key, invoker);
@@ -133,7 +132,7 @@ impl Mirror {
                 .filter_map(|(_, row)| row.invoker.filter(|(_, session)| !is_live(*session)))
                 .map(|(invoker, _)| invoker)
                 .collect();
-            for (id, row) in new.rows.get_mut(key).into_iter().flatten() {
+            for (id, row) in new.rows.get_mut(key).into_iter().flat_map(SmallMap::iter_mut) {
                 let before = rows.get(id).and_then(|row| row.running_since);
                 row.running_since = row.running_since.map(|since| before.unwrap_or(since));
             }
@@ -165,7 +164,7 @@ impl Mirror {
     /// What a leadership that starts now inherits.
     pub(crate) fn inheritance(&self, key: &QueueKey) -> Inheritance {
         let rows = self.rows.get(key);
-        let rows = || rows.into_iter().flat_map(BTreeMap::values).map(Box::as_ref);
+        let rows = || rows.into_iter().flat_map(SmallMap::values);
         let recent = self.recent.get(key).into_iter().flatten();
         let expected: BTreeSet<InvokerId> = rows()
             .filter_map(|row| Some(row.invoker?.0))
@@ -191,7 +190,7 @@ impl Mirror {
         let is_there = move |row: &Row| row.invoker.is_some_and(|(on, _)| on == invoker);
         self.rows
             .iter()
-            .filter(move |(_, rows)| rows.values().any(|row| is_there(row)))
+            .filter(move |(_, rows)| rows.values().any(&is_there))
             .map(|(key, _)| key)
     }
 

@@ -147,10 +147,10 @@ impl Shard {
         let wish = Wish {
             key: local.key.clone(),
             epoch: local.epoch,
-            revision: local.profile.revision,
+            revision: local.profile().revision,
             memory: local.memory,
-            instances: local.profile.instances,
-            blackbox: local.profile.blackbox,
+            instances: local.profile().instances,
+            blackbox: local.profile().blackbox,
             count,
         };
         let revision = wish.revision;

@@ -24,7 +24,7 @@ impl Shard {
                 key: Some((&local.key).into()),
                 leader: self.parts.context.node.id().0,
                 epoch: local.epoch.0,
-                revision: local.profile.revision.0,
+                revision: local.profile().revision.0,
                 removed: false,
             }),
             state: format!("{:?}", view.state),
@@ -36,7 +36,7 @@ impl Shard {
             containers_running: count(view.running),
             containers_warm: warm,
             containers_old: count(view.old),
-            containers_limit: action_limit(namespace_limit, local.profile.instances),
+            containers_limit: action_limit(namespace_limit, local.profile().instances),
             duration_avg_ms: view.average_ms,
             oldest_ms: view.oldest.map_or(0, age_ms),
             wait_reason: wait

@@ -243,7 +243,7 @@ impl Shard {
         let queue = MemoryQueue::new(key.clone(), record.epoch, profile, settings, self.now);
         let slot = self
             .queues
-            .insert(LocalQueue::new(key.clone(), session, profile, memory, queue));
+            .insert(LocalQueue::new(key.clone(), session, memory, queue));
         self.journaled.push(Message::Led {
             key: key.clone(),
             epoch: record.epoch,
@@ -268,6 +268,7 @@ impl Shard {
         });
         if follows {
             let expected = inherited.expected.clone();
+            self.queues.note_expecting(slot);
             self.step(
                 slot,
                 Input::Takeover {
@@ -347,7 +348,7 @@ impl Shard {
             };
             self.outbox.result(controller, item);
         }
-        local.frozen.into_iter().for_each(|frozen| self.dismiss(frozen));
+        local.frozen.into_iter().for_each(|frozen| self.dismiss(*frozen));
     }
 
     /// Drops the queues of our sessions that have ended, whether or not the log has told us yet.
@@ -388,8 +389,8 @@ impl Shard {
         let Some(local) = self.queues.get_mut(slot) else {
             return;
         };
-        if local.profile != profile {
-            (local.profile, local.memory) = (profile, memory);
+        if *local.profile() != profile {
+            local.memory = memory;
             self.step(slot, Input::Action(profile));
         }
     }

@@ -280,7 +280,8 @@ impl Shard {
 
     fn on_fetch(&mut self, key: QueueKey, fetch: Fetch) {
         let slot = self.queues.slot(&key).filter(|_| !self.fenced && !self.draining);
-        let Some((slot, profile)) = slot.and_then(|slot| Some((slot, self.queues.get(slot)?.profile))) else {
+        let profile = |slot| Some((slot, *self.queues.get(slot)?.profile()));
+        let Some((slot, profile)) = slot.and_then(profile) else {
             return tell(fetch.answer, FetchAnswer::NoQueue);
         };
         if self.queues.get(slot).is_some_and(|local| local.frozen.is_some()) {
@@ -386,7 +387,7 @@ impl Shard {
         };
         let delivery = Delivery {
             id,
-            revision: local.profile.revision,
+            revision: local.profile().revision,
             payload,
             key: local.key.clone(),
             epoch: local.epoch,

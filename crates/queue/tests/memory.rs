@@ -1,0 +1,57 @@
+//! How much memory a queue takes, by the allocator's count: a scheduler leads tens of thousands. The bounds are a little more
+//! than what was measured when they were written; who needs more raises them and says why.
+
+#[path = "../benches/lives/mod.rs"]
+mod lives;
+
+use std::sync::Arc;
+
+use lives::{Lives, PROFILE, Scene};
+use whiskraft_queue::{MemoryQueue, QueueSettings};
+use whiskraft_types::{Epoch, Instant, QueueKey};
+
+/// Queues over which the mean is taken.
+const QUEUES: usize = 1000;
+
+/// Bytes of a queue that has had nothing to do yet, with its names. Measured were 920.
+const UNUSED_MAX: u64 = 1000;
+
+/// Ids that a queue remembers, and its bytes with one container at work, one activation, and a place in the list of what this
+/// test has under way. Measured were 1,720 and 2,110.
+const USED: [(usize, u64); 2] = [(1, 1800), (12, 2200)];
+
+#[test]
+fn a_queue_that_nobody_uses_takes_little_memory() {
+    let settings = Arc::new(QueueSettings::default());
+    let queue = |number| {
+        let key = QueueKey {
+            namespace: "guest".parse().expect("a name"),
+            action: format!("guest/hello{number}").parse().expect("a name"),
+        };
+        MemoryQueue::<Arc<[u8]>, Arc<[u8]>>::new(key, Epoch(1), PROFILE, settings.clone(), Instant::ORIGIN)
+    };
+    let mut kept = None;
+    let measured = allocation_counter::measure(|| kept = Some((0..QUEUES).map(queue).collect::<Vec<_>>()));
+    check("unused", measured.bytes_current, UNUSED_MAX);
+}
+
+#[test]
+fn a_queue_in_use_takes_little_memory() {
+    for (remembered, bound) in USED {
+        let scene = Scene {
+            queues: QUEUES,
+            remembered,
+            ..Scene::ALL[0]
+        };
+        let mut kept = None;
+        let measured = allocation_counter::measure(|| kept = Some(Lives::new(scene)));
+        let what = format!("{}, {remembered} ids remembered", scene.name);
+        check(&what, measured.bytes_current, bound);
+    }
+}
+
+fn check(what: &str, bytes: i64, bound: u64) {
+    let each = u64::try_from(bytes).expect("more is kept than before") / QUEUES as u64;
+    println!("{what}: {each} bytes, at most {bound}");
+    assert!(each <= bound, "{what}");
+}
