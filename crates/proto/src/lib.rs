@@ -3,6 +3,7 @@
 //! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
 
 mod convert;
+mod gathered;
 mod membership;
 pub mod transport;
 
