@@ -43,8 +43,11 @@ pub(crate) struct Directory {
     endpoints: Vec<String>,
     members: RwLock<BTreeMap<SchedulerId, Known>>,
     channels: Mutex<BTreeMap<(String, Class), Channel>>,
-    /// Spreads questions over the schedulers.
+    /// Spreads questions over the schedulers; begins anywhere, so that clients which ask once do not all ask the same one.
     turn: AtomicUsize,
+    /// Where this client's watches are. All at one: what a change makes a scheduler tell several watches of a client is written,
+    /// sent and read once.
+    watched: Mutex<Option<String>>,
 }
 
 impl Directory {
@@ -66,7 +69,8 @@ impl Directory {
             endpoints,
             members: RwLock::default(),
             channels: Mutex::default(),
-            turn: AtomicUsize::new(0),
+            turn: AtomicUsize::new(usize::from(rand::random::<u16>())),
+            watched: Mutex::default(),
         })
     }
 
@@ -138,6 +142,27 @@ impl Directory {
         all.extend(of(false));
         all.extend(rotated(unknown, turn));
         all
+    }
+
+    /// Where to watch: at the scheduler that this client's other watches are at, as long as it is as good as any.
+    pub(crate) fn to_watch(&self) -> Option<String> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = watched.take().filter(|address| self.is_best(address));
+        *watched = kept.or_else(|| Some(self.candidates().into_iter().next()?.address));
+        watched.clone()
+    }
+
+    /// A watch at this address broke or never began: the next one looks elsewhere, and the others follow.
+    pub(crate) fn watch_failed(&self, address: &str) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.take_if(|watched| watched == address);
+    }
+
+    /// Whether it is a connected member, or nobody is one.
+    fn is_best(&self, address: &str) -> bool {
+        let members = self.read();
+        let mut connected = members.values().filter(|known| known.connected).peekable();
+        connected.peek().is_none() || connected.any(|known| known.address == address)
     }
 
     /// The lazy channel to an address.
@@ -222,6 +247,34 @@ mod tests {
         assert!(first[..2].contains(&"h:2".to_owned()) && first[..2].contains(&"h:3".to_owned()));
         directory.remove(SchedulerId(2));
         assert_eq!(addresses(&directory), ["h:3", "h:1", "h:9"]);
+    }
+
+    #[test]
+    fn watches_stay_together_until_one_breaks() {
+        let directory = directory(&["h:9"]).unwrap();
+        let watched = || directory.to_watch().unwrap();
+        assert_eq!(watched(), "h:9");
+        for id in 1..=3 {
+            directory.add(SchedulerId(id), format!("h:{id}"));
+        }
+        assert_eq!(watched(), "h:9", "nobody is connected, so it may as well stay");
+        directory.set_connected(SchedulerId(1), true);
+        directory.set_connected(SchedulerId(2), true);
+        let first = watched();
+        assert!(["h:1", "h:2"].contains(&first.as_str()), "{first}");
+        for _ in 0..5 {
+            assert_eq!(watched(), first);
+        }
+        directory.watch_failed("h:3");
+        assert_eq!(watched(), first, "that was another one");
+        // Broken, and asked again at once: not there, as long as there are others.
+        directory.watch_failed(&first);
+        let second = watched();
+        assert_ne!(second, first);
+        assert_eq!(watched(), second);
+        let id = second.strip_prefix("h:").unwrap().parse().unwrap();
+        directory.set_connected(SchedulerId(id), false);
+        assert_eq!(watched(), first, "the only one that is connected");
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
 
 mod convert;
+mod gathered;
 mod membership;
+mod ready;
 pub mod transport;
 
+pub use ready::{ReadyWatch, ReadyWatchServer};
 pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
 
 /// Generated messages, clients and servers of protocol version 1.

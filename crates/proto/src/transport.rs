@@ -1,10 +1,15 @@
 //! Settings of the connections between controllers, invokers and schedulers. Each is here once, so that what measures the wire
 //! alone measures the same wire.
 
+use std::io;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
+
+pub use crate::gathered::Gathered;
 
 /// Flow control windows of HTTP/2: a stream carries many activations, a connection a few streams.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -37,8 +42,11 @@ pub fn scheduler_server() -> Server {
 }
 
 /// What such a server accepts connections from.
-pub fn scheduler_incoming(listener: impl Into<TcpIncoming>) -> TcpIncoming {
-    listener.into().with_nodelay(Some(true))
+pub fn scheduler_incoming(
+    listener: impl Into<TcpIncoming>,
+) -> impl Stream<Item = io::Result<Gathered<TcpStream>>> {
+    let accepted = listener.into().with_nodelay(Some(true));
+    accepted.map(|connection| connection.map(Gathered::new))
 }
 
 /// A controller's connection to a scheduler.

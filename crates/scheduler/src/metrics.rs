@@ -10,7 +10,7 @@ mod journal;
 mod scrape;
 mod totals;
 
-pub(crate) use counters::{Histogram, LeadershipEvent, Metrics, Proposed, ShardMeter};
+pub(crate) use counters::{Histogram, LeadershipEvent, Metrics, Proposed, ShardMeter, Watcher};
 pub(crate) use exposition::CONTENT_TYPE;
 pub(crate) use journal::{EntryKind, EntryOutcome};
 pub(crate) use scrape::Scraper;

@@ -314,7 +314,6 @@ async fn serve(
     use v1::invoker_server::InvokerServer;
     use v1::neighbour_server::NeighbourServer;
     use v1::operator_server::OperatorServer;
-    use v1::watch_server::WatchServer;
 
     let creation = control.creation.clone();
     let Calls {
@@ -348,7 +347,7 @@ async fn serve(
         .add_service(neighbour.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(documents.max_decoding_message_size(MESSAGE_LEN_MAX))
         .add_service(handoff.max_decoding_message_size(MESSAGE_LEN_MAX))
-        .add_service(WatchServer::new(WatchService::new(context.clone())))
+        .add_service(WatchService::server(context.clone()))
         .add_service(OperatorServer::new(OperatorService::new(
             context.clone(),
             shards,

@@ -3,13 +3,13 @@
 mod event;
 mod subscription;
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures::stream::{self, BoxStream, StreamExt};
 use futures::Stream;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use whiskraft_types::LogRevision;
 
 pub use self::event::{
@@ -18,9 +18,6 @@ pub use self::event::{
 };
 pub(crate) use self::subscription::Subscription;
 use crate::shared::Shared;
-
-/// Updates that wait for a slow reader; then the stream waits, and a scheduler cuts it with a `Resync` in time.
-const UPDATES_MAX: usize = 16;
 
 /// What a watch brings.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,31 +46,35 @@ pub enum WatchUpdate {
 }
 
 /// A running watch. Never ends by itself: it moves to another scheduler when one is lost. Dropping it ends it.
-#[derive(Debug)]
+///
+/// Whoever reads it does its work: no task stands between the connection and the reader. While nobody reads, the stream waits, and
+/// a scheduler cuts it with a `Resync` in time.
 pub struct WatchStream {
-    updates: mpsc::Receiver<WatchUpdate>,
-    task: JoinHandle<()>,
+    updates: BoxStream<'static, WatchUpdate>,
 }
 
 impl WatchStream {
-    pub(crate) fn start(mut subscription: Subscription) -> Self {
-        let (sender, updates) = mpsc::channel(UPDATES_MAX);
-        let task = tokio::spawn(async move {
-            loop {
-                let update = subscription
-                    .next(|cause| tracing::debug!(cause, "watch interrupted"))
-                    .await;
-                if sender.send(update).await.is_err() {
-                    return;
-                }
-            }
+    pub(crate) fn start(subscription: Subscription) -> Self {
+        let updates = stream::unfold(subscription, |mut subscription| async move {
+            let update = subscription
+                .next(|cause| tracing::debug!(cause, "watch interrupted"))
+                .await;
+            Some((update, subscription))
         });
-        Self { updates, task }
+        Self {
+            updates: updates.boxed(),
+        }
     }
 
-    /// The next update; waits for one.
+    /// The next update; waits for one. Giving up the wait loses nothing.
     pub async fn next(&mut self) -> Option<WatchUpdate> {
-        self.updates.recv().await
+        self.updates.next().await
+    }
+}
+
+impl fmt::Debug for WatchStream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("WatchStream").finish_non_exhaustive()
     }
 }
 
@@ -81,13 +82,7 @@ impl Stream for WatchStream {
     type Item = WatchUpdate;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchUpdate>> {
-        self.updates.poll_recv(context)
-    }
-}
-
-impl Drop for WatchStream {
-    fn drop(&mut self) {
-        self.task.abort();
+        self.updates.poll_next_unpin(context)
     }
 }
 

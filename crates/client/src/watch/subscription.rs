@@ -25,6 +25,8 @@ pub(crate) struct Subscription {
     /// Where the open stream was asked to go on; what it repeats from before is dropped.
     resumed_after: Option<LogRevision>,
     stream: Option<Streaming<v1::WatchFrame>>,
+    /// Who sends it.
+    address: String,
     backoff: Backoff,
 }
 
@@ -37,6 +39,7 @@ impl Subscription {
             in_snapshot: false,
             resumed_after: None,
             stream: None,
+            address: String::new(),
             backoff: Backoff::default(),
         }
     }
@@ -65,6 +68,7 @@ impl Subscription {
                 Ok(None) => "the scheduler ended the watch".to_owned(),
                 Err(status) => describe(&status),
             };
+            self.shared.directory.watch_failed(&self.address);
             interrupted(&cause);
             tokio::time::sleep(self.backoff.next()).await;
             if let Some(update) = self.on_lost() {
@@ -73,17 +77,29 @@ impl Subscription {
         }
     }
 
-    /// Subscribes at the next candidate, once.
+    /// Subscribes where this client watches, once.
     ///
     /// # Errors
     /// Says who failed and how.
     pub(crate) async fn open(&mut self) -> Result<(), String> {
-        let candidate = self.shared.directory.candidates().into_iter().next();
-        let address = candidate.ok_or("no scheduler is known")?.address;
+        let address = self
+            .shared
+            .directory
+            .to_watch()
+            .ok_or("no scheduler is known")?;
+        let opened = self.open_at(&address).await;
+        if opened.is_err() {
+            self.shared.directory.watch_failed(&address);
+        }
+        self.address = address;
+        opened
+    }
+
+    async fn open_at(&mut self, address: &str) -> Result<(), String> {
         let channel = self
             .shared
             .directory
-            .channel(&address, Class::Quick)
+            .channel(address, Class::Quick)
             .map_err(|error| error.to_string())?;
         let request = v1::WatchRequest {
             tables: self.tables.iter().map(|table| table.to_wire().into()).collect(),
