@@ -15,6 +15,10 @@ const KEPT_MAX: usize = 2;
 #[derive(Debug, Clone)]
 enum Inner<K, V> {
     Few(Vec<(K, V)>),
+    #[expect(
+        clippy::box_collection,
+        reason = "rare, and beside a list of three words it would make four"
+    )]
     Many(Box<BTreeMap<K, V>>),
 }
 
