@@ -176,7 +176,10 @@ mod tests {
         let mut connection = Gathered::new(Sink::default());
         let written = Pin::new(&mut connection).poll_write(&mut context, &[0; WORTH_LEN]);
         assert!(written.is_ready());
-        let parts = [IoSlice::new(&[0; WORTH_LEN / 2]), IoSlice::new(&[0; WORTH_LEN / 2])];
+        let parts = [
+            IoSlice::new(&[0; WORTH_LEN / 2]),
+            IoSlice::new(&[0; WORTH_LEN / 2]),
+        ];
         let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
         assert!(written.is_ready());
     }

@@ -8,8 +8,8 @@ mod membership;
 mod ready;
 pub mod transport;
 
-pub use ready::{ReadyWatch, ReadyWatchServer};
 pub use convert::{InvalidMessage, activation_id, activation_id_bytes, identity, required};
+pub use ready::{ReadyWatch, ReadyWatchServer};
 
 /// Generated messages, clients and servers of protocol version 1.
 #[allow(

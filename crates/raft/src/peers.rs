@@ -209,7 +209,9 @@ impl Peers {
                     let to = Arc::clone(&to);
                     async move { connect(&to, is_for_lanes).await.map(TokioIo::new) }
                 });
-                let channel = self.endpoint(address, class)?.connect_with_connector_lazy(connector);
+                let channel = self
+                    .endpoint(address, class)?
+                    .connect_with_connector_lazy(connector);
                 channels.insert((address.to_owned(), class), channel.clone());
                 channel
             }

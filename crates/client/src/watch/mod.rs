@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::stream::{self, BoxStream, StreamExt};
 use futures::Stream;
+use futures::stream::{self, BoxStream, StreamExt};
 use whiskraft_types::LogRevision;
 
 pub use self::event::{

@@ -82,11 +82,7 @@ impl Subscription {
     /// # Errors
     /// Says who failed and how.
     pub(crate) async fn open(&mut self) -> Result<(), String> {
-        let address = self
-            .shared
-            .directory
-            .to_watch()
-            .ok_or("no scheduler is known")?;
+        let address = self.shared.directory.to_watch().ok_or("no scheduler is known")?;
         let opened = self.open_at(&address).await;
         if opened.is_err() {
             self.shared.directory.watch_failed(&address);

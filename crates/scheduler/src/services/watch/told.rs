@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use whiskraft_proto::v1::{self, watch_frame::Frame};
 use whiskraft_proto::Message;
+use whiskraft_proto::v1::{self, watch_frame::Frame};
 use whiskraft_raft::Batch;
 use whiskraft_state::{ContainerState, Event};
 use whiskraft_types::LogRevision;
@@ -140,9 +140,15 @@ mod tests {
     fn each_hears_of_the_tables_it_has_named() {
         let told = Told::default();
         let both = watched(&[v1::Table::Queues, v1::Table::Namespaces]);
-        assert_eq!(told.frame(&batch(7, &["a"]), &watched(&[v1::Table::Queues])), None);
+        assert_eq!(
+            told.frame(&batch(7, &["a"]), &watched(&[v1::Table::Queues])),
+            None
+        );
         assert!(told.frame(&batch(7, &["a"]), &both).is_some());
-        assert_eq!(told.frame(&batch(7, &["a"]), &watched(&[v1::Table::Queues])), None);
+        assert_eq!(
+            told.frame(&batch(7, &["a"]), &watched(&[v1::Table::Queues])),
+            None
+        );
     }
 
     #[test]
