@@ -15,10 +15,21 @@ use crate::{ConnectError, Settings};
 /// Traffic that must not delay each other gets connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
-    /// Activations, questions, watch.
+    /// Activations, questions.
     Quick,
+    /// Watches: one that is not read may fill its connection.
+    Watch,
     /// Documents and code.
     Bulk,
+}
+
+/// Where this client watches.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Where the next watch begins, too.
+    at: Option<String>,
+    /// Where the last one failed.
+    failed: Option<String>,
 }
 
 /// Somebody who can be asked.
@@ -47,7 +58,7 @@ pub(crate) struct Directory {
     turn: AtomicUsize,
     /// Where this client's watches are. All at one: what a change makes a scheduler tell several watches of a client is written,
     /// sent and read once.
-    watched: Mutex<Option<String>>,
+    watched: Mutex<Watched>,
 }
 
 impl Directory {
@@ -94,6 +105,7 @@ impl Directory {
         };
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.remove(&(known.address.clone(), Class::Quick));
+        channels.remove(&(known.address.clone(), Class::Watch));
         channels.remove(&(known.address, Class::Bulk));
     }
 
@@ -147,15 +159,24 @@ impl Directory {
     /// Where to watch: at the scheduler that this client's other watches are at, as long as it is as good as any.
     pub(crate) fn to_watch(&self) -> Option<String> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = watched.take().filter(|address| self.is_best(address));
-        *watched = kept.or_else(|| Some(self.candidates().into_iter().next()?.address));
-        watched.clone()
+        let kept = watched.at.take().filter(|address| self.is_best(address));
+        watched.at = kept.or_else(|| {
+            let candidates = self.candidates();
+            let mut others = candidates
+                .iter()
+                .filter(|one| Some(&one.address) != watched.failed.as_ref());
+            let first = others.next().or(candidates.first());
+            first.map(|candidate| candidate.address.clone())
+        });
+        watched.at.clone()
     }
 
-    /// A watch at this address broke or never began: the next one looks elsewhere, and the others follow.
+    /// A watch at this address broke or never began: the next one that begins does so elsewhere, if it can.
     pub(crate) fn watch_failed(&self, address: &str) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.take_if(|watched| watched == address);
+        if watched.at.take_if(|at| at == address).is_some() {
+            watched.failed = Some(address.to_owned());
+        }
     }
 
     /// Whether it is a connected member, or nobody is one.
@@ -271,6 +292,15 @@ mod tests {
         directory.watch_failed(&first);
         let second = watched();
         assert_ne!(second, first);
+        for _ in 0..4 {
+            directory.watch_failed(&watched());
+            let before = watched();
+            addresses(&directory);
+            directory.watch_failed(&before);
+            assert_ne!(watched(), before, "whoever else has asked meanwhile");
+        }
+        let second = watched();
+        let first = if second == "h:1" { "h:2" } else { "h:1" };
         assert_eq!(watched(), second);
         let id = second.strip_prefix("h:").unwrap().parse().unwrap();
         directory.set_connected(SchedulerId(id), false);

@@ -3,6 +3,9 @@
 //! HTTP/2 writes whenever one of its streams has something, and Tokio runs a connection right after the stream that woke it. Of many
 //! streams that wake at once, as watchers of one change do, each would cost a write of its own, which is the dearest part of a short
 //! frame. So a connection steps back once before a small write: tasks that are ready run first, and what they have goes along.
+//!
+//! A write in several parts is one to which nothing can be added: HTTP/2 hands a longer frame's payload over beside its head, and makes no
+//! further frame until both are written.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,7 +21,7 @@ const WORTH_LEN: usize = 4096;
 #[derive(Debug)]
 pub struct Gathered<T> {
     inner: T,
-    /// Whether the write that is under way has waited for others already.
+    /// Whether what is to be written has waited for others already.
     stepped_back: bool,
 }
 
@@ -42,9 +45,10 @@ impl<T> Gathered<T> {
         true
     }
 
-    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.stepped_back = false;
+    /// Notes what was written of `len`; the rest, if there is one, has waited.
+    fn written(&mut self, len: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &written {
+            self.stepped_back = written.as_ref().is_ok_and(|count| *count < len);
         }
         written
     }
@@ -70,7 +74,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathered<T> {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.inner).poll_write(context, buffer);
-        self.written(written)
+        self.written(buffer.len(), written)
     }
 
     fn poll_write_vectored(
@@ -79,11 +83,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Gathered<T> {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = buffers.iter().map(|buffer| buffer.len()).sum();
-        if self.steps_back(len, context) {
+        let parts = buffers.iter().filter(|buffer| !buffer.is_empty()).count();
+        if parts <= 1 && self.steps_back(len, context) {
             return Poll::Pending;
         }
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, buffers);
-        self.written(written)
+        self.written(len, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -116,10 +121,11 @@ mod tests {
 
     use super::*;
 
-    /// Takes everything, and counts the writes.
+    /// Takes everything, or so much at a time, and counts the writes.
     #[derive(Default)]
     struct Sink {
         writes: Vec<usize>,
+        room: Option<usize>,
     }
 
     impl AsyncWrite for Sink {
@@ -128,8 +134,12 @@ mod tests {
             _: &mut Context<'_>,
             buffer: &[u8],
         ) -> Poll<io::Result<usize>> {
-            self.writes.push(buffer.len());
-            Poll::Ready(Ok(buffer.len()))
+            let len = buffer.len().min(self.room.unwrap_or(usize::MAX));
+            if len == 0 {
+                return Poll::Pending; // As a full socket does, which wakes by itself.
+            }
+            self.writes.push(len);
+            Poll::Ready(Ok(len))
         }
 
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -182,6 +192,53 @@ mod tests {
         ];
         let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
         assert!(written.is_ready());
+    }
+
+    #[test]
+    fn what_nothing_can_be_added_to_goes_at_once() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut connection = Gathered::new(Sink::default());
+        let parts = [IoSlice::new(&[0; 9]), IoSlice::new(&[0; 300])];
+        let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
+        assert!(written.is_ready(), "a head and its payload");
+        let parts = [IoSlice::new(&[0; 9]), IoSlice::new(&[])];
+        let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
+        assert!(written.is_pending(), "one part");
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_rest_of_a_write_and_a_full_socket_do_not_step_back_again() {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut connection = Gathered::new(Sink {
+            room: Some(10),
+            ..Sink::default()
+        });
+        let mut write = |connection: &mut Gathered<Sink>, len: usize| {
+            Pin::new(connection).poll_write(&mut context, &vec![0; len])
+        };
+        assert!(write(&mut connection, 30).is_pending());
+        assert!(matches!(write(&mut connection, 30), Poll::Ready(Ok(10))));
+        assert!(matches!(write(&mut connection, 20), Poll::Ready(Ok(10))));
+        connection.inner.room = Some(0);
+        for _ in 0..3 {
+            assert!(write(&mut connection, 10).is_pending());
+        }
+        assert_eq!(
+            woken.0.load(Ordering::Relaxed),
+            1,
+            "it waits for the socket, and does not spin"
+        );
+        connection.inner.room = None;
+        assert!(matches!(write(&mut connection, 10), Poll::Ready(Ok(10))));
+        assert!(
+            write(&mut connection, 10).is_pending(),
+            "the next one steps back again"
+        );
     }
 
     #[tokio::test]

@@ -45,14 +45,6 @@ pub(crate) enum Class {
     LaneForward,
 }
 
-impl Class {
-    /// Whether pings look after a connection on which no call is under way. Those of calls that come and go are looked after by the
-    /// round of questions that goes through one of them several times a second: without an answer they are forgotten.
-    const fn is_checked_while_idle(self) -> bool {
-        !matches!(self, Self::Forward | Self::LaneForward)
-    }
-}
-
 /// All peers of a node; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
@@ -209,9 +201,7 @@ impl Peers {
                     let to = Arc::clone(&to);
                     async move { connect(&to, is_for_lanes).await.map(TokioIo::new) }
                 });
-                let channel = self
-                    .endpoint(address, class)?
-                    .connect_with_connector_lazy(connector);
+                let channel = self.endpoint(address)?.connect_with_connector_lazy(connector);
                 channels.insert((address.to_owned(), class), channel.clone());
                 channel
             }
@@ -221,14 +211,7 @@ impl Peers {
             .max_encoding_message_size(MESSAGE_LEN_MAX))
     }
 
-    /// Forgets connections to a peer that has not answered, as far as nothing checks them while they are idle: the next call makes a
-    /// new one. Calls under way keep theirs.
-    pub(crate) fn forget(&self, address: &str) {
-        self.channels()
-            .retain(|(known, class), _| known != address || class.is_checked_while_idle());
-    }
-
-    fn endpoint(&self, address: &str, class: Class) -> Result<Endpoint, String> {
+    fn endpoint(&self, address: &str) -> Result<Endpoint, String> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| format!("peer address {address:?} is not host:port: {error}"))?;
         // A peer behind a partition that swallows packets keeps its connection open; without these pings the first call
@@ -237,7 +220,7 @@ impl Peers {
             .connect_timeout(self.inner.connect_timeout)
             .http2_keep_alive_interval(self.inner.keepalive_interval)
             .keep_alive_timeout(self.inner.connect_timeout)
-            .keep_alive_while_idle(class.is_checked_while_idle())
+            .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW))
     }
@@ -254,45 +237,5 @@ impl Peers {
         answered
             .get(&peer)
             .is_some_and(|at| clock::now().duration_since(*at) <= self.inner.reachable_for)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_nothing_checks_is_forgotten_with_a_peer_that_does_not_answer() {
-        let runtimes = (Handle::current(), Handle::current());
-        let identity = Identity::new("test", "cluster".to_owned(), 1, 3).unwrap();
-        let peers = Peers::new(runtimes, &identity, &Settings::default());
-        let all = [
-            Class::Log,
-            Class::Heartbeat,
-            Class::Snapshot,
-            Class::Forward,
-            Class::LaneLog,
-            Class::LaneSnapshot,
-            Class::LaneForward,
-        ];
-        for class in all {
-            peers.client("127.0.0.1:1", class).unwrap();
-            peers.client("127.0.0.1:2", class).unwrap();
-        }
-        peers.forget("127.0.0.1:1");
-        let left = |address: &str| {
-            let channels = peers.channels();
-            let left = channels.keys().filter(|(known, _)| known == address);
-            left.map(|(_, class)| *class).collect::<Vec<_>>()
-        };
-        let checked = [
-            Class::Log,
-            Class::Heartbeat,
-            Class::Snapshot,
-            Class::LaneLog,
-            Class::LaneSnapshot,
-        ];
-        assert_eq!(left("127.0.0.1:1"), checked);
-        assert_eq!(left("127.0.0.1:2"), all);
     }
 }

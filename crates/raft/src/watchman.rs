@@ -12,7 +12,6 @@ use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::SchedulerId;
 
 use crate::bootstrap::{self, Newcomer, Reporter};
-use crate::clock;
 use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::identity::Identity;
@@ -54,7 +53,7 @@ pub(crate) async fn ask_around(core: Core, journal: Journal, identity: Identity)
         futures::future::join_all(rounds).await;
         let others = members.iter().filter(|(id, _)| *id != identity.id);
         others.for_each(|(id, address)| tell_change(&core, &mut reached, *id, address));
-        clock::common_moment(ROUND_PAUSE).await;
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 
@@ -71,7 +70,6 @@ fn tell_change(core: &Core, reached: &mut BTreeSet<u64>, id: u64, address: &str)
 
 async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, address: &str) {
     let Ok(answer) = bootstrap::identify(&core.peers, address, id).await else {
-        core.peers.forget(address);
         return;
     };
     if answer.cluster_id != identity.cluster_id || answer.id != id {
@@ -109,7 +107,7 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
 /// Keeps what the others have shown for the next start, again and again.
 pub(crate) async fn keep_seen(core: Core, store: SeenStore) {
     loop {
-        clock::common_moment(KEEP_PAUSE).await;
+        tokio::time::sleep(KEEP_PAUSE).await;
         keep_once(&core, &store);
     }
 }
@@ -169,7 +167,7 @@ where
             return None;
         }
         if silent == 0 {
-            clock::common_moment(CORE_PAUSE).await;
+            tokio::time::sleep(CORE_PAUSE).await;
         }
     }
 }
@@ -247,7 +245,7 @@ fn addresses_of_others(core: &Core) -> Vec<String> {
 /// Completes a change of the membership that a former leader left half-way.
 pub(crate) async fn settle_membership(core: Core) {
     loop {
-        clock::common_moment(SETTLE_PAUSE).await;
+        tokio::time::sleep(SETTLE_PAUSE).await;
         membership::settle(&core).await;
     }
 }

@@ -95,7 +95,7 @@ impl Subscription {
         let channel = self
             .shared
             .directory
-            .channel(address, Class::Quick)
+            .channel(address, Class::Watch)
             .map_err(|error| error.to_string())?;
         let request = v1::WatchRequest {
             tables: self.tables.iter().map(|table| table.to_wire().into()).collect(),

@@ -81,12 +81,18 @@ struct Watcher {
     _counted: Counted,
 }
 
+/// A part of a snapshot.
+struct Part {
+    frame: Bytes,
+    is_last: bool,
+}
+
 /// What comes next.
 enum Step {
     /// Nothing has been sent; the watcher has seen everything up to here.
     Begin(LogRevision),
-    /// The parts of a snapshot, then what follows it.
-    Snapshot(mpsc::Receiver<Bytes>, EventStream),
+    /// The parts of a snapshot, then what follows the last of them.
+    Snapshot(mpsc::Receiver<Part>, EventStream),
     /// Changes.
     Follow(EventStream),
 }
@@ -104,15 +110,19 @@ impl Watcher {
                     }
                 }
                 Step::Snapshot(mut parts, events) => match parts.recv().await {
-                    Some(part) => {
-                        self.step = Step::Snapshot(parts, events);
-                        return Some((part, self));
+                    Some(Part { frame, is_last }) => {
+                        self.step = match is_last {
+                            true => Step::Follow(events),
+                            false => Step::Snapshot(parts, events),
+                        };
+                        return Some((frame, self));
                     }
-                    None => self.step = Step::Follow(events),
+                    // Changes may not follow half a snapshot.
+                    None => return None,
                 },
                 Step::Follow(ref mut events) => match events.next().await {
                     Ok(batch) => {
-                        if let Some(frame) = self.told.frame(&batch, &self.tables) {
+                        if let Some(frame) = self.told.frame(&batch, self.tables) {
                             return Some((frame, self));
                         }
                     }
@@ -144,7 +154,7 @@ impl Watcher {
 
     fn snapshot(&self, state: State, events: EventStream) -> Step {
         let (sender, parts) = mpsc::channel(FRAMES_MAX);
-        tokio::spawn(send_snapshot(state, self.tables.clone(), sender));
+        tokio::spawn(send_snapshot(state, self.tables, sender));
         Step::Snapshot(parts, events)
     }
 }
@@ -155,7 +165,7 @@ fn resync() -> Bytes {
 }
 
 /// Sends the tables in parts; ends with the last one or its receiver.
-async fn send_snapshot(state: State, tables: Watched, parts: mpsc::Sender<Bytes>) {
+async fn send_snapshot(state: State, tables: Watched, parts: mpsc::Sender<Part>) {
     let revision = state.revision().0;
     let mut events = state
         .snapshot()
@@ -163,13 +173,13 @@ async fn send_snapshot(state: State, tables: Watched, parts: mpsc::Sender<Bytes>
         .map(|event| wire::event(&event));
     loop {
         let part: Vec<_> = events.by_ref().take(SNAPSHOT_EVENTS_MAX).collect();
-        let last = part.len() < SNAPSHOT_EVENTS_MAX;
+        let is_last = part.len() < SNAPSHOT_EVENTS_MAX;
         let frame = encoded(Frame::Snapshot(v1::WatchBatch {
             revision,
             events: part,
-            last,
+            last: is_last,
         }));
-        if parts.send(frame).await.is_err() || last {
+        if parts.send(Part { frame, is_last }).await.is_err() || is_last {
             return;
         }
     }
