@@ -3,7 +3,7 @@
 //! Written by the actor, read by everyone who asks a question. Channels are lazy and reconnect by themselves.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use tonic::transport::{Channel, Endpoint};
@@ -45,6 +45,8 @@ pub(crate) struct Directory {
     channels: Mutex<BTreeMap<(String, Class), Channel>>,
     /// Spreads questions over the schedulers.
     turn: AtomicUsize,
+    /// Who writes into the log of the cluster, as somebody has said; 0: not known.
+    log_leader: AtomicU64,
 }
 
 impl Directory {
@@ -67,6 +69,7 @@ impl Directory {
             members: RwLock::default(),
             channels: Mutex::default(),
             turn: AtomicUsize::new(0),
+            log_leader: AtomicU64::new(0),
         })
     }
 
@@ -137,6 +140,37 @@ impl Directory {
         let mut all = of(true);
         all.extend(of(false));
         all.extend(rotated(unknown, turn));
+        all
+    }
+
+    /// Notes who writes into the log of the cluster, as a scheduler has just said; 0 says nothing.
+    pub(crate) fn note_log_leader(&self, leader: u64) {
+        if leader != 0 {
+            self.log_leader.store(leader, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that somebody did not do what was asked: if it was thought to write into the log, others are as good.
+    pub(crate) fn note_failed(&self, candidate: &Candidate) {
+        if let Some(SchedulerId(id)) = candidate.scheduler {
+            let order = Ordering::Relaxed;
+            // Another one was noted meanwhile: that is newer.
+            let _ = self.log_leader.compare_exchange(id, 0, order, order);
+        }
+    }
+
+    /// Everybody who can be asked for a write, best first: who writes into the log, if it is known and connected; it need
+    /// not hand anything on.
+    pub(crate) fn writers(&self) -> Vec<Candidate> {
+        let mut all = self.candidates();
+        let leader = SchedulerId(self.log_leader.load(Ordering::Relaxed));
+        let is_connected = self.read().get(&leader).is_some_and(|known| known.connected);
+        let at = all
+            .iter()
+            .position(|candidate| candidate.scheduler == Some(leader));
+        if let Some(at) = at.filter(|_| is_connected) {
+            all[..=at].rotate_right(1);
+        }
         all
     }
 
@@ -222,6 +256,30 @@ mod tests {
         assert!(first[..2].contains(&"h:2".to_owned()) && first[..2].contains(&"h:3".to_owned()));
         directory.remove(SchedulerId(2));
         assert_eq!(addresses(&directory), ["h:3", "h:1", "h:9"]);
+    }
+
+    #[test]
+    fn writes_go_to_who_writes_the_log_while_it_is_connected_and_answers() {
+        let directory = directory(&["h:1"]).unwrap();
+        for id in 1..=3 {
+            directory.add(SchedulerId(id), format!("h:{id}"));
+            directory.set_connected(SchedulerId(id), true);
+        }
+        let first = || directory.writers()[0].clone();
+        directory.note_log_leader(2);
+        directory.note_log_leader(0);
+        assert!((0..3).all(|_| first().address == "h:2"));
+        assert_eq!(directory.writers().len(), 3);
+        directory.set_connected(SchedulerId(2), false);
+        assert!((0..3).all(|_| first().address != "h:2"));
+        directory.set_connected(SchedulerId(2), true);
+        let failed = first();
+        directory.note_log_leader(3);
+        directory.note_failed(&failed);
+        assert!((0..3).all(|_| first().address == "h:3"));
+        directory.note_failed(&first());
+        let all: Vec<_> = (0..3).map(|_| first().address).collect();
+        assert!(all.iter().any(|address| address != "h:3"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::{Mode, builder, cluster, key, leadership, queue_event, record};
+use fake::{Mode, Seen, builder, cluster, key, leadership, queue_event, record};
 use serde_json::json;
 use whiskraft_client::{
     ActivationId, Client, GivingUp, InvokeError, InvokeOptions, Payload, PayloadError, Rejection, Settings,
@@ -37,6 +37,35 @@ fn soon(ms: u64) -> InvokeOptions {
         deadline: Duration::from_millis(ms),
         ..InvokeOptions::default()
     }
+}
+
+#[tokio::test]
+async fn new_queues_are_asked_for_together() {
+    let (_, fakes) = cluster(1).await;
+    fakes[0].with(|state| {
+        state.mode = Mode::Echo;
+        state.ensure = Some(leadership(&fakes[0], 1));
+    });
+    let client = builder(&fakes).connect().await.unwrap();
+    let calls = (0..1000).map(|n| {
+        let (client, action) = (client.clone(), format!("lib/a{n}").parse().unwrap());
+        let namespace = key().namespace;
+        async move {
+            let options = InvokeOptions::default();
+            client.invoke(&namespace, &action, json!({}), options).await
+        }
+    });
+    let records = futures::future::join_all(calls).await;
+    assert!(records.iter().all(Result::is_ok));
+    let questions = fakes[0].with(|state| {
+        let questions = |seen: &Seen| match seen {
+            Seen::Ensures(queues) => Some(*queues),
+            _ => None,
+        };
+        state.seen.iter().filter_map(questions).collect::<Vec<_>>()
+    });
+    assert_eq!(questions.iter().sum::<usize>(), 1000);
+    assert!(questions.len() < 100, "{questions:?}");
 }
 
 #[tokio::test]
@@ -236,7 +265,7 @@ async fn a_deadline_before_anybody_accepted_is_a_definite_failure() {
         kind: Some(Kind::Unavailable(v1::Unavailable { reason })),
     };
     fakes[0].with(|state| {
-        state.ensure = Some(v1::ensure_queue_response::Outcome::Rejection(unavailable));
+        state.ensure = Some(v1::queue_ensured::Outcome::Rejection(unavailable));
     });
     let client = builder(&fakes).connect().await.unwrap();
     let error = invoke(&client, soon(300)).await.unwrap_err();
