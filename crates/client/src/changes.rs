@@ -116,7 +116,11 @@ impl Changes {
                     }
                 }
                 asked = self.asked.recv() => match asked {
-                    Some(asked) => self.on_asked(asked),
+                    Some(asked) => {
+                        // Whoever is about to ask as well, after an answer of the same call above all, does so first.
+                        tokio::task::yield_now().await;
+                        self.on_asked(asked);
+                    }
                     None => return,
                 },
             }

@@ -20,6 +20,7 @@ mod invokers;
 pub mod journal;
 mod members;
 mod namespaces;
+mod octets;
 mod queues;
 mod record;
 mod restored;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -38,12 +39,14 @@ struct Forward {
     commands: Vec<Bytes>,
     deadline: Instant,
     answer: oneshot::Sender<Carried>,
+    /// Set by whoever is first: the call that takes them, or their proposer who has waited long enough.
+    is_claimed: Arc<AtomicBool>,
     /// Counts them as under way until they are answered, also when their proposer has stopped waiting.
     _permits: Arc<OwnedSemaphorePermit>,
 }
 
-/// An outcome for each command, or what has become of all of them.
-type Carried = Result<Vec<v1::ProposeOutcome>, Lost>;
+/// What came of each proposal, or of all of them.
+type Carried = Result<Vec<Attempt>, Lost>;
 
 /// Why a call has no outcomes.
 #[derive(Debug, Clone)]
@@ -57,7 +60,6 @@ enum Lost {
 /// Gives proposals to the forwarder.
 #[derive(Debug, Clone)]
 pub(super) struct ForwarderHandle {
-    group: u32,
     class: Class,
     forwards: mpsc::Sender<Forward>,
 }
@@ -83,11 +85,13 @@ impl ForwarderHandle {
             Err(error) => return each(count, || Err(ProposeError::Unavailable(error.to_string()))),
         };
         let (answer, answered) = oneshot::channel();
+        let is_claimed = Arc::new(AtomicBool::new(false));
         let forward = Forward {
             leader,
             commands,
             deadline,
             answer,
+            is_claimed: Arc::clone(&is_claimed),
             _permits: Arc::clone(permits),
         };
         if self.forwards.send(forward).await.is_err() {
@@ -95,21 +99,17 @@ impl ForwarderHandle {
                 Err(ProposeError::Unavailable("the node has stopped".to_owned()))
             });
         }
+        let late = || format!("scheduler {leader} did not answer in time");
         let carried = match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(carried)) => carried,
             Ok(Err(_)) => Err(Lost::Unknown("the node has stopped".to_owned())),
-            Err(_) => Err(Lost::Unknown(format!(
-                "scheduler {leader} did not answer in time"
-            ))),
+            Err(_) if is_claimed.swap(true, Ordering::AcqRel) => Err(Lost::Unknown(late())),
+            Err(_) => Err(Lost::Unsent(late())),
         };
-        match carried {
-            Ok(outcomes) => outcomes
-                .into_iter()
-                .map(|outcome| parse(self.group, leader, outcome))
-                .collect(),
-            Err(Lost::Unsent(reason)) => each(count, || Ok(Err(Refused::Later(reason.clone())))),
-            Err(Lost::Unknown(reason)) => each(count, || Err(ProposeError::Unknown(reason.clone()))),
-        }
+        carried.unwrap_or_else(|lost| match lost {
+            Lost::Unsent(reason) => each(count, || Ok(Err(Refused::Later(reason.clone())))),
+            Lost::Unknown(reason) => each(count, || Err(ProposeError::Unknown(reason.clone()))),
+        })
     }
 }
 
@@ -151,7 +151,6 @@ impl Forwarder {
         };
         let (sender, forwards) = mpsc::channel(PROPOSALS_MAX);
         let handle = ForwarderHandle {
-            group: group.group,
             class,
             forwards: sender,
         };
@@ -183,7 +182,11 @@ impl Forwarder {
                     self.on_leadership();
                 }
                 forward = self.forwards.recv() => match forward {
-                    Some(forward) => self.on_forwards(forward),
+                    Some(forward) => {
+                        // Whoever is about to propose as well, after an answer of the same call above all, does so first.
+                        tokio::task::yield_now().await;
+                        self.on_forwards(forward);
+                    }
                     None => return,
                 },
             }
@@ -230,41 +233,36 @@ impl Forwarder {
 }
 
 /// One call with all of these.
-async fn call(group: Group, class: Class, leader: u64, batch: Vec<Forward>) -> u64 {
-    let deadline = batch.iter().map(|forward| forward.deadline).max();
-    let commands: Vec<_> = batch
-        .iter()
-        .flat_map(|forward| forward.commands.clone())
-        .collect();
-    let count = commands.len();
-    let carried = match deadline {
-        Some(deadline) => carry(&group, class, leader, commands, deadline).await,
-        None => return leader,
+async fn call(group: Group, class: Class, leader: u64, mut batch: Vec<Forward>) -> u64 {
+    batch.retain(|forward| !forward.is_claimed.swap(true, Ordering::AcqRel));
+    let Some(deadline) = batch.iter().map(|forward| forward.deadline).max() else {
+        return leader;
     };
-    let carried = carried.and_then(|outcomes| match outcomes.len() == count {
-        true => Ok(outcomes),
-        false => Err(Lost::Unknown(format!(
-            "scheduler {leader} answered {} of {count} proposals",
-            outcomes.len()
-        ))),
-    });
-    let mut carried = carried.map(Vec::into_iter);
+    let (mut commands, mut waiting) = (Vec::new(), Vec::new());
     for forward in batch {
+        waiting.push((forward.commands.len(), forward.answer, forward._permits));
+        commands.extend(forward.commands);
+    }
+    let carried = carry(&group, class, leader, commands, deadline).await;
+    let mut carried = carried.map(Vec::into_iter);
+    for (count, answer, _permits) in waiting {
         let part = match &mut carried {
-            Ok(outcomes) => Ok(outcomes.take(forward.commands.len()).collect()),
+            Ok(attempts) => Ok(attempts.take(count).collect()),
             Err(lost) => Err(lost.clone()),
         };
         // Whoever has stopped waiting does not know; the tables will tell.
-        drop(forward.answer.send(part));
+        drop(answer.send(part));
     }
     leader
 }
 
+/// Calls a leader elsewhere.
 async fn carry(group: &Group, class: Class, leader: u64, commands: Vec<Bytes>, deadline: Instant) -> Carried {
     let address = group
         .address(leader)
         .ok_or_else(|| Lost::Unsent(format!("address of scheduler {leader} is not known")))?;
     let mut client = group.peers.client(&address, class).map_err(Lost::Unsent)?;
+    let count = commands.len();
     let request = v1::ProposeRequest {
         envelope: Some(group.peers.envelope_of(group.group, leader)),
         commands,
@@ -276,7 +274,17 @@ async fn carry(group: &Group, class: Class, leader: u64, commands: Vec<Bytes>, d
         false => Lost::Unknown(format!("connection to scheduler {leader}: {}", status.message())),
     })?;
     group.peers.answered(leader);
-    Ok(reply.into_inner().outcomes)
+    let outcomes = reply.into_inner().outcomes;
+    if outcomes.len() != count {
+        let answered = outcomes.len();
+        return Err(Lost::Unknown(format!(
+            "scheduler {leader} answered {answered} of {count} proposals"
+        )));
+    }
+    let attempts = outcomes
+        .into_iter()
+        .map(|outcome| parse(group.group, leader, outcome));
+    Ok(attempts.collect())
 }
 
 fn parse(group: u32, leader: u64, outcome: v1::ProposeOutcome) -> Attempt {
