@@ -9,7 +9,7 @@ use whiskraft_proto::{MESSAGE_LEN_MAX, Message, required, v1};
 use whiskraft_types::{Epoch, QueueKey, Rejection, SchedulerId};
 
 use crate::core::EnsureAnswer;
-use crate::directory::{Class, Directory};
+use crate::directory::{Candidate, Class, Directory};
 use crate::stream::describe;
 
 /// Calls under way: more than one or two, so that a scheduler that does not answer holds up only part of what is asked.
@@ -54,7 +54,21 @@ pub(crate) async fn ensure_queues(
     deadline: Duration,
 ) -> Vec<(QueueKey, EnsureAnswer)> {
     let (keys, queues): (Vec<_>, Vec<_>) = asks.into_iter().map(|ask| (ask.key, ask.request)).unzip();
-    let mut outcomes = call(directory, queues, deadline).await.map(Vec::into_iter);
+    let called = match directory.writers().into_iter().next() {
+        Some(candidate) => {
+            let called = call(directory, &candidate, queues, deadline).await;
+            // A scheduler that has lost touch with the others may still take itself for the one that writes the log.
+            if called
+                .as_ref()
+                .map_or(true, |outcomes| outcomes.iter().any(is_unavailable))
+            {
+                directory.note_failed(&candidate);
+            }
+            called
+        }
+        None => Err("no scheduler is known".to_owned()),
+    };
+    let mut outcomes = called.map(Vec::into_iter);
     let answer = |key| {
         let answer = match &mut outcomes {
             Ok(outcomes) => outcomes.next().map_or_else(
@@ -70,11 +84,10 @@ pub(crate) async fn ensure_queues(
 
 async fn call(
     directory: &Directory,
+    candidate: &Candidate,
     queues: Vec<v1::EnsureQueue>,
     deadline: Duration,
 ) -> Result<Vec<v1::QueueEnsured>, String> {
-    let candidate = directory.writers().into_iter().next();
-    let candidate = candidate.ok_or_else(|| "no scheduler is known".to_owned())?;
     let channel = directory.channel(&candidate.address, Class::Quick);
     let channel = channel.map_err(|error| error.to_string())?;
     let mut client = ControllerClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
@@ -88,8 +101,14 @@ async fn call(
         Ok(Err(status)) => describe(&status),
         Err(_) => format!("no answer within {deadline:?}"),
     };
-    directory.note_failed(&candidate);
     Err(format!("{}: {cause}", candidate.address))
+}
+
+fn is_unavailable(ensured: &v1::QueueEnsured) -> bool {
+    let Some(Outcome::Rejection(rejection)) = &ensured.outcome else {
+        return false;
+    };
+    matches!(rejection.kind, Some(v1::rejection::Kind::Unavailable(_)))
 }
 
 fn read(ensured: v1::QueueEnsured) -> EnsureAnswer {

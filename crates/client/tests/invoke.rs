@@ -69,6 +69,26 @@ async fn new_queues_are_asked_for_together() {
 }
 
 #[tokio::test]
+async fn who_has_lost_touch_and_takes_itself_for_the_writer_of_the_log_is_not_asked_for_ever() {
+    let (_, fakes) = cluster(2).await;
+    let reason = "lost touch".to_owned();
+    let lost = v1::queue_ensured::Outcome::Rejection(Rejection::Unavailable { reason }.into());
+    fakes[0].with(|state| (state.log_leader, state.ensure) = (1, Some(lost)));
+    fakes[1].with(|state| {
+        (state.mode, state.log_leader) = (Mode::Echo, 1);
+        state.ensure = Some(leadership(&fakes[1], 1));
+    });
+    let client = builder(&fakes).connect().await.unwrap();
+    for n in 0..9 {
+        let action = format!("lib/a{n}").parse().unwrap();
+        let options = InvokeOptions::default();
+        let namespace = key().namespace;
+        let called = client.invoke(&namespace, &action, json!({}), options);
+        called.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_blocking_call_returns_the_record_and_sends_a_receipt() {
     let (world, fakes) = cluster(1).await;
     world.log(queue_event(1, 1));
