@@ -85,7 +85,6 @@ if [ "${WHISKRAFT_BENCH_FRESH:-1}" = 0 ]; then fresh=(); fi
 bare="--scheduler-set scheduler.journal.archive=false"
 # One container runs so many at once: what has no length is not to wait for containers.
 wide="--concurrency 100"
-# A client of the SDK asks for 32 new queues at a time: eight make the creations.
 # Waiting containers are not paused.
 awake=invoker.pool.pause-grace=10m
 
@@ -139,7 +138,7 @@ suite() {
         "$1" "watch-$count" "watch-$count" watch --watchers "$count" --time "$time" --warm-up "$warm_up"
     done
     "$1" "cold-$cold" "cold-$cold" run --rate "$cold" --cold --once --stages --namespaces 100 $bare
-    "$1" "creations-$creations" "creations-$creations" run --rate "$creations" --cold --once --stages --namespaces 100 --connections 8 $bare
+    "$1" "creations-$creations" "creations-$creations" run --rate "$creations" --cold --once --stages --namespaces 100 $bare
     "$1" lose-invoker lose-invoker "lose invoker" --times "$losses"
     "$1" lose-invoker-busy lose-invoker-busy "lose invoker" --times "$losses" --busy "$(nproc)"
     "$1" freeze-invoker freeze-invoker "lose invoker" --times "$losses" --freeze

@@ -127,7 +127,7 @@ impl Cluster {
 /// When an endpoint takes no connection.
 pub async fn ensure_queues(endpoints: &[String], keys: Vec<QueueKey>) -> usize {
     use futures::StreamExt as _;
-    use v1::ensure_queue_response::Outcome;
+    use v1::queue_ensured::Outcome;
 
     const AT_ONCE: usize = 256;
     let mut clients = Vec::new();
@@ -138,12 +138,14 @@ pub async fn ensure_queues(endpoints: &[String], keys: Vec<QueueKey>) -> usize {
     let calls = keys.into_iter().enumerate().map(|(n, key)| {
         let mut client = clients[n % clients.len()].clone();
         async move {
-            let request = v1::EnsureQueueRequest {
+            let queue = v1::EnsureQueue {
                 key: Some((&key).into()),
                 resubmits: false,
             };
-            let answer = client.ensure_queue(request).await;
-            let outcome = answer.ok().and_then(|answer| answer.into_inner().outcome);
+            let request = v1::EnsureQueuesRequest { queues: vec![queue] };
+            let answer = client.ensure_queues(request).await;
+            let ensured = answer.ok().and_then(|answer| answer.into_inner().outcomes.pop());
+            let outcome = ensured.and_then(|ensured| ensured.outcome);
             usize::from(!matches!(outcome, Some(Outcome::Leadership(_))))
         }
     });

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
+use whiskraft_proto::gather::Line;
 use whiskraft_proto::v1;
 use whiskraft_types::{ActivationId, Instant, QueueKey, SchedulerId};
 
 use crate::InvokeError;
 use crate::caches::Caches;
 use crate::core::{Admission, EnsureAnswer, Input, NewActivation, Output, Router, StreamId};
+use crate::ensure::{self, Ask};
 use crate::forgotten::Forgotten;
 use crate::handle::{ActorHandle, Request, Waiter};
 use crate::outbox::Outbox;
@@ -55,9 +57,9 @@ pub(crate) enum Event {
         stream: StreamId,
         answers: Box<Answers>,
     },
+    /// A call of questions has ended.
     Ensured {
-        key: QueueKey,
-        answer: EnsureAnswer,
+        answers: Vec<(QueueKey, EnsureAnswer)>,
     },
     Watch(WatchUpdate),
 }
@@ -79,6 +81,8 @@ pub(crate) struct Actor {
     events_sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     links: BTreeMap<SchedulerId, Link>,
+    /// Questions about queues that wait for a call; the router bounds them.
+    asks: Line<Ask>,
     waiters: BTreeMap<ActivationId, Waiter>,
     forgotten: Arc<Forgotten>,
     caches: Caches,
@@ -111,6 +115,7 @@ impl Actor {
             events_sender,
             tasks: JoinSet::new(),
             links: BTreeMap::new(),
+            asks: Line::new(ensure::CALLS),
             waiters: BTreeMap::new(),
             forgotten: Arc::clone(&forgotten),
             caches: Caches::default(),
@@ -261,7 +266,12 @@ impl Actor {
             Event::Answers { stream, answers } if self.is_current(stream) => {
                 self.on_answers(stream, *answers, outputs);
             }
-            Event::Ensured { key, answer } => self.step(Input::Ensured { key, answer }, outputs),
+            Event::Ensured { answers } => {
+                self.asks.end();
+                for (key, answer) in answers {
+                    self.step(Input::Ensured { key, answer }, outputs);
+                }
+            }
             Event::Watch(update) => self.on_watch(update, outputs),
             // A task that was ended had this in the channel already.
             Event::StreamOpened { .. }

@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 
 use crate::actor::Actor;
-use crate::core::{Bounds, Router};
+use crate::changes::Changes;
+use crate::core::{ASKS_MAX, Bounds, Router};
 use crate::directory::Directory;
 use crate::shared::{Readiness, Shared};
 use crate::{Client, ConnectError, Settings};
@@ -111,9 +112,13 @@ impl ClientBuilder {
         let bounds = Bounds {
             unfinished_max: self.settings.unfinished_max,
             unfinished_bytes_max: self.settings.unfinished_bytes_max,
+            asks_max: ASKS_MAX,
         };
         let router = Router::new(bounds, StdRng::from_os_rng());
-        let shared = Arc::new(Shared::new(self.settings, directory, self.cluster_id));
+        let (changes, handle) = Changes::new(Arc::clone(&directory), self.settings.call_deadline / 2);
+        // Ends with the last handle, which everybody shares who may ask.
+        tokio::spawn(changes.run());
+        let shared = Arc::new(Shared::new(self.settings, directory, handle, self.cluster_id));
         let (actor, readiness) = Actor::start(Arc::clone(&shared), router, rand::random());
         Ok((Client::new(shared, actor), readiness))
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tonic::Code;
 use tonic::transport::Channel;
+use whiskraft_proto::v1::document_change::Change;
+use whiskraft_proto::v1::document_changed::Outcome;
 use whiskraft_types::{Rejection, SchedulerId};
 
 use crate::CallError;
@@ -23,6 +25,8 @@ pub(crate) struct Call {
     pub(crate) try_deadline: Duration,
     /// For all tries.
     pub(crate) deadline: Duration,
+    /// Whether it writes into the log of the cluster.
+    pub(crate) writes: bool,
 }
 
 /// An answer, and whether an earlier try of the same question may have been carried out as well.
@@ -41,6 +45,7 @@ impl Call {
             class: Class::Quick,
             try_deadline: shared.settings.try_deadline,
             deadline: shared.settings.call_deadline,
+            writes: false,
         }
     }
 
@@ -60,6 +65,15 @@ impl Call {
             class: Class::Bulk,
             try_deadline: deadline / 2,
             deadline,
+            writes: false,
+        }
+    }
+
+    /// Documents that are written.
+    pub(crate) fn written(shared: &Shared, operation: &'static str) -> Self {
+        Self {
+            writes: true,
+            ..Self::bulk(shared, operation)
         }
     }
 
@@ -70,6 +84,7 @@ impl Call {
             class: Class::Bulk,
             try_deadline: deadline,
             deadline,
+            writes: false,
         }
     }
 
@@ -82,19 +97,45 @@ impl Call {
     where
         F: Future<Output = Tried<T>>,
     {
+        self.ask_at(shared, |_, channel| ask(channel)).await
+    }
+
+    /// Writes or deletes a document, together with whatever else is to be written at the moment.
+    pub(crate) async fn change(self, shared: &Shared, change: &Change) -> Result<Answer<Outcome>, CallError> {
+        let change = |candidate: &Candidate, channel| {
+            let address = candidate.address.clone();
+            shared.changes.change(address, channel, change.clone())
+        };
+        self.ask_at(shared, change).await
+    }
+
+    /// The same, and whoever asks hears at whom.
+    async fn ask_at<T, F>(
+        self,
+        shared: &Shared,
+        ask: impl Fn(&Candidate, Channel) -> F,
+    ) -> Result<Answer<T>, CallError>
+    where
+        F: Future<Output = Tried<T>>,
+    {
         let started = shared.clock.now();
         let deadline = started + self.deadline;
         let mut backoff = Backoff::default();
         let (mut tries, mut is_repeated) = (0, false);
         let mut asked = Asked::default();
         loop {
-            for candidate in shared.directory.candidates() {
+            let candidates = match self.writes {
+                true => shared.directory.writers(),
+                false => shared.directory.candidates(),
+            };
+            for candidate in candidates {
                 let left = shared.clock.left(deadline);
                 if left.is_zero() {
                     break;
                 }
                 tries += 1;
-                match self.try_once(shared, &candidate, left, &ask).await {
+                let ask = |channel| ask(&candidate, channel);
+                match self.try_once(shared, &candidate, left, ask).await {
                     Attempt::Answered(value) => return Ok(Answer { value, is_repeated }),
                     Attempt::Refused(error) => return Err(error),
                     Attempt::Failed {
@@ -102,6 +143,7 @@ impl Call {
                         has_answered,
                         may_have_worked,
                     } => {
+                        shared.directory.note_failed(&candidate);
                         asked.note(candidate.address, cause, has_answered);
                         is_repeated |= may_have_worked;
                     }

@@ -3,7 +3,7 @@
 //! Written by the actor, read by everyone who asks a question. Channels are lazy and reconnect by themselves.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use tonic::transport::{Channel, Endpoint};
@@ -59,6 +59,8 @@ pub(crate) struct Directory {
     /// Where this client's watches are. All at one: what a change makes a scheduler tell several watches of a client is written,
     /// sent and read once.
     watched: Mutex<Watched>,
+    /// Who writes into the log of the cluster, as somebody has said; 0: not known.
+    log_leader: AtomicU64,
 }
 
 impl Directory {
@@ -82,6 +84,7 @@ impl Directory {
             channels: Mutex::default(),
             turn: AtomicUsize::new(usize::from(rand::random::<u16>())),
             watched: Mutex::default(),
+            log_leader: AtomicU64::new(0),
         })
     }
 
@@ -162,9 +165,10 @@ impl Directory {
         let kept = watched.at.take().filter(|address| self.is_best(address));
         watched.at = kept.or_else(|| {
             let candidates = self.candidates();
+            let has_failed = |one: &Candidate| Some(&one.address) == watched.failed.as_ref();
             let mut others = candidates
                 .iter()
-                .filter(|one| Some(&one.address) != watched.failed.as_ref());
+                .filter(|one| !has_failed(one) && self.is_best(&one.address));
             let first = others.next().or(candidates.first());
             first.map(|candidate| candidate.address.clone())
         });
@@ -184,6 +188,37 @@ impl Directory {
         let members = self.read();
         let mut connected = members.values().filter(|known| known.connected).peekable();
         connected.peek().is_none() || connected.any(|known| known.address == address)
+    }
+
+    /// Notes who writes into the log of the cluster, as a scheduler has just said; 0 says nothing.
+    pub(crate) fn note_log_leader(&self, leader: u64) {
+        if leader != 0 {
+            self.log_leader.store(leader, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that somebody did not do what was asked: if it was thought to write into the log, others are as good.
+    pub(crate) fn note_failed(&self, candidate: &Candidate) {
+        if let Some(SchedulerId(id)) = candidate.scheduler {
+            let order = Ordering::Relaxed;
+            // Another one was noted meanwhile: that is newer.
+            let _ = self.log_leader.compare_exchange(id, 0, order, order);
+        }
+    }
+
+    /// Everybody who can be asked for a write, best first: who writes into the log, if it is known and connected; it need
+    /// not hand anything on.
+    pub(crate) fn writers(&self) -> Vec<Candidate> {
+        let mut all = self.candidates();
+        let leader = SchedulerId(self.log_leader.load(Ordering::Relaxed));
+        let is_connected = self.read().get(&leader).is_some_and(|known| known.connected);
+        let at = all
+            .iter()
+            .position(|candidate| candidate.scheduler == Some(leader));
+        if let Some(at) = at.filter(|_| is_connected) {
+            all[..=at].rotate_right(1);
+        }
+        all
     }
 
     /// The lazy channel to an address.
@@ -305,6 +340,30 @@ mod tests {
         let id = second.strip_prefix("h:").unwrap().parse().unwrap();
         directory.set_connected(SchedulerId(id), false);
         assert_eq!(watched(), first, "the only one that is connected");
+    }
+
+    #[test]
+    fn writes_go_to_who_writes_the_log_while_it_is_connected_and_answers() {
+        let directory = directory(&["h:1"]).unwrap();
+        for id in 1..=3 {
+            directory.add(SchedulerId(id), format!("h:{id}"));
+            directory.set_connected(SchedulerId(id), true);
+        }
+        let first = || directory.writers()[0].clone();
+        directory.note_log_leader(2);
+        directory.note_log_leader(0);
+        assert!((0..3).all(|_| first().address == "h:2"));
+        assert_eq!(directory.writers().len(), 3);
+        directory.set_connected(SchedulerId(2), false);
+        assert!((0..3).all(|_| first().address != "h:2"));
+        directory.set_connected(SchedulerId(2), true);
+        let failed = first();
+        directory.note_log_leader(3);
+        directory.note_failed(&failed);
+        assert!((0..3).all(|_| first().address == "h:3"));
+        directory.note_failed(&first());
+        let all: Vec<_> = (0..3).map(|_| first().address).collect();
+        assert!(all.iter().any(|address| address != "h:3"));
     }
 
     #[test]

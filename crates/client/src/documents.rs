@@ -4,12 +4,13 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use sha2::{Digest, Sha256};
 use tonic::transport::Channel;
+use whiskraft_proto::v1::document_change::Change;
+use whiskraft_proto::v1::document_changed::Outcome;
 use whiskraft_proto::v1::documents_client::DocumentsClient;
-use whiskraft_proto::v1::put_document_response::Outcome;
 use whiskraft_proto::{MESSAGE_LEN_MAX, required, v1};
 use whiskraft_types::{ActionName, NamespaceName, Rejection, Revision};
 
-use crate::calls::{Answer, Call, Tried};
+use crate::calls::{Call, Tried};
 use crate::wire::{encode_action, read_action};
 use crate::{ActionError, ActionPage, ActionSpec, ActionSummary, CallError, Client, Expect, StoredAction};
 
@@ -35,21 +36,24 @@ impl Client {
             true => Bytes::new(),
             false => Bytes::copy_from_slice(&Sha256::digest(&spec.code)),
         };
-        let request = v1::PutDocumentRequest {
+        let put = v1::PutDocument {
             key: Some(document_key(&spec.name)),
             body: encode_action(spec.to_wire(sha256.clone())),
             expected_revision: expect.to_wire(),
             blobs: Some(sha256).filter(|hash| !hash.is_empty()).into_iter().collect(),
         };
+        let body = put.body.clone();
+        let change = Change::Put(put);
         let mut is_repeated = false;
         for _ in 0..=UPLOADS_MAX {
-            let answer = self.put_document(request.clone()).await?;
+            let call = Call::written(self.shared(), "put action");
+            let answer = call.change(self.shared(), &change).await?;
             is_repeated |= answer.is_repeated;
             match answer.value {
                 Outcome::Revision(revision) => return Ok(Revision(revision)),
                 Outcome::MissingBlob(_) => self.put_blob(&spec.code).await?,
                 Outcome::Conflict(conflict) if is_repeated => {
-                    return self.own_write(&spec.name, &request.body, conflict.current).await;
+                    return self.own_write(&spec.name, &body, conflict.current).await;
                 }
                 other => return Err(refused(&spec.name, other)),
             }
@@ -111,14 +115,12 @@ impl Client {
     /// # Errors
     /// [`ActionError::NotFound`]; [`ActionError::Conflict`] if `expect` does not hold; [`ActionError::Call`].
     pub async fn delete_action(&self, name: &ActionName, expect: Expect) -> Result<(), ActionError> {
-        let request = v1::DeleteDocumentRequest {
+        let change = Change::Delete(v1::DeleteDocument {
             key: Some(document_key(name)),
             expected_revision: expect.to_wire(),
-        };
-        let call = Call::bulk(self.shared(), "delete action");
-        let answer = call
-            .ask(self.shared(), |channel| delete_document(channel, request.clone()))
-            .await?;
+        });
+        let call = Call::written(self.shared(), "delete action");
+        let answer = call.change(self.shared(), &change).await?;
         match answer.value {
             Outcome::Revision(_) => Ok(()),
             // Gone after a repeated request: it was ours.
@@ -159,12 +161,6 @@ impl Client {
         })
     }
 
-    async fn put_document(&self, request: v1::PutDocumentRequest) -> Result<Answer<Outcome>, CallError> {
-        let call = Call::bulk(self.shared(), "put action");
-        call.ask(self.shared(), |channel| put_document(channel, request.clone()))
-            .await
-    }
-
     /// After a repeated write met a conflict: ours, if exactly our bytes are there.
     async fn own_write(
         &self,
@@ -198,14 +194,6 @@ impl Client {
             .await?;
         Ok(())
     }
-}
-
-pub(crate) async fn put_document(channel: Channel, request: v1::PutDocumentRequest) -> Tried<Outcome> {
-    outcome(documents(channel).put_document(request).await?.into_inner())
-}
-
-pub(crate) async fn delete_document(channel: Channel, request: v1::DeleteDocumentRequest) -> Tried<Outcome> {
-    outcome(documents(channel).delete_document(request).await?.into_inner())
 }
 
 pub(crate) async fn get_document(
@@ -290,7 +278,8 @@ fn document_key(name: &ActionName) -> v1::DocumentKey {
     }
 }
 
-fn outcome(response: v1::PutDocumentResponse) -> Tried<Outcome> {
+/// What came of a change.
+pub(crate) fn outcome(response: v1::DocumentChanged) -> Tried<Outcome> {
     Ok(
         match required(response.outcome, "document.outcome").map_err(unreadable)? {
             Outcome::Rejection(rejection) => Err(Rejection::try_from(rejection).map_err(unreadable)?),

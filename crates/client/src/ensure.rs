@@ -1,47 +1,118 @@
-//! One question to one scheduler: who leads this queue?
+//! One call to one scheduler: who leads these queues?
 
 use std::time::Duration;
 
+use whiskraft_proto::gather::{CallBounds, Load};
 use whiskraft_proto::v1::controller_client::ControllerClient;
-use whiskraft_proto::v1::ensure_queue_response::Outcome;
-use whiskraft_proto::{required, v1};
+use whiskraft_proto::v1::queue_ensured::Outcome;
+use whiskraft_proto::{MESSAGE_LEN_MAX, Message, required, v1};
 use whiskraft_types::{Epoch, QueueKey, Rejection, SchedulerId};
 
 use crate::core::EnsureAnswer;
-use crate::directory::{Class, Directory};
+use crate::directory::{Candidate, Class, Directory};
 use crate::stream::describe;
 
-/// Asks the best candidate once. Who asks again, and when, is the router's business; the next question goes to
-/// another scheduler.
-pub(crate) async fn ensure_queue(
-    directory: &Directory,
-    key: &QueueKey,
-    resubmits: bool,
-    deadline: Duration,
-) -> EnsureAnswer {
-    let Some(candidate) = directory.candidates().into_iter().next() else {
-        return EnsureAnswer::Failed("no scheduler is known".to_owned());
-    };
-    let channel = match directory.channel(&candidate.address, Class::Quick) {
-        Ok(channel) => channel,
-        Err(error) => return EnsureAnswer::Failed(error.to_string()),
-    };
-    let request = v1::EnsureQueueRequest {
-        key: Some(key.into()),
-        resubmits,
-    };
-    match tokio::time::timeout(deadline, ControllerClient::new(channel).ensure_queue(request)).await {
-        Err(_) => EnsureAnswer::Failed(format!(
-            "{} did not answer within {deadline:?}",
-            candidate.address
-        )),
-        Ok(Err(status)) => EnsureAnswer::Failed(format!("{}: {}", candidate.address, describe(&status))),
-        Ok(Ok(response)) => read(response.into_inner()),
+/// Calls under way: more than one or two, so that a scheduler that does not answer holds up only part of what is asked.
+pub(crate) const CALLS: CallBounds = CallBounds {
+    calls_max: 4,
+    count_max: 512,
+    bytes_max: 1 << 20,
+};
+
+/// A queue that is asked for.
+pub(crate) struct Ask {
+    pub(crate) key: QueueKey,
+    request: v1::EnsureQueue,
+}
+
+impl Ask {
+    /// `resubmits`: activations of it may have begun.
+    pub(crate) fn new(key: QueueKey, resubmits: bool) -> Self {
+        let request = v1::EnsureQueue {
+            key: Some((&key).into()),
+            resubmits,
+        };
+        Self { key, request }
     }
 }
 
-fn read(response: v1::EnsureQueueResponse) -> EnsureAnswer {
-    match required(response.outcome, "ensure_queue.outcome") {
+impl Load for Ask {
+    fn bytes(&self) -> usize {
+        self.request.encoded_len()
+    }
+
+    fn is_unwanted(&self) -> bool {
+        false
+    }
+}
+
+/// Asks the best candidate once; an answer for each. Who asks again, and when, is the router's business; the next question
+/// goes to another scheduler if this one failed.
+pub(crate) async fn ensure_queues(
+    directory: &Directory,
+    asks: Vec<Ask>,
+    deadline: Duration,
+) -> Vec<(QueueKey, EnsureAnswer)> {
+    let (keys, queues): (Vec<_>, Vec<_>) = asks.into_iter().map(|ask| (ask.key, ask.request)).unzip();
+    let called = match directory.writers().into_iter().next() {
+        Some(candidate) => {
+            let called = call(directory, &candidate, queues, deadline).await;
+            // A scheduler that has lost touch with the others may still take itself for the one that writes the log.
+            if called
+                .as_ref()
+                .map_or(true, |outcomes| outcomes.iter().any(is_unavailable))
+            {
+                directory.note_failed(&candidate);
+            }
+            called
+        }
+        None => Err("no scheduler is known".to_owned()),
+    };
+    let mut outcomes = called.map(Vec::into_iter);
+    let answer = |key| {
+        let answer = match &mut outcomes {
+            Ok(outcomes) => outcomes.next().map_or_else(
+                || EnsureAnswer::Failed("the scheduler answered nothing".to_owned()),
+                read,
+            ),
+            Err(cause) => EnsureAnswer::Failed(cause.clone()),
+        };
+        (key, answer)
+    };
+    keys.into_iter().map(answer).collect()
+}
+
+async fn call(
+    directory: &Directory,
+    candidate: &Candidate,
+    queues: Vec<v1::EnsureQueue>,
+    deadline: Duration,
+) -> Result<Vec<v1::QueueEnsured>, String> {
+    let channel = directory.channel(&candidate.address, Class::Quick);
+    let channel = channel.map_err(|error| error.to_string())?;
+    let mut client = ControllerClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+    let request = v1::EnsureQueuesRequest { queues };
+    let cause = match tokio::time::timeout(deadline, client.ensure_queues(request)).await {
+        Ok(Ok(response)) => {
+            let response = response.into_inner();
+            directory.note_log_leader(response.log_leader);
+            return Ok(response.outcomes);
+        }
+        Ok(Err(status)) => describe(&status),
+        Err(_) => format!("no answer within {deadline:?}"),
+    };
+    Err(format!("{}: {cause}", candidate.address))
+}
+
+fn is_unavailable(ensured: &v1::QueueEnsured) -> bool {
+    let Some(Outcome::Rejection(rejection)) = &ensured.outcome else {
+        return false;
+    };
+    matches!(rejection.kind, Some(v1::rejection::Kind::Unavailable(_)))
+}
+
+fn read(ensured: v1::QueueEnsured) -> EnsureAnswer {
+    match required(ensured.outcome, "ensure_queues.outcome") {
         Ok(Outcome::Leadership(leadership)) if leadership.leader != 0 => EnsureAnswer::Leadership {
             leader: SchedulerId(leadership.leader),
             epoch: Epoch(leadership.epoch),

@@ -44,6 +44,7 @@ mod builder;
 mod caches;
 mod calls;
 mod cancel;
+mod changes;
 mod client;
 mod clock;
 mod core;

@@ -36,7 +36,7 @@ impl Client {
             invocations_per_minute: limits.invocations_per_minute,
             weight: Some(limits.weight),
         };
-        let call = Call::bulk(self.shared(), "put namespace");
+        let call = Call::written(self.shared(), "put namespace");
         Ok(call
             .ask(self.shared(), |channel| put(channel, request.clone()))
             .await?

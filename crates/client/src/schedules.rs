@@ -1,12 +1,13 @@
 //! Storing schedules: documents, as actions are, and beside each the cluster's own document of what became of it.
 
 use bytes::Bytes;
-use whiskraft_proto::v1::put_document_response::Outcome;
+use whiskraft_proto::v1::document_change::Change;
+use whiskraft_proto::v1::document_changed::Outcome;
 use whiskraft_proto::{required, v1};
 use whiskraft_types::{ActionName, NamespaceName, Rejection, Revision};
 
 use crate::calls::Call;
-use crate::documents::{delete_document, get_document, list_documents, put_document};
+use crate::documents::{get_document, list_documents};
 use crate::{
     CallError, Client, Expect, ScheduleError, SchedulePage, ScheduleProgress, ScheduleSpec, ScheduleSummary,
     StoredSchedule,
@@ -42,14 +43,14 @@ impl Client {
         expect: Expect,
     ) -> Result<Revision, ScheduleError> {
         const OPERATION: &str = "put schedule";
-        let request = v1::PutDocumentRequest {
+        let change = Change::Put(v1::PutDocument {
             key: Some(key(KIND, namespace, name)?),
             body: spec.encode(),
             expected_revision: expect.to_wire(),
             blobs: Vec::new(),
-        };
-        let call = Call::bulk(self.shared(), OPERATION);
-        let answer = call.ask(self.shared(), |channel| put_document(channel, request.clone()));
+        });
+        let call = Call::written(self.shared(), OPERATION);
+        let answer = call.change(self.shared(), &change);
         let answer = answer.await.map_err(|error| refused(name, error))?;
         match answer.value {
             Outcome::Revision(revision) => Ok(Revision(revision)),
@@ -165,14 +166,12 @@ impl Client {
         expect: Expect,
     ) -> Result<(), ScheduleError> {
         const OPERATION: &str = "delete schedule";
-        let request = v1::DeleteDocumentRequest {
+        let change = Change::Delete(v1::DeleteDocument {
             key: Some(key(KIND, namespace, name)?),
             expected_revision: expect.to_wire(),
-        };
-        let call = Call::bulk(self.shared(), OPERATION);
-        let answer = call
-            .ask(self.shared(), |channel| delete_document(channel, request.clone()))
-            .await?;
+        });
+        let call = Call::written(self.shared(), OPERATION);
+        let answer = call.change(self.shared(), &change).await?;
         match answer.value {
             Outcome::Revision(_) => Ok(()),
             // Gone after a repeated request: it was ours.

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::changes::ChangesHandle;
 use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::throttle::ThrottleBoard;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) changes: ChangesHandle,
     pub(crate) throttles: ThrottleBoard,
     pub(crate) stats: Mutex<Stats>,
     pub(crate) payload_len_max: AtomicU64,
@@ -38,12 +40,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, directory: Arc<Directory>, cluster_id: Option<String>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        directory: Arc<Directory>,
+        changes: ChangesHandle,
+        cluster_id: Option<String>,
+    ) -> Self {
         let clock = Clock::start();
         Self {
             settings,
             clock,
             directory,
+            changes,
             throttles: ThrottleBoard::new(clock),
             stats: Mutex::default(),
             payload_len_max: AtomicU64::new(PAYLOAD_LEN_MAX),

@@ -4,6 +4,8 @@
 
 mod fake;
 
+use std::time::Duration;
+
 use fake::{Fake, Seen, builder, cluster, key, record};
 use serde_json::json;
 use whiskraft_client::{
@@ -161,6 +163,113 @@ async fn a_write_that_was_done_before_its_scheduler_lost_touch_is_recognised_as_
     assert_eq!(client.get_action(&spec.name).await.unwrap().revision, revision);
     fake.with(|state| state.store.answers_unknown = 1);
     client.delete_action(&spec.name, Expect::Anything).await.unwrap();
+}
+
+/// Sizes of the calls with changes that a scheduler has seen.
+fn calls(fake: &Fake) -> Vec<usize> {
+    fake.with(|state| {
+        let changes = |seen: &Seen| match seen {
+            Seen::Changes(changes) => Some(*changes),
+            _ => None,
+        };
+        state.seen.iter().filter_map(changes).collect()
+    })
+}
+
+/// Stores so many new actions at the same time.
+async fn put_many(client: &Client, count: usize) -> Vec<Result<Revision, ActionError>> {
+    let puts = (0..count).map(|n| {
+        let (client, spec) = (client.clone(), spec(&format!("guest/a{n}"), b""));
+        async move { client.put_action(&spec, Expect::Absent).await }
+    });
+    futures::future::join_all(puts).await
+}
+
+#[tokio::test]
+async fn what_is_written_while_calls_are_under_way_goes_with_the_next() {
+    let (fake, client) = one().await;
+    fake.with(|state| state.store.pause = Duration::from_millis(50));
+    let mut revisions: Vec<_> = put_many(&client, 1200)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    assert_eq!(revisions.len(), 1200);
+    let calls = calls(&fake);
+    assert_eq!(calls.iter().sum::<usize>(), 1200);
+    assert!(
+        calls.len() < 10 && calls.iter().all(|changes| *changes <= 512),
+        "{calls:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_counts_for_every_write_of_its_call() {
+    let (fake, client) = one().await;
+    fake.with(|state| {
+        state.store.pause = Duration::from_millis(20);
+        state.store.answers_lost = 3;
+    });
+    assert!(put_many(&client, 100).await.iter().all(Result::is_ok));
+    let name = "guest/a7".parse().unwrap();
+    let again = client.put_action(&spec("guest/a7", b""), Expect::Absent).await;
+    let current = Some(client.get_action(&name).await.unwrap().revision);
+    let name = name.to_string();
+    assert_eq!(again, Err(ActionError::Conflict { name, current }));
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_hurts_nobody() {
+    let (fake, client) = one().await;
+    fake.with(|state| state.store.pause = Duration::from_millis(20));
+    let mut puts = Vec::new();
+    for n in 0..90 {
+        let (client, spec) = (client.clone(), spec(&format!("guest/a{n}"), b""));
+        puts.push(tokio::spawn(async move {
+            client.put_action(&spec, Expect::Absent).await
+        }));
+    }
+    fake.until("a call", |state| {
+        let is_call = |seen: &Seen| matches!(seen, Seen::Changes(_));
+        state.seen.iter().any(is_call).then_some(())
+    })
+    .await;
+    for (n, put) in puts.into_iter().enumerate() {
+        match n % 3 {
+            0 => put.abort(),
+            _ => drop(put.await.unwrap().unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn writes_go_to_the_scheduler_that_writes_the_log_until_it_fails() {
+    let (_, fakes) = cluster(3).await;
+    fakes
+        .iter()
+        .for_each(|fake| fake.with(|state| state.log_leader = 2));
+    let client = builder(&fakes).connect().await.unwrap();
+    // Once it is connected, and one of them has been asked: in turn, no more than one of three would go there.
+    let mut in_a_row = 0;
+    while in_a_row < 9 {
+        let before = calls(&fakes[1]).len();
+        let stored = client.put_action(&spec("guest/a", b""), Expect::Anything).await;
+        stored.unwrap();
+        in_a_row = if calls(&fakes[1]).len() > before {
+            in_a_row + 1
+        } else {
+            0
+        };
+    }
+    fakes[1].die().await;
+    let before = calls(&fakes[1]).len();
+    for _ in 0..9 {
+        let stored = client.put_action(&spec("guest/a", b""), Expect::Anything).await;
+        stored.unwrap();
+    }
+    assert_eq!(calls(&fakes[1]).len(), before);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::{Mode, builder, cluster, key, leadership, queue_event, record};
+use fake::{Mode, Seen, builder, cluster, key, leadership, queue_event, record};
 use serde_json::json;
 use whiskraft_client::{
     ActivationId, Client, GivingUp, InvokeError, InvokeOptions, Payload, PayloadError, Rejection, Settings,
@@ -36,6 +36,55 @@ fn soon(ms: u64) -> InvokeOptions {
     InvokeOptions {
         deadline: Duration::from_millis(ms),
         ..InvokeOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn new_queues_are_asked_for_together() {
+    let (_, fakes) = cluster(1).await;
+    fakes[0].with(|state| {
+        state.mode = Mode::Echo;
+        state.ensure = Some(leadership(&fakes[0], 1));
+    });
+    let client = builder(&fakes).connect().await.unwrap();
+    let calls = (0..1000).map(|n| {
+        let (client, action) = (client.clone(), format!("lib/a{n}").parse().unwrap());
+        let namespace = key().namespace;
+        async move {
+            let options = InvokeOptions::default();
+            client.invoke(&namespace, &action, json!({}), options).await
+        }
+    });
+    let records = futures::future::join_all(calls).await;
+    assert!(records.iter().all(Result::is_ok));
+    let questions = fakes[0].with(|state| {
+        let questions = |seen: &Seen| match seen {
+            Seen::Ensures(queues) => Some(*queues),
+            _ => None,
+        };
+        state.seen.iter().filter_map(questions).collect::<Vec<_>>()
+    });
+    assert_eq!(questions.iter().sum::<usize>(), 1000);
+    assert!(questions.len() < 100, "{questions:?}");
+}
+
+#[tokio::test]
+async fn who_has_lost_touch_and_takes_itself_for_the_writer_of_the_log_is_not_asked_for_ever() {
+    let (_, fakes) = cluster(2).await;
+    let reason = "lost touch".to_owned();
+    let lost = v1::queue_ensured::Outcome::Rejection(Rejection::Unavailable { reason }.into());
+    fakes[0].with(|state| (state.log_leader, state.ensure) = (1, Some(lost)));
+    fakes[1].with(|state| {
+        (state.mode, state.log_leader) = (Mode::Echo, 1);
+        state.ensure = Some(leadership(&fakes[1], 1));
+    });
+    let client = builder(&fakes).connect().await.unwrap();
+    for n in 0..9 {
+        let action = format!("lib/a{n}").parse().unwrap();
+        let options = InvokeOptions::default();
+        let namespace = key().namespace;
+        let called = client.invoke(&namespace, &action, json!({}), options);
+        called.await.unwrap();
     }
 }
 
@@ -236,7 +285,7 @@ async fn a_deadline_before_anybody_accepted_is_a_definite_failure() {
         kind: Some(Kind::Unavailable(v1::Unavailable { reason })),
     };
     fakes[0].with(|state| {
-        state.ensure = Some(v1::ensure_queue_response::Outcome::Rejection(unavailable));
+        state.ensure = Some(v1::queue_ensured::Outcome::Rejection(unavailable));
     });
     let client = builder(&fakes).connect().await.unwrap();
     let error = invoke(&client, soon(300)).await.unwrap_err();

@@ -3,6 +3,7 @@
 //! Parsing happens once, at the edge, by `TryFrom`; past that point everything speaks `types`.
 
 mod convert;
+pub mod gather;
 mod gathered;
 mod membership;
 mod ready;

@@ -4,20 +4,25 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
-use openraft::{Instant, RaftMetrics, ReadPolicy, ServerState};
+use openraft::errors::{
+    ClientWriteError, Fatal as CoreFailure, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
+use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use whiskraft_state::{Command, Response};
 use whiskraft_types::LogRevision;
 
+use crate::clock;
 use crate::config::Settings;
 use crate::disk::DiskSpace;
 use crate::fatal::Fatal;
 use crate::held::Held;
 use crate::peers::Peers;
 use crate::store::{Applied, GroupMachine, LaneTime, Shared};
-use crate::types::{Answer, Proposal, Types};
+use crate::types::{Answer, Packed, Proposal, Types};
 
 /// openraft, with our types.
 pub(crate) type Raft = openraft::Raft<Types, GroupMachine>;
@@ -95,6 +100,9 @@ pub(crate) enum NotDone {
     Unknown(String),
 }
 
+/// What came of a write into this node's log.
+pub(crate) type Written = Result<(LogRevision, Answer), NotDone>;
+
 impl Group {
     /// This node.
     pub(crate) fn id(&self) -> u64 {
@@ -145,26 +153,62 @@ impl Group {
     }
 
     /// Puts a proposal into this node's log, if it leads, and waits until it is applied here.
-    pub(crate) async fn write(
-        &self,
-        mut proposal: Proposal,
-        timeout: Duration,
-    ) -> Result<(LogRevision, Answer), NotDone> {
-        self.disk.check(&proposal).map_err(NotDone::Full)?;
+    pub(crate) async fn write(&self, proposal: Proposal, timeout: Duration) -> Written {
+        let mut written = self.write_many(vec![proposal], timeout).await;
+        written.pop().unwrap_or_else(unsaid)
+    }
+
+    /// Puts proposals into this node's log with one append, if it leads, and waits until they are applied here; an outcome
+    /// for each.
+    pub(crate) async fn write_many(&self, proposals: Vec<Proposal>, timeout: Duration) -> Vec<Written> {
+        let deadline = clock::now() + timeout;
+        let mut outcomes = Vec::with_capacity(proposals.len());
+        let mut taken = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            let checked = self.disk.check(&proposal).map_err(NotDone::Full);
+            if checked.is_ok() {
+                taken.push(self.stamped(proposal));
+            }
+            outcomes.push(checked);
+        }
+        let mut written = self.write_taken(taken, deadline).await.into_iter();
+        let mut next = |()| written.next().unwrap_or_else(unsaid);
+        outcomes
+            .into_iter()
+            .map(|checked| checked.and_then(&mut next))
+            .collect()
+    }
+
+    async fn write_taken(&self, taken: Vec<Packed>, deadline: Instant) -> Vec<Written> {
+        let count = taken.len();
+        let late = || NotDone::Unknown("no quorum confirmed it in time".to_owned());
+        let stopped = |error| NotDone::Unknown(format!("the consensus core stopped: {error}"));
+        let begun = tokio::time::timeout_at(deadline, self.raft.client_write_many(taken)).await;
+        let mut results = match begun {
+            Ok(Ok(results)) => results,
+            Ok(Err(error)) => return vec![Err(stopped(error)); count],
+            Err(_) => return vec![Err(late()); count],
+        };
+        let mut written = Vec::with_capacity(count);
+        while written.len() < count {
+            // What is there already is taken after the deadline as well.
+            written.push(match tokio::time::timeout_at(deadline, results.next()).await {
+                Ok(Some(Ok(Ok(done)))) => Ok((LogRevision(done.log_id.index), done.response)),
+                Ok(Some(Ok(Err(error)))) => Err(refused(error)),
+                Ok(Some(Err(error))) => Err(stopped(error)),
+                Ok(None) => Err(stopped(CoreFailure::Stopped)),
+                Err(_) => Err(late()),
+            });
+        }
+        written
+    }
+
+    /// A proposal as it goes into the log: a batch of a lane gets the lane's time.
+    fn stamped(&self, mut proposal: Proposal) -> Packed {
         if let (Proposal::Journal(batch), Some(time)) = (&mut proposal, &self.time) {
             batch.now = time.stamp(self.caught_up());
         }
-        let write = self.raft.client_write(proposal.into());
-        match tokio::time::timeout(timeout, write).await {
-            Ok(Ok(done)) => Ok((LogRevision(done.log_id.index), done.data)),
-            Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
-            Ok(Err(RaftError::Fatal(error))) => {
-                Err(NotDone::Unknown(format!("the consensus core stopped: {error}")))
-            }
-            Err(_) => Err(NotDone::Unknown(format!(
-                "no quorum confirmed it within {timeout:?}"
-            ))),
-        }
+        proposal.into()
     }
 
     /// Index that covers every write acknowledged before the call; leader only.
@@ -186,6 +230,11 @@ impl Group {
             ))),
         }
     }
+}
+
+/// Stands for an answer that is missing, which there never is.
+fn unsaid() -> Written {
+    Err(NotDone::Unknown("the consensus core said nothing".to_owned()))
 }
 
 fn refused(error: ClientWriteError<Types>) -> NotDone {

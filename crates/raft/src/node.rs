@@ -110,6 +110,20 @@ impl Node {
         proposed.map(|(revision, answer)| (revision, answer.response()))
     }
 
+    /// Puts commands into the log, together as far as it goes, and waits until they are applied on the leader; an outcome
+    /// for each. Together they count as so many proposals, of which 4096 may be under way.
+    pub async fn propose_many(
+        &self,
+        commands: Vec<Command>,
+    ) -> Vec<Result<(LogRevision, Response), ProposeError>> {
+        let proposals = commands.into_iter().map(Proposal::Command).collect();
+        let proposed = self.inner.proposer.propose_many(proposals).await;
+        let proposed = proposed.into_iter();
+        proposed
+            .map(|proposed| proposed.map(|(revision, answer)| (revision, answer.response())))
+            .collect()
+    }
+
     /// The journal of durable activations.
     #[must_use]
     pub fn journal(&self) -> &Journal {
@@ -286,7 +300,13 @@ impl Node {
     /// Whether this node leads the Raft group, as far as it knows; cheap.
     #[must_use]
     pub fn is_leader(&self) -> bool {
-        self.inner.core.leader() == Some(self.id().0)
+        self.leader() == Some(self.id())
+    }
+
+    /// Who leads the Raft group, as far as this node knows; cheap.
+    #[must_use]
+    pub fn leader(&self) -> Option<SchedulerId> {
+        self.inner.core.leader().map(SchedulerId)
     }
 
     /// Whether calls to another scheduler succeed.

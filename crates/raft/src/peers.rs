@@ -45,6 +45,15 @@ pub(crate) enum Class {
     LaneForward,
 }
 
+impl Class {
+    const fn is_for_lanes(self) -> bool {
+        match self {
+            Self::Log | Self::Heartbeat | Self::Snapshot | Self::Forward => false,
+            Self::LaneLog | Self::LaneSnapshot | Self::LaneForward => true,
+        }
+    }
+}
+
 /// All peers of a node; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
@@ -177,6 +186,14 @@ impl Peers {
         }
     }
 
+    /// What drives the calls of a class.
+    pub(crate) fn runtime(&self, class: Class) -> &Handle {
+        match class.is_for_lanes() {
+            true => &self.inner.lane_runtime,
+            false => &self.inner.runtime,
+        }
+    }
+
     fn channels(&self) -> MutexGuard<'_, BTreeMap<(String, Class), Channel>> {
         self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,15 +204,8 @@ impl Peers {
         let channel = match channels.get(&(address.to_owned(), class)) {
             Some(channel) => channel.clone(),
             None => {
-                let (runtime, is_for_lanes) = match class {
-                    Class::Log | Class::Heartbeat | Class::Snapshot | Class::Forward => {
-                        (&self.inner.runtime, false)
-                    }
-                    Class::LaneLog | Class::LaneSnapshot | Class::LaneForward => {
-                        (&self.inner.lane_runtime, true)
-                    }
-                };
-                let _entered = runtime.enter();
+                let is_for_lanes = class.is_for_lanes();
+                let _entered = self.runtime(class).enter();
                 let to: Arc<str> = address.into();
                 let connector = tower::service_fn(move |_| {
                     let to = Arc::clone(&to);

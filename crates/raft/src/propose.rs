@@ -2,21 +2,21 @@
 //!
 //! A proposal that may be in the log is never repeated here: only its proposer knows whether that is harmless.
 
-use std::error::Error;
+mod forward;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tonic::{ConnectError, Status};
 use whiskraft_proto::v1;
 use whiskraft_types::LogRevision;
 
+use self::forward::{Forwarder, ForwarderHandle};
 use crate::clock;
-use crate::core::{Group, NotDone};
+use crate::core::{Group, NotDone, Written};
 use crate::error::{ProposeError, Unavailable};
-use crate::peers::Class;
-use crate::types::{Answer, META_GROUP, Proposal};
+use crate::types::{Answer, Proposal};
 
 /// Proposals of this node under way at a time; more wait here, which is back pressure on whoever makes them.
 const PROPOSALS_MAX: usize = 4096;
@@ -30,10 +30,13 @@ const LEADERLESS_ELECTIONS: u32 = 6;
 #[derive(Debug, Clone)]
 pub(crate) struct Proposer {
     group: Group,
-    class: Class,
+    forwarder: ForwarderHandle,
     permits: Arc<Semaphore>,
     leaderless: Arc<std::sync::Mutex<Option<Instant>>>,
 }
+
+/// What has become of a proposal.
+pub(crate) type Proposed = Result<(LogRevision, Answer), ProposeError>;
 
 /// Answered, refused for sure, or given up: the outer error ends the proposal.
 type Attempt = Result<Result<(LogRevision, Answer), Refused>, ProposeError>;
@@ -46,54 +49,119 @@ enum Refused {
     Later(String),
 }
 
+/// Proposals made together, until each of them has its outcome.
+struct Round {
+    /// Without one yet, by place.
+    open: Vec<(usize, Proposal)>,
+    outcomes: Vec<Option<Proposed>>,
+}
+
+impl Round {
+    fn new(proposals: Vec<Proposal>) -> Self {
+        Self {
+            outcomes: proposals.iter().map(|_| None).collect(),
+            open: proposals.into_iter().enumerate().collect(),
+        }
+    }
+
+    fn proposals(&self) -> Vec<Proposal> {
+        self.open.iter().map(|(_, proposal)| proposal.clone()).collect()
+    }
+
+    /// Takes what came of the open ones; what was refused for sure stays open. Gives the newest refusal.
+    fn settle(&mut self, attempts: Vec<Attempt>) -> Option<Refused> {
+        let mut newest = None;
+        let mut attempts = attempts.into_iter();
+        let outcomes = &mut self.outcomes;
+        self.open.retain(|(place, _)| {
+            let silent = || Err(ProposeError::Unknown("the leader answered nothing".to_owned()));
+            let outcome = match attempts.next().unwrap_or_else(silent) {
+                Ok(Ok(done)) => Ok(done),
+                Err(error) => Err(error),
+                Ok(Err(refused)) => {
+                    newest = Some(refused);
+                    return true;
+                }
+            };
+            outcomes[*place] = Some(outcome);
+            false
+        });
+        newest
+    }
+
+    /// Ends those that are open with this.
+    fn end(self, reason: &str) -> Vec<Proposed> {
+        let refused = || Err(ProposeError::Unavailable(reason.to_owned()));
+        self.outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(refused))
+            .collect()
+    }
+}
+
 impl Proposer {
-    /// A proposer for a running group.
+    /// A proposer for a running group. What it forwards goes along with what its clones forward.
     pub(crate) fn new(group: Group) -> Self {
-        let class = if group.group == META_GROUP {
-            Class::Forward
-        } else {
-            Class::LaneForward
-        };
+        let (forwarder, handle) = Forwarder::new(group.clone());
+        group.peers.runtime(forwarder.class()).spawn(forwarder.run());
         Self {
             group,
-            class,
+            forwarder: handle,
             permits: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             leaderless: Arc::default(),
         }
     }
 
     /// Puts a proposal into the log and waits until it is applied on the leader.
-    pub(crate) async fn propose(&self, proposal: Proposal) -> Result<(LogRevision, Answer), ProposeError> {
+    pub(crate) async fn propose(&self, proposal: Proposal) -> Proposed {
+        let mut proposed = self.propose_many(vec![proposal]).await;
+        let unsaid = || Err(ProposeError::Unknown("the proposal was lost".to_owned()));
+        proposed.pop().unwrap_or_else(unsaid)
+    }
+
+    /// Puts proposals into the log, together as far as it goes, and waits until they are applied on the leader; an outcome
+    /// for each. At most so many as may be under way at a time.
+    pub(crate) async fn propose_many(&self, proposals: Vec<Proposal>) -> Vec<Proposed> {
         let deadline = clock::now() + self.group.settings.propose_timeout;
-        let permit = tokio::time::timeout_at(deadline, self.permits.acquire()).await;
-        let Ok(Ok(_permit)) = permit else {
-            return Err(ProposeError::Unavailable(format!(
-                "{PROPOSALS_MAX} proposals are under way already"
-            )));
+        let mut round = Round::new(proposals);
+        let Some(permits) = self.room(round.open.len(), deadline).await else {
+            return round.end(&format!("{PROPOSALS_MAX} proposals are under way already"));
         };
         let mut hint = None;
-        loop {
+        while !round.open.is_empty() {
             let refused = match self.leader(hint.take()) {
-                Some(leader) => match self.attempt(leader, &proposal, deadline).await? {
-                    Ok(done) => return Ok(done),
-                    Err(Refused::NotLeader(other)) => {
-                        hint = other.filter(|other| *other != leader);
-                        format!("scheduler {leader} does not lead")
+                Some(leader) => {
+                    let attempts = self.attempt(leader, round.proposals(), deadline, &permits).await;
+                    match round.settle(attempts) {
+                        None => break,
+                        Some(Refused::NotLeader(other)) => {
+                            hint = other.filter(|other| *other != leader);
+                            format!("scheduler {leader} does not lead")
+                        }
+                        Some(Refused::Later(reason)) => reason,
                     }
-                    Err(Refused::Later(reason)) => reason,
-                },
+                }
                 None => "no leader is known".to_owned(),
             };
             if self.group.fatal.reason().is_some() {
-                return Err(ProposeError::Unavailable("the node has stopped".to_owned()));
+                return round.end("the node has stopped");
             }
             if clock::now() + RETRY_PAUSE >= deadline || self.is_leaderless() {
-                return Err(ProposeError::Unavailable(refused));
+                return round.end(&refused);
             }
             if hint.is_none() {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
+        round.end("the proposal was lost")
+    }
+
+    /// Waits for room among what is under way.
+    async fn room(&self, count: usize, deadline: Instant) -> Option<Arc<OwnedSemaphorePermit>> {
+        let count = u32::try_from(count).ok()?;
+        let permits = Arc::clone(&self.permits).acquire_many_owned(count);
+        let permits = tokio::time::timeout_at(deadline, permits).await;
+        permits.ok()?.ok().map(Arc::new)
     }
 
     /// Who to ask: what the last one asked said, or what this node knows.
@@ -121,59 +189,20 @@ impl Proposer {
         leaderless.is_some_and(|since| clock::now().duration_since(since) > patience)
     }
 
-    async fn attempt(&self, leader: u64, proposal: &Proposal, deadline: Instant) -> Attempt {
-        let left = deadline.saturating_duration_since(clock::now());
+    /// Tries each of them once, at this leader.
+    async fn attempt(
+        &self,
+        leader: u64,
+        proposals: Vec<Proposal>,
+        deadline: Instant,
+        permits: &Arc<OwnedSemaphorePermit>,
+    ) -> Vec<Attempt> {
         if leader != self.group.id() {
-            return self.forward(leader, proposal, left).await;
+            return self.forwarder.forward(leader, proposals, deadline, permits).await;
         }
-        match self.group.write(proposal.clone(), left).await {
-            Ok(done) => Ok(Ok(done)),
-            Err(NotDone::NotLeader(other)) => Ok(Err(Refused::NotLeader(other))),
-            Err(NotDone::Busy(reason)) => Ok(Err(Refused::Later(reason))),
-            Err(NotDone::Full(reason)) => Err(ProposeError::Full(reason)),
-            Err(NotDone::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
-        }
-    }
-
-    async fn forward(&self, leader: u64, proposal: &Proposal, left: Duration) -> Attempt {
-        let command = proposal
-            .encode()
-            .map_err(|error| ProposeError::Unavailable(error.to_string()))?;
-        let client = self
-            .group
-            .address(leader)
-            .ok_or_else(|| format!("address of scheduler {leader} is not known"));
-        let mut client = match client.and_then(|address| self.group.peers.client(&address, self.class)) {
-            Ok(client) => client,
-            Err(reason) => return Ok(Err(Refused::Later(reason))),
-        };
-        let envelope = Some(self.group.peers.envelope_of(self.group.group, leader));
-        let request = v1::ProposeRequest {
-            envelope,
-            command: command.into(),
-        };
-        let reply = match tokio::time::timeout(left, client.propose(request)).await {
-            Ok(Ok(reply)) => reply.into_inner(),
-            Ok(Err(status)) if is_unsent(&status) => {
-                return Ok(Err(Refused::Later(format!(
-                    "scheduler {leader}: {}",
-                    status.message()
-                ))));
-            }
-            Ok(Err(status)) => {
-                return Err(ProposeError::Unknown(format!(
-                    "connection to scheduler {leader}: {}",
-                    status.message()
-                )));
-            }
-            Err(_) => {
-                return Err(ProposeError::Unknown(format!(
-                    "scheduler {leader} did not answer in {left:?}"
-                )));
-            }
-        };
-        self.group.peers.answered(leader);
-        parse_reply(self.group.group, leader, reply)
+        let left = deadline.saturating_duration_since(clock::now());
+        let written = self.group.write_many(proposals, left).await;
+        written.into_iter().map(own_attempt).collect()
     }
 
     /// A log revision that covers every write acknowledged before the call.
@@ -227,7 +256,7 @@ impl Proposer {
         let mut client = self
             .group
             .peers
-            .client(&address, self.class)
+            .client(&address, self.forwarder.class())
             .map_err(Refused::Later)?;
         let request = v1::ReadIndexRequest {
             envelope: Some(self.group.peers.envelope_of(self.group.group, leader)),
@@ -249,36 +278,12 @@ impl Proposer {
     }
 }
 
-fn parse_reply(group: u32, leader: u64, reply: v1::ProposeResponse) -> Attempt {
-    use v1::propose_response::Outcome;
-
-    match reply.outcome {
-        Some(Outcome::Ok(ok)) => match Answer::decode(group, &ok.response) {
-            Ok(response) => Ok(Ok((LogRevision(ok.revision), response))),
-            Err(error) => Err(ProposeError::Unknown(format!(
-                "answer of scheduler {leader}: {error}"
-            ))),
-        },
-        Some(Outcome::NotLeader(other)) => Ok(Err(Refused::NotLeader(
-            (other.leader != 0).then_some(other.leader),
-        ))),
-        Some(Outcome::Refused(reason)) => Ok(Err(Refused::Later(reason))),
-        Some(Outcome::Full(reason)) => Err(ProposeError::Full(reason)),
-        Some(Outcome::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
-        None => Err(ProposeError::Unknown(format!(
-            "scheduler {leader} answered nothing"
-        ))),
+fn own_attempt(written: Written) -> Attempt {
+    match written {
+        Ok(done) => Ok(Ok(done)),
+        Err(NotDone::NotLeader(other)) => Ok(Err(Refused::NotLeader(other))),
+        Err(NotDone::Busy(reason)) => Ok(Err(Refused::Later(reason))),
+        Err(NotDone::Full(reason)) => Err(ProposeError::Full(reason)),
+        Err(NotDone::Unknown(reason)) => Err(ProposeError::Unknown(reason)),
     }
-}
-
-/// Whether a call failed before anything of it left this node.
-fn is_unsent(status: &Status) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

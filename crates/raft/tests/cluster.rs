@@ -27,6 +27,46 @@ async fn proposals_from_every_node_reach_every_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn proposals_made_together_share_an_append_wherever_they_are_made() {
+    let cluster = Cluster::running(3, Settings::default()).await;
+    for id in 1..=3 {
+        let commands = (0..50).map(|n| put_namespace(&format!("n{id}-{n}"), 1));
+        let node = cluster.node(id);
+        let mut outcomes = node.propose_many(commands.collect()).await;
+        // A leader that is new may refuse them all, for sure, until it has time.
+        while outcomes.iter().any(Result::is_err) {
+            let commands = (0..50).map(|n| put_namespace(&format!("n{id}-{n}"), 1));
+            outcomes = node.propose_many(commands.collect()).await;
+        }
+        let revisions: Vec<u64> = outcomes.into_iter().map(|outcome| outcome.unwrap().0.0).collect();
+        let (first, last) = (revisions[0], revisions[49]);
+        assert_eq!(revisions, (first..=last).collect::<Vec<_>>(), "node {id}");
+        node.wait_applied(LogRevision(last)).await.unwrap();
+        assert!((0..50).all(|n| limit(node, &format!("n{id}-{n}")) == 1));
+    }
+    assert!(cluster.node(1).propose_many(Vec::new()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_waiting_for_a_proposal_hurts_nobody() {
+    let cluster = Cluster::running(3, Settings::default()).await;
+    propose(cluster.node(1), put_namespace("first", 1)).await;
+    let mut waiting = Vec::new();
+    for n in 0..300 {
+        let node = cluster.node(1 + n % 3).clone();
+        let command = put_namespace(&format!("n{n}"), 1);
+        let proposed = tokio::spawn(async move { node.propose(command).await });
+        match n % 5 {
+            0 => proposed.abort(),
+            _ => waiting.push(proposed),
+        }
+    }
+    for proposed in waiting {
+        proposed.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn members_announce_themselves_and_are_reachable() {
     let cluster = Cluster::running(3, Settings::default()).await;
     eventually("all members are in the table", async || {

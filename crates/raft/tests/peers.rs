@@ -77,10 +77,14 @@ async fn messages_for_another_cluster_group_or_target_are_refused() {
     });
     let garbage = v1::ProposeRequest {
         envelope,
-        command: vec![9, 9, 9].into(),
+        commands: vec![vec![9, 9, 9].into(); 2],
     };
-    let status = client.propose(garbage).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let outcomes = client.propose(garbage).await.unwrap().into_inner().outcomes;
+    assert_eq!(outcomes.len(), 2);
+    for outcome in outcomes {
+        let invalid = matches!(outcome.outcome, Some(v1::propose_outcome::Outcome::Invalid(_)));
+        assert!(invalid, "{outcome:?}");
+    }
     assert_eq!(node.status().term, term, "nothing of it reached consensus");
     propose(node, put_namespace("a", 1)).await;
 }

@@ -63,14 +63,15 @@ async fn submit_to_all(cluster: &Cluster, queues: u32, round: u32) {
         let ensured = stream::iter(left.clone()).map(|queue| {
             let mut client = ControllerClient::new(channel.clone());
             async move {
-                let request = v1::EnsureQueueRequest {
+                let wanted = v1::EnsureQueue {
                     key: Some(key(&format!("ns{queue}"), ACTION)),
                     resubmits: false,
                 };
-                let answer = client.ensure_queue(request).await.ok()?.into_inner();
-                match answer.outcome? {
-                    v1::ensure_queue_response::Outcome::Leadership(leadership) => Some((queue, leadership)),
-                    v1::ensure_queue_response::Outcome::Rejection(_) => None,
+                let request = v1::EnsureQueuesRequest { queues: vec![wanted] };
+                let answer = client.ensure_queues(request).await.ok()?.into_inner();
+                match answer.outcomes.into_iter().next()?.outcome? {
+                    v1::queue_ensured::Outcome::Leadership(leadership) => Some((queue, leadership)),
+                    v1::queue_ensured::Outcome::Rejection(_) => None,
                 }
             }
         });

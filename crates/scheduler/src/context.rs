@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use whiskraft_proto::v1;
 use whiskraft_raft::{Node, ProposeError};
 use whiskraft_state::{Command, Response};
-use whiskraft_types::{LogRevision, Rejection};
+use whiskraft_types::{Instant, LogRevision, Rejection};
 
 use crate::clock::Clock;
 use crate::config::SchedulerConfig;
@@ -24,6 +24,9 @@ pub(crate) fn fenced() -> Rejection {
         reason: "this scheduler has lost touch with the others".to_owned(),
     }
 }
+
+/// What a proposal comes to.
+pub(crate) type Proposing = Result<(LogRevision, Response), ProposeError>;
 
 /// Where the process is in its life; only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,17 +85,34 @@ impl Context {
     ///
     /// # Errors
     /// As [`Node::propose`].
-    pub(crate) async fn propose(&self, command: Command) -> Result<(LogRevision, Response), ProposeError> {
+    pub(crate) async fn propose(&self, command: Command) -> Proposing {
         let began = self.clock.now();
         let answer = self.node.propose(command).await;
-        let outcome = match &answer {
+        self.count(&answer, began);
+        answer
+    }
+
+    /// Puts commands into the log together, as [`Node::propose_many`], and counts how that went.
+    pub(crate) async fn propose_many(&self, commands: Vec<Command>) -> Vec<Proposing> {
+        let began = self.clock.now();
+        let answers = self.node.propose_many(commands).await;
+        answers.iter().for_each(|answer| self.count(answer, began));
+        answers
+    }
+
+    fn count(&self, answer: &Proposing, began: Instant) {
+        let outcome = match answer {
             Ok((_, Response::Refused(_))) => Proposed::Refused,
             Ok(_) => Proposed::Done,
             Err(_) => Proposed::Failed,
         };
         let after = self.clock.now().saturating_since(began);
         self.metrics.proposed(outcome, after);
-        answer
+    }
+
+    /// Who writes into the log, as the wire has it: 0 if that is not known.
+    pub(crate) fn log_leader(&self) -> u64 {
+        self.node.leader().map_or(0, |leader| leader.0)
     }
 
     /// Where invokers reach each member that has announced itself, as this node knows it now.

@@ -1,27 +1,38 @@
-//! Makes sure that a queue exists, and says who leads it.
+//! Makes sure that queues exist, and says who leads them.
 
 use whiskraft_proto::{required, v1};
 use whiskraft_state::{Command, DocumentKey, EnsureQueue, Leadership, Response};
-use whiskraft_types::{QueueKey, Rejection};
+use whiskraft_types::{LogRevision, QueueKey, Rejection};
 
-use crate::context::Context;
+use crate::context::{Context, Proposing};
+use crate::together::together;
 use crate::wire;
 
-/// Ensures a queue at a controller's wish.
-///
-/// # Errors
-/// Why there is none.
+/// A queue that somebody wants, and whether it is for what was submitted before.
+type Wanted = (QueueKey, bool);
+
+/// Ensures queues at a controller's wish; for each its leadership, or why there is none.
 pub(crate) async fn ensure(
     context: &Context,
-    request: v1::EnsureQueueRequest,
-) -> Result<v1::QueueLeadership, Rejection> {
-    let v1::EnsureQueueRequest { key, resubmits } = request;
-    let key = required(key, "key").and_then(QueueKey::try_from);
+    queues: Vec<v1::EnsureQueue>,
+) -> Vec<Result<v1::QueueLeadership, Rejection>> {
+    let wanted = queues.into_iter().map(wanted).collect();
+    together(wanted, |wanted| async move {
+        let ensured = ensure_queues(context, &wanted).await;
+        let ensured = wanted.iter().zip(ensured);
+        ensured
+            .map(|((key, _), known)| known.map(|known| leadership(context, key, &known)))
+            .collect()
+    })
+    .await
+}
+
+fn wanted(asked: v1::EnsureQueue) -> Result<Wanted, Rejection> {
+    let key = required(asked.key, "key").and_then(QueueKey::try_from);
     let key = key.map_err(|error| Rejection::Invalid {
         reason: error.to_string(),
     })?;
-    let known = ensure_queue(context, &key, resubmits).await?;
-    Ok(leadership(context, &key, &known))
+    Ok((key, asked.resubmits))
 }
 
 /// Ensures a queue. One of a deleted action is found only by who submits again.
@@ -33,20 +44,48 @@ pub(crate) async fn ensure_queue(
     key: &QueueKey,
     resubmits: bool,
 ) -> Result<Leadership, Rejection> {
-    context.available().await?;
-    if let Some(known) = known(context, key, resubmits)? {
-        return Ok(known);
+    let mut ensured = ensure_queues(context, &[(key.clone(), resubmits)]).await;
+    ensured
+        .pop()
+        .unwrap_or_else(|| Err(wire::unexpected("EnsureQueue")))
+}
+
+/// Ensures queues, those that are not there with one write to the log.
+async fn ensure_queues(context: &Context, wanted: &[Wanted]) -> Vec<Result<Leadership, Rejection>> {
+    if let Err(no) = context.available().await {
+        return wanted.iter().map(|_| Err(no.clone())).collect();
     }
-    let command = Command::EnsureQueue(EnsureQueue { key: key.clone() });
-    let proposed = context.propose(command).await;
-    let (revision, answer) = proposed.map_err(|error| wire::propose_error(&error))?;
-    match answer {
-        Response::Leadership(leadership) => {
-            // So that a Submit which follows at once finds what this answer says.
-            let _ = context.node.wait_applied(revision).await;
-            Ok(leadership)
-        }
-        Response::Refused(refusal) => Err(wire::refusal(refusal)),
+    let known = wanted
+        .iter()
+        .map(|(key, resubmits)| known(context, key, *resubmits));
+    let known: Vec<_> = known.collect();
+    let missing = wanted
+        .iter()
+        .zip(&known)
+        .filter(|(_, known)| matches!(known, Ok(None)));
+    let commands = missing.map(|((key, _), _)| Command::EnsureQueue(EnsureQueue { key: key.clone() }));
+    let mut made = context.propose_many(commands.collect()).await.into_iter();
+    let mut newest = LogRevision(0);
+    let mut next = || {
+        let (revision, leadership) = made
+            .next()
+            .map_or_else(|| Err(wire::unexpected("EnsureQueue")), read)?;
+        newest = newest.max(revision);
+        Ok(leadership)
+    };
+    let ensured = known
+        .into_iter()
+        .map(|known| known?.map_or_else(&mut next, Ok))
+        .collect();
+    // So that a Submit which follows at once finds what this answer says.
+    let _ = context.node.wait_applied(newest).await;
+    ensured
+}
+
+fn read(proposed: Proposing) -> Result<(LogRevision, Leadership), Rejection> {
+    match proposed.map_err(|error| wire::propose_error(&error))? {
+        (revision, Response::Leadership(leadership)) => Ok((revision, leadership)),
+        (_, Response::Refused(refusal)) => Err(wire::refusal(refusal)),
         _ => Err(wire::unexpected("EnsureQueue")),
     }
 }

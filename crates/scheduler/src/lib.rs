@@ -45,6 +45,7 @@ mod services;
 mod session;
 mod shard;
 mod submit;
+mod together;
 mod updates;
 mod window;
 mod wire;

@@ -5,17 +5,18 @@
 mod common;
 
 use bytes::Bytes;
-use common::Cluster;
+use common::{Cluster, change, changes};
 use sha2::{Digest, Sha256};
 use tonic::transport::Channel;
 use whiskraft_proto::v1;
+use whiskraft_proto::v1::document_change::Change;
+use whiskraft_proto::v1::document_changed::Outcome;
 use whiskraft_proto::v1::documents_client::DocumentsClient;
-use whiskraft_proto::v1::put_document_response::Outcome;
 use whiskraft_proto::v1::rejection::Kind;
 use whiskraft_types::{ActionLimits, ByteSize};
 
-fn note(name: &str, body: &str, expected: Option<u64>) -> v1::PutDocumentRequest {
-    v1::PutDocumentRequest {
+fn note(name: &str, body: &str, expected: Option<u64>) -> v1::PutDocument {
+    v1::PutDocument {
         key: Some(v1::DocumentKey {
             kind: "note".into(),
             namespace: "guest".into(),
@@ -27,14 +28,63 @@ fn note(name: &str, body: &str, expected: Option<u64>) -> v1::PutDocumentRequest
     }
 }
 
-async fn put(client: &mut DocumentsClient<Channel>, request: v1::PutDocumentRequest) -> Outcome {
-    client
-        .put_document(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .outcome
-        .unwrap()
+async fn put(client: &mut DocumentsClient<Channel>, request: v1::PutDocument) -> Outcome {
+    change(client, Change::Put(request)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_one_call_have_outcomes_of_their_own() {
+    let cluster = Cluster::start().await;
+    for at in 1..=3 {
+        let mut client = DocumentsClient::new(cluster.channel(at).await);
+        let name = format!("a{at}");
+        let delete = |name: &str| {
+            Change::Delete(v1::DeleteDocument {
+                key: note(name, "", None).key,
+                expected_revision: None,
+            })
+        };
+        let asked = vec![
+            Change::Put(note(&name, "one", Some(0))),
+            Change::Put(note(" bad", "x", None)),
+            Change::Put(note(&name, "two", Some(0))),
+            delete("nothing"),
+            delete(&name),
+            Change::Put(note(&name, "three", Some(0))),
+        ];
+        let outcomes = changes(&mut client, asked).await;
+        let Outcome::Revision(first) = outcomes[0] else {
+            panic!("{outcomes:?}")
+        };
+        assert!(matches!(outcomes[1], Outcome::Rejection(_)), "{outcomes:?}");
+        assert!(matches!(&outcomes[2], Outcome::Conflict(at) if at.current == first));
+        assert!(matches!(outcomes[3], Outcome::NotFound(_)), "{outcomes:?}");
+        assert!(matches!(outcomes[4], Outcome::Revision(_)), "{outcomes:?}");
+        let Outcome::Revision(last) = outcomes[5] else {
+            panic!("{outcomes:?}")
+        };
+        // Whoever writes here reads its own write here.
+        let request = v1::GetDocumentRequest {
+            key: note(&name, "", None).key,
+            linearizable: false,
+        };
+        let got = client.get_document(request).await.unwrap().into_inner().outcome;
+        let Some(v1::get_document_response::Outcome::Document(document)) = got else {
+            panic!("{got:?}")
+        };
+        assert_eq!((document.revision, &document.body[..]), (last, &b"three"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_with_too_many_changes_is_refused() {
+    let cluster = Cluster::start().await;
+    let mut client = DocumentsClient::new(cluster.channel(1).await);
+    let many = v1::ChangeDocumentsRequest {
+        changes: vec![v1::DocumentChange::default(); 1025],
+    };
+    let status = client.change_documents(many).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,17 +137,11 @@ async fn a_document_is_written_only_over_the_revision_that_was_read() {
         ("b", true)
     );
 
-    let delete = v1::DeleteDocumentRequest {
+    let delete = v1::DeleteDocument {
         key: note("a", "", None).key,
         expected_revision: Some(second),
     };
-    let deleted = client
-        .delete_document(delete)
-        .await
-        .unwrap()
-        .into_inner()
-        .outcome
-        .unwrap();
+    let deleted = change(&mut client, Change::Delete(delete)).await;
     assert!(matches!(deleted, Outcome::Revision(_)));
     let gone = elsewhere
         .get_document(request)

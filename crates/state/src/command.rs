@@ -272,6 +272,7 @@ pub struct PutDocument {
     /// The document.
     pub key: DocumentKey,
     /// Its content; the state machine does not look inside.
+    #[serde(with = "crate::octets")]
     pub body: Vec<u8>,
     /// `None`: whatever is there. `Some(0)`: must not exist. Else its revision.
     pub expected: Option<Revision>,
@@ -291,6 +292,7 @@ pub struct BlobChunk {
     /// Number of this chunk; all but the last are [`BlobChunk::LEN`] bytes.
     pub index: u32,
     /// Its bytes.
+    #[serde(with = "crate::octets")]
     pub data: Vec<u8>,
 }
 

@@ -16,7 +16,7 @@ impl State {
         put: &PutDocument,
         turn: &mut Turn,
     ) -> Result<Response, Refusal> {
-        check_document(put)?;
+        let action = check_document(put)?;
         self.check_revision(&put.key, put.expected)?;
         let is_stored = |hash: &BlobHash| self.blob(hash).is_some_and(|blob| blob.missing.is_empty());
         if let Some(hash) = put.blobs.iter().find(|hash| !is_stored(hash)) {
@@ -40,7 +40,7 @@ impl State {
             revision: turn.revision,
             body: put.body.clone(),
         });
-        if let Some(action) = action_of(&put.key) {
+        if let Some(action) = action {
             self.raise_revision(&action, revision, turn);
         }
         Ok(Response::Revision(revision))
@@ -77,13 +77,12 @@ impl State {
 
 /// The action that a document describes.
 fn action_of(key: &DocumentKey) -> Option<ActionName> {
-    let text = format!("{}/{}", key.namespace, key.name);
-    (key.kind == DocumentKey::ACTION)
-        .then(|| text.parse().ok())
-        .flatten()
+    let name = || format!("{}/{}", key.namespace, key.name).parse().ok();
+    (key.kind == DocumentKey::ACTION).then(name).flatten()
 }
 
-fn check_document(put: &PutDocument) -> Result<(), Refusal> {
+/// Gives the action that it describes, if it describes one.
+fn check_document(put: &PutDocument) -> Result<Option<ActionName>, Refusal> {
     let PutDocument { key, body, blobs, .. } = put;
     let invalid = |reason| Err(Refusal::Invalid { reason });
     check_text("kind", &key.kind)?;
@@ -92,7 +91,8 @@ fn check_document(put: &PutDocument) -> Result<(), Refusal> {
             "a document needs a kind and a name of 1 to {DOCUMENT_NAME_LEN_MAX} bytes"
         ));
     }
-    if key.kind == DocumentKey::ACTION && action_of(key).is_none() {
+    let action = action_of(key);
+    if key.kind == DocumentKey::ACTION && action.is_none() {
         return invalid(format!(
             "{}/{} is not the name of an action",
             key.namespace, key.name
@@ -110,7 +110,7 @@ fn check_document(put: &PutDocument) -> Result<(), Refusal> {
             blobs.len()
         ));
     }
-    Ok(())
+    Ok(action)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod journal;
 mod members;
 mod names;
 mod namespaces;
+mod octets;
 mod queues;
 mod record;
 mod restored;

@@ -3,11 +3,11 @@
 use std::sync::{Arc, PoisonError};
 
 use whiskraft_proto::v1;
-use whiskraft_types::{QueueKey, SchedulerId};
+use whiskraft_types::SchedulerId;
 
 use super::{Actor, Event, Link, RECEIPT_WAIT};
 use crate::core::Output;
-use crate::ensure::ensure_queue;
+use crate::ensure::{Ask, ensure_queues};
 use crate::outbox::Outbox;
 use crate::stream::StreamTask;
 
@@ -45,7 +45,7 @@ impl Actor {
                     .shared
                     .throttles
                     .update(|now, view| view.on_refusal(now, &key, scope, limit, retry_after)),
-                Output::Ensure { key, resubmits } => self.ensure(key, resubmits),
+                Output::Ensure { key, resubmits } => self.asks.push(Ask::new(key, resubmits)),
                 Output::Accepted { id } => {
                     if let Some(waiter) = self.waiters.get_mut(&id) {
                         waiter.accept(Ok(()));
@@ -70,6 +70,7 @@ impl Actor {
                 }
             }
         }
+        self.ask();
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.router.stats();
     }
 
@@ -111,14 +112,17 @@ impl Actor {
         self.shared.directory.remove(scheduler);
     }
 
-    fn ensure(&mut self, key: QueueKey, resubmits: bool) {
-        let directory = Arc::clone(&self.shared.directory);
-        let deadline = self.shared.settings.try_deadline;
-        let events = self.events_sender.clone();
-        self.tasks.spawn(async move {
-            let answer = ensure_queue(&directory, &key, resubmits, deadline).await;
-            // The actor is gone only when the client is closed: nobody needs the answer then.
-            let _ = events.send(Event::Ensured { key, answer }).await;
-        });
+    /// Begins as many calls about queues as there may and need be.
+    fn ask(&mut self) {
+        while let Some(asks) = self.asks.begin() {
+            let directory = Arc::clone(&self.shared.directory);
+            let deadline = self.shared.settings.try_deadline;
+            let events = self.events_sender.clone();
+            self.tasks.spawn(async move {
+                let answers = ensure_queues(&directory, asks, deadline).await;
+                // The actor is gone only when the client is closed: nobody needs the answers then.
+                let _ = events.send(Event::Ensured { answers }).await;
+            });
+        }
     }
 }

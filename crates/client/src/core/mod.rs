@@ -26,14 +26,16 @@ use self::link::Link;
 use self::queue::{ActiveQueue, Gate};
 use crate::{InvokeError, Stats};
 
-/// Most `EnsureQueue` requests at a time; more would only wait inside the scheduler.
-pub(crate) const ASKS_MAX: usize = 32;
+/// Queues asked for at a time: as many as fill the calls that may be under way, and as many again.
+pub(crate) const ASKS_MAX: usize = 4096;
 
 /// Bounds on what one client holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) unfinished_max: usize,
     pub(crate) unfinished_bytes_max: u64,
+    /// Queues asked for at a time.
+    pub(crate) asks_max: usize,
 }
 
 /// The decider of one client.

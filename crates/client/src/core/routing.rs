@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use whiskraft_types::{ActivationId, Instant, NotLeader, QueueKey, Rejection, SchedulerId};
 
 use super::io::{EnsureAnswer, Output, Route, StreamId};
-use super::{ASKS_MAX, Gate, Place, Router, queue};
+use super::{Gate, Place, Router, queue};
 
 impl Router {
     /// Sends what waits in a queue to its leader, if the gate and the leader's stream are open.
@@ -78,7 +78,7 @@ impl Router {
 
     /// Asks for as many queues as may be asked for at a time.
     pub(super) fn ask_next(&mut self, out: &mut Vec<Output>) {
-        while self.asks_open < ASKS_MAX {
+        while self.asks_open < self.bounds.asks_max {
             let Some(key) = self.asks_queued.pop_front() else {
                 return;
             };

@@ -42,6 +42,7 @@ impl Operator {
             class: Class::Bulk,
             try_deadline: TRY_DEADLINE,
             deadline: DEADLINE,
+            writes: false,
         };
         let frames = call.ask(shared, begin).await?.value;
         Ok(BackupPieces { frames, len: 0 })

@@ -42,6 +42,7 @@ impl Operator {
             class: Class::Bulk,
             try_deadline: TRY_DEADLINE,
             deadline: DEADLINE,
+            writes: false,
         };
         let answer = call.ask(shared, |channel| ask(channel, order)).await?;
         match answer.value {

@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1;
+use whiskraft_proto::v1::document_change::Change;
+use whiskraft_proto::v1::document_changed::Outcome;
 use whiskraft_proto::v1::documents_server::Documents;
-use whiskraft_proto::v1::put_document_response::Outcome;
 
 use super::services::Frames;
 use super::{Fake, STORED_AT_MS, Seen};
@@ -17,7 +18,9 @@ use super::{Fake, STORED_AT_MS, Seen};
 pub struct Store {
     pub documents: BTreeMap<String, (u64, Vec<u8>)>,
     pub blobs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// So many answers to writes get lost after the write was done.
+    /// How long a call takes.
+    pub pause: std::time::Duration,
+    /// So many answers to calls with writes get lost after the write was done.
     pub answers_lost: u32,
     /// So many writes are done and then answered with `Unavailable`, as by a scheduler that lost touch meanwhile.
     pub answers_unknown: u32,
@@ -27,7 +30,7 @@ pub struct Store {
 }
 
 impl Store {
-    fn put(&mut self, request: v1::PutDocumentRequest) -> Outcome {
+    fn put(&mut self, request: v1::PutDocument) -> Outcome {
         if let Some(reason) = self.refusal.take() {
             return Outcome::Rejection(whiskraft_types::Rejection::Invalid { reason }.into());
         }
@@ -54,11 +57,18 @@ impl Store {
         Outcome::Revision(self.revision)
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        if self.answers_lost > 0 {
-            self.answers_lost -= 1;
-            return Err(Status::unavailable("the answer was lost by the test"));
+    fn delete(&mut self, request: &v1::DeleteDocument) -> Outcome {
+        match self.documents.remove(&name(request.key.as_ref())) {
+            Some((revision, _)) => Outcome::Revision(revision + 1),
+            None => Outcome::NotFound(v1::NotFound {}),
         }
+    }
+
+    fn change(&mut self, change: v1::DocumentChange) -> v1::DocumentChanged {
+        let outcome = match change.change.unwrap() {
+            Change::Put(put) => self.put(put),
+            Change::Delete(delete) => self.delete(&delete),
+        };
         let outcome = if self.answers_unknown > 0 {
             self.answers_unknown -= 1;
             let reason = "the outcome is not known".to_owned();
@@ -66,9 +76,18 @@ impl Store {
         } else {
             outcome
         };
-        Ok(Response::new(v1::PutDocumentResponse {
+        v1::DocumentChanged {
             outcome: Some(outcome),
-        }))
+        }
+    }
+
+    fn change_all(&mut self, changes: Vec<v1::DocumentChange>) -> Result<Vec<v1::DocumentChanged>, Status> {
+        let outcomes = changes.into_iter().map(|change| self.change(change)).collect();
+        if self.answers_lost > 0 {
+            self.answers_lost -= 1;
+            return Err(Status::unavailable("the answer was lost by the test"));
+        }
+        Ok(outcomes)
     }
 }
 
@@ -102,15 +121,21 @@ fn stored(name: &str, body: Vec<u8>) -> Vec<u8> {
 impl Documents for Fake {
     type GetBlobStream = Frames<v1::BlobChunk>;
 
-    async fn put_document(
+    async fn change_documents(
         &self,
-        request: Request<v1::PutDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        request: Request<v1::ChangeDocumentsRequest>,
+    ) -> Result<Response<v1::ChangeDocumentsResponse>, Status> {
         self.check_up()?;
-        self.with(|state| {
-            let outcome = state.store.put(request.into_inner());
-            state.store.answer(outcome)
-        })
+        let changes = request.into_inner().changes;
+        self.see(Seen::Changes(changes.len()));
+        // Long enough for others to be asked for meanwhile.
+        tokio::time::sleep(self.with(|state| state.store.pause)).await;
+        let outcomes = self.with(|state| state.store.change_all(changes))?;
+        let log_leader = self.with(|state| state.log_leader);
+        Ok(Response::new(v1::ChangeDocumentsResponse {
+            outcomes,
+            log_leader,
+        }))
     }
 
     async fn get_document(
@@ -133,24 +158,6 @@ impl Documents for Fake {
         Ok(Response::new(v1::GetDocumentResponse {
             outcome: Some(outcome),
         }))
-    }
-
-    async fn delete_document(
-        &self,
-        request: Request<v1::DeleteDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        self.check_up()?;
-        self.with(|state| {
-            let outcome = match state
-                .store
-                .documents
-                .remove(&name(request.into_inner().key.as_ref()))
-            {
-                Some((revision, _)) => Outcome::Revision(revision + 1),
-                None => Outcome::NotFound(v1::NotFound {}),
-            };
-            state.store.answer(outcome)
-        })
     }
 
     async fn list_documents(

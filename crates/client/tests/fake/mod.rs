@@ -47,10 +47,14 @@ pub enum Seen {
     Submission(v1::Submission),
     Received(Vec<u8>),
     Ensure(v1::QueueKey),
+    /// One call: how many queues it asked for.
+    Ensures(usize),
     Watch(v1::WatchRequest),
     /// One Submit frame: how many submissions it held.
     Frame(usize),
     PutBlob(usize),
+    /// One call: how many changes of documents it held.
+    Changes(usize),
     Queues(v1::QueuesRequest),
     Explain(v1::ExplainRequest),
     Drain(v1::DrainRequest),
@@ -82,7 +86,9 @@ pub struct State {
     pub cluster_id: String,
     /// Every call fails with `Unavailable`, open streams are cut.
     pub down: bool,
-    pub ensure: Option<v1::ensure_queue_response::Outcome>,
+    pub ensure: Option<v1::queue_ensured::Outcome>,
+    /// Who writes into the log, as it says; 0: it does not know.
+    pub log_leader: u64,
     pub find: v1::FindActivationResponse,
     pub asked: Asked,
     pub operations: Operations,
@@ -204,8 +210,8 @@ pub fn record(id: &[u8]) -> v1::ActivationRecord {
     }
 }
 
-pub fn leadership(fake: &Fake, epoch: u64) -> v1::ensure_queue_response::Outcome {
-    v1::ensure_queue_response::Outcome::Leadership(v1::QueueLeadership {
+pub fn leadership(fake: &Fake, epoch: u64) -> v1::queue_ensured::Outcome {
+    v1::queue_ensured::Outcome::Leadership(v1::QueueLeadership {
         key: Some((&key()).into()),
         leader: fake.id,
         epoch,
@@ -325,6 +331,7 @@ impl Fake {
             cluster_id: CLUSTER.to_owned(),
             down: false,
             ensure: None,
+            log_leader: 0,
             find: v1::FindActivationResponse {
                 state: v1::find_activation_response::State::Unknown.into(),
                 ..Default::default()

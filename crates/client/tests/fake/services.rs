@@ -56,14 +56,24 @@ impl Fake {
 impl Controller for Fake {
     type SubmitStream = Frames<v1::ResultFrame>;
 
-    async fn ensure_queue(
+    async fn ensure_queues(
         &self,
-        request: Request<v1::EnsureQueueRequest>,
-    ) -> Result<Response<v1::EnsureQueueResponse>, Status> {
-        self.see(Seen::Ensure(request.into_inner().key.unwrap()));
+        request: Request<v1::EnsureQueuesRequest>,
+    ) -> Result<Response<v1::EnsureQueuesResponse>, Status> {
+        let queues = request.into_inner().queues;
+        self.see(Seen::Ensures(queues.len()));
+        for queue in &queues {
+            self.see(Seen::Ensure(queue.key.clone().unwrap()));
+        }
         self.check_up()?;
-        let outcome = self.with(|state| state.ensure.clone());
-        Ok(Response::new(v1::EnsureQueueResponse { outcome }))
+        let (outcome, log_leader) = self.with(|state| (state.ensure.clone(), state.log_leader));
+        let outcomes = queues.iter().map(|_| v1::QueueEnsured {
+            outcome: outcome.clone(),
+        });
+        Ok(Response::new(v1::EnsureQueuesResponse {
+            outcomes: outcomes.collect(),
+            log_leader,
+        }))
     }
 
     async fn submit(

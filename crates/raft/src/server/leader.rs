@@ -1,11 +1,15 @@
 //! Calls that only the Raft leader can answer.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use tonic::Status;
 use whiskraft_proto::v1;
+use whiskraft_proto::v1::propose_outcome::Outcome;
 use whiskraft_types::SessionId;
 
 use super::{PeerService, Running, invalid};
-use crate::core::{Group, NotDone};
+use crate::core::{Group, NotDone, Written};
 use crate::membership::{self, ChangeRefusal};
 use crate::sessions::KeeperRefusal;
 use crate::types::Proposal;
@@ -16,12 +20,36 @@ fn not_leader(leader: Option<u64>) -> v1::PeerNotLeader {
     }
 }
 
-/// Writes a forwarded proposal.
-pub(super) async fn propose(group: &Group, command: &[u8]) -> Result<v1::ProposeResponse, Status> {
-    use v1::propose_response::Outcome;
+/// Writes forwarded proposals together; one outcome for each.
+pub(super) async fn propose(group: &Group, commands: &[Bytes]) -> v1::ProposeResponse {
+    let mut proposals = Vec::with_capacity(commands.len());
+    let mut unread = BTreeMap::new();
+    for (place, command) in commands.iter().enumerate() {
+        match Proposal::decode(group.group, command) {
+            Ok(proposal) => proposals.push(proposal),
+            // The others of the call are of other callers, who have done nothing wrong.
+            Err(error) => {
+                unread.insert(place, error);
+            }
+        }
+    }
+    let written = group.write_many(proposals, group.settings.propose_timeout).await;
+    let mut written = written.into_iter().map(outcome);
+    let outcomes = (0..commands.len()).filter_map(|place| match unread.remove(&place) {
+        Some(error) => Some(Outcome::Invalid(error.to_string())),
+        None => written.next(),
+    });
+    v1::ProposeResponse {
+        outcomes: outcomes
+            .map(|outcome| v1::ProposeOutcome {
+                outcome: Some(outcome),
+            })
+            .collect(),
+    }
+}
 
-    let proposal = Proposal::decode(group.group, command).map_err(invalid)?;
-    let outcome = match group.write(proposal, group.settings.propose_timeout).await {
+fn outcome(written: Written) -> Outcome {
+    match written {
         Ok((revision, answer)) => match answer.encode() {
             Ok(response) => Outcome::Ok(v1::ProposeOk {
                 revision: revision.0,
@@ -33,10 +61,7 @@ pub(super) async fn propose(group: &Group, command: &[u8]) -> Result<v1::Propose
         Err(NotDone::Busy(reason)) => Outcome::Refused(reason),
         Err(NotDone::Full(reason)) => Outcome::Full(reason),
         Err(NotDone::Unknown(reason)) => Outcome::Unknown(reason),
-    };
-    Ok(v1::ProposeResponse {
-        outcome: Some(outcome),
-    })
+    }
 }
 
 /// Answers with a revision that covers everything acknowledged so far.

@@ -351,9 +351,8 @@ impl Peer for PeerService {
     ) -> Result<Response<v1::ProposeResponse>, Status> {
         let request = request.into_inner();
         let served = self.admit_group(request.envelope.as_ref())?;
-        leader::propose(&served.group, &request.command)
-            .await
-            .map(Response::new)
+        let response = leader::propose(&served.group, &request.commands).await;
+        Ok(Response::new(response))
     }
 
     async fn read_index(

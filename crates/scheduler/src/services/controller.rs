@@ -20,6 +20,9 @@ use crate::submit::SubmitStream;
 /// Frames under way per stream; more would only add latency behind a slow controller.
 const FRAMES_MAX: usize = 4;
 
+/// Queues in one call: as many commands as the log takes into one append.
+const ENSURES_MAX: usize = 1024;
+
 /// Implements the service; one per process.
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerService {
@@ -47,18 +50,29 @@ impl ControllerService {
 
 #[tonic::async_trait]
 impl Controller for ControllerService {
-    async fn ensure_queue(
+    async fn ensure_queues(
         &self,
-        request: Request<v1::EnsureQueueRequest>,
-    ) -> Result<Response<v1::EnsureQueueResponse>, Status> {
-        use v1::ensure_queue_response::Outcome;
+        request: Request<v1::EnsureQueuesRequest>,
+    ) -> Result<Response<v1::EnsureQueuesResponse>, Status> {
+        use v1::queue_ensured::Outcome;
 
-        let outcome = match ensure(&self.context, request.into_inner()).await {
-            Ok(leadership) => Outcome::Leadership(leadership),
-            Err(rejection) => Outcome::Rejection(rejection.into()),
-        };
-        Ok(Response::new(v1::EnsureQueueResponse {
-            outcome: Some(outcome),
+        let queues = request.into_inner().queues;
+        if queues.len() > ENSURES_MAX {
+            let count = queues.len();
+            return Err(Status::invalid_argument(format!(
+                "{count} queues in one call, at most {ENSURES_MAX}"
+            )));
+        }
+        let ensured = ensure(&self.context, queues).await;
+        let outcomes = ensured.into_iter().map(|ensured| v1::QueueEnsured {
+            outcome: Some(match ensured {
+                Ok(leadership) => Outcome::Leadership(leadership),
+                Err(rejection) => Outcome::Rejection(rejection.into()),
+            }),
+        });
+        Ok(Response::new(v1::EnsureQueuesResponse {
+            outcomes: outcomes.collect(),
+            log_leader: self.context.log_leader(),
         }))
     }
 

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 use whiskraft_proto::v1::{self, documents_server::Documents};
-use whiskraft_proto::{InvalidMessage, required};
+use whiskraft_proto::{InvalidMessage, Message as _, required};
 use whiskraft_state::{BlobHash, Command, DocumentKey, PutDocument, Refusal, Response as Answer};
 use whiskraft_types::{ActionName, NamespaceLimits, NamespaceName, Rejection, Revision};
 
 use crate::clock::unix_ms;
-use crate::context::Context;
+use crate::context::{Context, Proposing};
 use crate::schedules::{SCHEDULE, stored};
 use crate::services::{action, blobs::Blobs};
+use crate::together::together;
 use crate::wire;
 
 /// Largest body of a document: 1 MiB of content and 64 KiB of envelope; an entry of the log stays well below
@@ -23,6 +24,10 @@ const BODY_LEN_MAX: usize = (1 << 20) + (64 << 10);
 const KIND_LEN_MAX: usize = 32;
 /// Blobs one document may need; an action needs one.
 const BLOBS_MAX: usize = 16;
+/// Changes in one call: as many commands as the log takes into one append.
+const CHANGES_MAX: usize = 1024;
+/// Bytes of changes in one call, unless it is a single one, which gets an answer of its own.
+const CHANGES_BYTES_MAX: usize = 8 << 20;
 /// Documents in one answer of a listing, when the caller does not say and at most.
 const LIST_LEN: (usize, usize) = (200, 1000);
 
@@ -39,12 +44,25 @@ impl DocumentsService {
         Self { context, blobs }
     }
 
-    async fn put(&self, request: v1::PutDocumentRequest) -> Result<PutOutcome, Rejection> {
-        let put = self.check_put(request)?;
-        self.write(Command::PutDocument(put), "PutDocument").await
+    /// Writes and deletes documents with one write to the log; for each what came of it.
+    async fn change(&self, changes: Vec<v1::DocumentChange>) -> Vec<Result<PutOutcome, Rejection>> {
+        let commands = changes.into_iter().map(|change| self.command(change));
+        together(commands.collect(), |commands| self.write(commands)).await
     }
 
-    fn check_put(&self, request: v1::PutDocumentRequest) -> Result<PutDocument, Rejection> {
+    fn command(&self, change: v1::DocumentChange) -> Result<Command, Rejection> {
+        use v1::document_change::Change;
+
+        match required(change.change, "change").map_err(|error| invalid(error.to_string()))? {
+            Change::Put(put) => self.check_put(put).map(Command::PutDocument),
+            Change::Delete(delete) => Ok(Command::DeleteDocument {
+                key: document_key(delete.key)?,
+                expected: delete.expected_revision.map(Revision),
+            }),
+        }
+    }
+
+    fn check_put(&self, request: v1::PutDocument) -> Result<PutDocument, Rejection> {
         let key = document_key(request.key)?;
         if request.body.len() > BODY_LEN_MAX {
             return Err(Rejection::TooLarge {
@@ -87,36 +105,19 @@ impl DocumentsService {
         })
     }
 
-    async fn delete(&self, request: v1::DeleteDocumentRequest) -> Result<PutOutcome, Rejection> {
-        let key = document_key(request.key)?;
-        let expected = request.expected_revision.map(Revision);
-        self.write(Command::DeleteDocument { key, expected }, "DeleteDocument")
-            .await
-    }
-
-    async fn write(&self, command: Command, what: &'static str) -> Result<PutOutcome, Rejection> {
-        self.context.available().await?;
-        let (revision, answer) = self
-            .context
-            .propose(command)
-            .await
-            .map_err(|error| wire::propose_error(&error))?;
-        match answer {
-            Answer::Revision(document) => {
-                // Whoever writes here reads its own write here.
-                let _ = self.context.node.wait_applied(revision).await;
-                Ok(PutOutcome::Revision(document.0))
-            }
-            Answer::Refused(Refusal::Conflict { current }) => {
-                Ok(PutOutcome::Conflict(v1::RevisionConflict { current: current.0 }))
-            }
-            Answer::Refused(Refusal::MissingBlob { hash }) => Ok(PutOutcome::MissingBlob(v1::MissingBlob {
-                sha256: Bytes::copy_from_slice(&hash.0),
-            })),
-            Answer::Refused(Refusal::NotFound) => Ok(PutOutcome::NotFound(v1::NotFound {})),
-            Answer::Refused(refusal) => Err(wire::refusal(refusal)),
-            _ => Err(wire::unexpected(what)),
+    async fn write(&self, commands: Vec<Command>) -> Vec<Result<PutOutcome, Rejection>> {
+        if let Err(no) = self.context.available().await {
+            return commands.iter().map(|_| Err(no.clone())).collect();
         }
+        let proposed = self.context.propose_many(commands).await;
+        let done = proposed.iter().filter_map(|proposed| proposed.as_ref().ok());
+        let newest = done.map(|(revision, _)| *revision).max();
+        let outcomes = proposed.into_iter().map(changed).collect();
+        if let Some(newest) = newest {
+            // Whoever writes here reads its own write here.
+            let _ = self.context.node.wait_applied(newest).await;
+        }
+        outcomes
     }
 
     async fn get(&self, request: v1::GetDocumentRequest) -> Result<Option<v1::Document>, Rejection> {
@@ -194,7 +195,24 @@ impl DocumentsService {
     }
 }
 
-use v1::put_document_response::Outcome as PutOutcome;
+use v1::document_changed::Outcome as PutOutcome;
+
+/// What came of a command about a document.
+fn changed(proposed: Proposing) -> Result<PutOutcome, Rejection> {
+    let (_, answer) = proposed.map_err(|error| wire::propose_error(&error))?;
+    match answer {
+        Answer::Revision(document) => Ok(PutOutcome::Revision(document.0)),
+        Answer::Refused(Refusal::Conflict { current }) => {
+            Ok(PutOutcome::Conflict(v1::RevisionConflict { current: current.0 }))
+        }
+        Answer::Refused(Refusal::MissingBlob { hash }) => Ok(PutOutcome::MissingBlob(v1::MissingBlob {
+            sha256: Bytes::copy_from_slice(&hash.0),
+        })),
+        Answer::Refused(Refusal::NotFound) => Ok(PutOutcome::NotFound(v1::NotFound {})),
+        Answer::Refused(refusal) => Err(wire::refusal(refusal)),
+        _ => Err(wire::unexpected("a change of a document")),
+    }
+}
 
 fn invalid(reason: String) -> Rejection {
     Rejection::Invalid { reason }
@@ -235,16 +253,25 @@ pub(crate) fn blob_hash(bytes: &Bytes) -> Result<BlobHash, Rejection> {
 
 #[tonic::async_trait]
 impl Documents for DocumentsService {
-    async fn put_document(
+    async fn change_documents(
         &self,
-        request: Request<v1::PutDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        let outcome = self
-            .put(request.into_inner())
-            .await
-            .unwrap_or_else(|no| PutOutcome::Rejection(no.into()));
-        Ok(Response::new(v1::PutDocumentResponse {
-            outcome: Some(outcome),
+        request: Request<v1::ChangeDocumentsRequest>,
+    ) -> Result<Response<v1::ChangeDocumentsResponse>, Status> {
+        let len = request.get_ref().encoded_len();
+        let changes = request.into_inner().changes;
+        if changes.len() > CHANGES_MAX || (changes.len() > 1 && len > CHANGES_BYTES_MAX) {
+            let count = changes.len();
+            return Err(Status::invalid_argument(format!(
+                "{count} changes of {len} bytes in one call, at most {CHANGES_MAX} of {CHANGES_BYTES_MAX}"
+            )));
+        }
+        let outcomes = self.change(changes).await.into_iter();
+        let outcomes = outcomes.map(|outcome| v1::DocumentChanged {
+            outcome: Some(outcome.unwrap_or_else(|no| PutOutcome::Rejection(no.into()))),
+        });
+        Ok(Response::new(v1::ChangeDocumentsResponse {
+            outcomes: outcomes.collect(),
+            log_leader: self.context.log_leader(),
         }))
     }
 
@@ -260,19 +287,6 @@ impl Documents for DocumentsService {
             Err(rejection) => Outcome::Rejection(rejection.into()),
         };
         Ok(Response::new(v1::GetDocumentResponse {
-            outcome: Some(outcome),
-        }))
-    }
-
-    async fn delete_document(
-        &self,
-        request: Request<v1::DeleteDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
-        let outcome = self
-            .delete(request.into_inner())
-            .await
-            .unwrap_or_else(|no| PutOutcome::Rejection(no.into()));
-        Ok(Response::new(v1::PutDocumentResponse {
             outcome: Some(outcome),
         }))
     }

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use whiskraft_proto::Message;
 use whiskraft_proto::v1;
 use whiskraft_proto::v1::controller_client::ControllerClient;
+use whiskraft_proto::v1::document_change::Change;
 use whiskraft_proto::v1::documents_client::DocumentsClient;
 use whiskraft_raft::{Node, NodeConfig, Settings, StreamEnd};
 use whiskraft_scheduler::{Scheduler, SchedulerConfig};
@@ -250,7 +251,7 @@ impl Cluster {
     /// Deletes an action through one scheduler.
     pub async fn delete_action(&self, at: u64, name: &str) {
         let (namespace, rest) = name.split_once('/').unwrap();
-        let request = v1::DeleteDocumentRequest {
+        let delete = v1::DeleteDocument {
             key: Some(v1::DocumentKey {
                 kind: "action".into(),
                 namespace: namespace.into(),
@@ -259,13 +260,8 @@ impl Cluster {
             ..Default::default()
         };
         let mut client = DocumentsClient::new(self.channel(at).await);
-        let outcome = client
-            .delete_document(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .outcome;
-        let is_done = matches!(outcome, Some(v1::put_document_response::Outcome::Revision(_)));
+        let outcome = change(&mut client, Change::Delete(delete)).await;
+        let is_done = matches!(outcome, v1::document_changed::Outcome::Revision(_));
         assert!(is_done, "{outcome:?}");
     }
 
@@ -286,7 +282,7 @@ impl Cluster {
                 .collect(),
             ..Default::default()
         };
-        let request = v1::PutDocumentRequest {
+        let put = v1::PutDocument {
             key: Some(v1::DocumentKey {
                 kind: "action".into(),
                 namespace: namespace.into(),
@@ -296,8 +292,8 @@ impl Cluster {
             ..Default::default()
         };
         let mut client = DocumentsClient::new(self.channel(self.any()).await);
-        match client.put_document(request).await.unwrap().into_inner().outcome {
-            Some(v1::put_document_response::Outcome::Revision(revision)) => revision,
+        match change(&mut client, Change::Put(put)).await {
+            v1::document_changed::Outcome::Revision(revision) => revision,
             other => panic!("action not stored: {other:?}"),
         }
     }
@@ -328,25 +324,42 @@ impl Cluster {
         key: &v1::QueueKey,
         resubmits: bool,
     ) -> Result<v1::QueueLeadership, v1::Rejection> {
-        use v1::ensure_queue_response::Outcome;
+        use v1::queue_ensured::Outcome;
 
         let mut client = ControllerClient::new(self.channel(at).await);
-        let request = v1::EnsureQueueRequest {
+        let queue = v1::EnsureQueue {
             key: Some(key.clone()),
             resubmits,
         };
-        match client
-            .ensure_queue(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .outcome
-            .unwrap()
-        {
+        let request = v1::EnsureQueuesRequest { queues: vec![queue] };
+        let mut answer = client.ensure_queues(request).await.unwrap().into_inner();
+        match answer.outcomes.remove(0).outcome.unwrap() {
             Outcome::Leadership(leadership) => Ok(leadership),
             Outcome::Rejection(rejection) => Err(rejection),
         }
     }
+}
+
+/// Makes one change of a document.
+pub async fn change(client: &mut DocumentsClient<Channel>, change: Change) -> v1::document_changed::Outcome {
+    changes(client, vec![change]).await.remove(0)
+}
+
+/// Makes changes of documents with one call.
+pub async fn changes(
+    client: &mut DocumentsClient<Channel>,
+    changes: Vec<Change>,
+) -> Vec<v1::document_changed::Outcome> {
+    let changes = changes
+        .into_iter()
+        .map(|change| v1::DocumentChange { change: Some(change) });
+    let request = v1::ChangeDocumentsRequest {
+        changes: changes.collect(),
+    };
+    let changed = client.change_documents(request).await.unwrap().into_inner();
+    assert_ne!(changed.log_leader, 0);
+    let outcomes = changed.outcomes.into_iter();
+    outcomes.map(|changed| changed.outcome.unwrap()).collect()
 }
 
 pub async fn connect(address: &str) -> Channel {

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tonic::transport::Channel;
-use whiskraft_proto::v1::EnsureQueueRequest;
 use whiskraft_proto::v1::controller_client::ControllerClient;
-use whiskraft_proto::v1::ensure_queue_response::Outcome;
+use whiskraft_proto::v1::queue_ensured::Outcome;
+use whiskraft_proto::v1::{EnsureQueue, EnsureQueuesRequest};
 use whiskraft_types::QueueKey;
 
 use crate::exit::{Exit, Failure};
 
-/// Questions under way at once: enough to fill the batches of the log.
-const UNDER_WAY: usize = 256;
-/// Questions for one queue, and the pause between them: some seconds, as a busy machine may cost a scheduler its lease.
+/// Queues in one question, and questions under way at once: enough to fill the batches of the log.
+const QUEUES: usize = 128;
+const UNDER_WAY: usize = 6;
+/// Questions for the same queues, and the pause between them: some seconds, as a busy machine may cost a scheduler its lease.
 const TRIES_MAX: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,34 +36,55 @@ pub(super) async fn ensure(
             |error| Failure::new(Exit::Unreachable, format!("cannot connect to {endpoint}")).caused_by(error);
         clients.push(client.map_err(unreachable)?);
     }
-    let asked = queues.enumerate().map(|(n, key)| ask(&clients, n, key));
-    let mut answers = stream::iter(asked).buffer_unordered(UNDER_WAY);
+    let asked = stream::iter(queues).chunks(QUEUES).enumerate();
+    let asked = asked.map(|(n, keys)| ask(&clients, n, keys, &step));
+    let mut answers = asked.buffer_unordered(UNDER_WAY);
     while let Some(answer) = answers.next().await {
         answer?;
-        step();
     }
     Ok(())
 }
 
-/// Asks one scheduler after the other until one says that a queue is there.
-async fn ask(clients: &[Client], first: usize, key: QueueKey) -> Result<(), Failure> {
-    let request = EnsureQueueRequest {
-        key: Some((&key).into()),
-        resubmits: false,
-    };
+/// Asks one scheduler after the other until all of these queues are there.
+async fn ask(
+    clients: &[Client],
+    first: usize,
+    mut keys: Vec<QueueKey>,
+    step: &impl Fn(),
+) -> Result<(), Failure> {
     let mut why = String::new();
     for n in first..first + TRIES_MAX {
         let mut client = clients[n % clients.len()].clone();
-        let answer = client.ensure_queue(request.clone()).await;
-        why = match answer.map(|answer| answer.into_inner().outcome) {
-            Ok(Some(Outcome::Leadership(_))) => return Ok(()),
-            Ok(outcome) => format!("{outcome:?}"),
-            Err(status) => status.to_string(),
+        let queues = keys.iter().map(|key| EnsureQueue {
+            key: Some(key.into()),
+            resubmits: false,
+        });
+        let request = EnsureQueuesRequest {
+            queues: queues.collect(),
         };
+        match client.ensure_queues(request).await {
+            Ok(answer) => {
+                let mut outcomes = answer.into_inner().outcomes.into_iter();
+                keys.retain(|_| match outcomes.next().map(|ensured| ensured.outcome) {
+                    Some(Some(Outcome::Leadership(_))) => {
+                        step();
+                        false
+                    }
+                    outcome => {
+                        why = format!("{outcome:?}");
+                        true
+                    }
+                });
+            }
+            Err(status) => why = status.to_string(),
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
         tokio::time::sleep(PAUSE).await;
     }
     Err(Failure::new(
         Exit::Failed,
-        format!("queue {key} was not made: {why}"),
+        format!("{} queues were not made: {why}", keys.len()),
     ))
 }

@@ -109,6 +109,7 @@ impl Bench {
         let bounds = Bounds {
             unfinished_max: 8,
             unfinished_bytes_max: 100,
+            asks_max: 32,
         };
         Self {
             router: Router::new(bounds, StdRng::seed_from_u64(7)),

@@ -210,7 +210,7 @@ fn questions_at_a_time_are_bounded() {
             ..activation(n)
         })
     });
-    assert_eq!(bench.said().len(), ASKS_MAX);
+    assert_eq!(bench.said().len(), bench.router.bounds.asks_max);
     let failed = EnsureAnswer::Failed("down".to_owned());
     bench.step(Input::Ensured {
         key: key_of(1),

@@ -188,10 +188,10 @@ impl invoker_server::Invoker for Service {
 
 #[tonic::async_trait]
 impl Documents for Service {
-    async fn put_document(
+    async fn change_documents(
         &self,
-        _: Request<v1::PutDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
+        _: Request<v1::ChangeDocumentsRequest>,
+    ) -> Result<Response<v1::ChangeDocumentsResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
 
@@ -199,13 +199,6 @@ impl Documents for Service {
         &self,
         _: Request<v1::GetDocumentRequest>,
     ) -> Result<Response<v1::GetDocumentResponse>, Status> {
-        Err(Status::unimplemented("fake"))
-    }
-
-    async fn delete_document(
-        &self,
-        _: Request<v1::DeleteDocumentRequest>,
-    ) -> Result<Response<v1::PutDocumentResponse>, Status> {
         Err(Status::unimplemented("fake"))
     }
 

@@ -113,10 +113,10 @@ impl Controller for Relay {
         Ok(Response::new(results.map(Ok).boxed()))
     }
 
-    async fn ensure_queue(
+    async fn ensure_queues(
         &self,
-        _: Request<v1::EnsureQueueRequest>,
-    ) -> Result<Response<v1::EnsureQueueResponse>, Status> {
+        _: Request<v1::EnsureQueuesRequest>,
+    ) -> Result<Response<v1::EnsureQueuesResponse>, Status> {
         Err(no_scheduler())
     }
 
