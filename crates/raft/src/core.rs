@@ -4,11 +4,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{
-    ClientWriteError, Fatal as CoreFailure, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::{Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -184,23 +182,19 @@ impl Group {
         let late = || NotDone::Unknown("no quorum confirmed it in time".to_owned());
         let stopped = |error| NotDone::Unknown(format!("the consensus core stopped: {error}"));
         let begun = tokio::time::timeout_at(deadline, self.raft.client_write_many(taken)).await;
-        let mut results = match begun {
+        let results = match begun {
             Ok(Ok(results)) => results,
             Ok(Err(error)) => return vec![Err(stopped(error)); count],
             Err(_) => return vec![Err(late()); count],
         };
-        let mut written = Vec::with_capacity(count);
-        while written.len() < count {
-            // What is there already is taken after the deadline as well.
-            written.push(match tokio::time::timeout_at(deadline, results.next()).await {
-                Ok(Some(Ok(Ok(done)))) => Ok((LogRevision(done.log_id.index), done.response)),
-                Ok(Some(Ok(Err(error)))) => Err(refused(error)),
-                Ok(Some(Err(error))) => Err(stopped(error)),
-                Ok(None) => Err(stopped(CoreFailure::Stopped)),
-                Err(_) => Err(late()),
-            });
-        }
-        written
+        let results = until(deadline, count, results).await.into_iter();
+        let written = results.map(|result| match result {
+            Some(Ok(Ok(done))) => Ok((LogRevision(done.log_id.index), done.response)),
+            Some(Ok(Err(error))) => Err(refused(error)),
+            Some(Err(error)) => Err(stopped(error)),
+            None => Err(late()),
+        });
+        written.collect()
     }
 
     /// A proposal as it goes into the log: a batch of a lane gets the lane's time.
@@ -232,6 +226,23 @@ impl Group {
     }
 }
 
+/// The first results of a stream, in order; none for those that have not come by the deadline, nor for any behind them: the next that
+/// comes is that of the first which is missing.
+async fn until<T>(
+    deadline: Instant,
+    count: usize,
+    mut results: impl Stream<Item = T> + Unpin,
+) -> Vec<Option<T>> {
+    let mut taken = Vec::with_capacity(count);
+    while taken.len() < count
+        && let Ok(Some(result)) = tokio::time::timeout_at(deadline, results.next()).await
+    {
+        taken.push(Some(result));
+    }
+    taken.resize_with(count, || None);
+    taken
+}
+
 /// Stands for an answer that is missing, which there never is.
 fn unsaid() -> Written {
     Err(NotDone::Unknown("the consensus core said nothing".to_owned()))
@@ -254,5 +265,28 @@ fn forwarded(forward: &ForwardToLeader<Types>) -> NotDone {
         ForwardReason::NotLeader => NotDone::NotLeader(forward.leader_id),
         ForwardReason::LeadershipTransfer => NotDone::Busy("leadership is being handed over".to_owned()),
         ForwardReason::LeaseExpired => NotDone::Busy("the leader has lost its quorum".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_that_comes_late_is_not_taken_for_that_of_the_next() {
+        let mut polls = 0;
+        // The second has not come when its time is up, and has a moment later.
+        let results = futures::stream::poll_fn(move |_| {
+            polls += 1;
+            match polls {
+                1 => Poll::Ready(Some(1)),
+                2 => Poll::Pending,
+                _ => Poll::Ready(Some(2)),
+            }
+        });
+        let taken = until(clock::now(), 3, results).await;
+        assert_eq!(taken, [Some(1), None, None]);
     }
 }

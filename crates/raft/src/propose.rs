@@ -32,6 +32,8 @@ pub(crate) struct Proposer {
     group: Group,
     forwarder: ForwarderHandle,
     permits: Arc<Semaphore>,
+    /// Of those that come several at a time: one by itself does not wait for room for many.
+    permits_together: Arc<Semaphore>,
     leaderless: Arc<std::sync::Mutex<Option<Instant>>>,
 }
 
@@ -108,6 +110,7 @@ impl Proposer {
             group,
             forwarder: handle,
             permits: Arc::new(Semaphore::new(PROPOSALS_MAX)),
+            permits_together: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             leaderless: Arc::default(),
         }
     }
@@ -159,7 +162,11 @@ impl Proposer {
     /// Waits for room among what is under way.
     async fn room(&self, count: usize, deadline: Instant) -> Option<Arc<OwnedSemaphorePermit>> {
         let count = u32::try_from(count).ok()?;
-        let permits = Arc::clone(&self.permits).acquire_many_owned(count);
+        let permits = match count {
+            0 | 1 => &self.permits,
+            _ => &self.permits_together,
+        };
+        let permits = Arc::clone(permits).acquire_many_owned(count);
         let permits = tokio::time::timeout_at(deadline, permits).await;
         permits.ok()?.ok().map(Arc::new)
     }

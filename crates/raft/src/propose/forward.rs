@@ -33,6 +33,9 @@ const CALLS: CallBounds = CallBounds {
     bytes_max: 1 << 20,
 };
 
+/// Bytes above which proposals are long and have calls of their own.
+const SHORT_LEN: usize = 16 << 10;
+
 /// Proposals of one proposer for one leader; they stay together.
 struct Forward {
     leader: u64,
@@ -42,7 +45,7 @@ struct Forward {
     /// Set by whoever is first: the call that takes them, or their proposer who has waited long enough.
     is_claimed: Arc<AtomicBool>,
     /// Counts them as under way until they are answered, also when their proposer has stopped waiting.
-    _permits: Arc<OwnedSemaphorePermit>,
+    permits: Arc<OwnedSemaphorePermit>,
 }
 
 /// What came of each proposal, or of all of them.
@@ -92,7 +95,7 @@ impl ForwarderHandle {
             deadline,
             answer,
             is_claimed: Arc::clone(&is_claimed),
-            _permits: Arc::clone(permits),
+            permits: Arc::clone(permits),
         };
         if self.forwards.send(forward).await.is_err() {
             return each(count, || {
@@ -136,10 +139,13 @@ pub(super) struct Forwarder {
     group: Group,
     class: Class,
     forwards: mpsc::Receiver<Forward>,
-    lines: BTreeMap<u64, Line<Forward>>,
-    /// Each ends with the leader that was called.
-    calls: FuturesUnordered<BoxFuture<'static, u64>>,
+    lines: BTreeMap<Way, Line<Forward>>,
+    /// Each ends with the way that it took.
+    calls: FuturesUnordered<BoxFuture<'static, Way>>,
 }
+
+/// A leader, and whether what goes there is long: slots and sessions do not wait for documents.
+type Way = (u64, bool);
 
 impl Forwarder {
     /// A forwarder and the way to it.
@@ -176,10 +182,12 @@ impl Forwarder {
         loop {
             tokio::select! {
                 biased;
-                Some(leader) = self.calls.next() => self.on_answered(leader),
+                Some(way) = self.calls.next() => self.on_answered(way),
                 changed = leadership.changed(), if has_core => {
                     has_core = changed.is_ok();
-                    self.on_leadership();
+                    // What has just woken this says who leads; the other metrics follow.
+                    let leader = leadership.borrow_watched().current_leader;
+                    self.on_leadership(leader);
                 }
                 forward = self.forwards.recv() => match forward {
                     Some(forward) => {
@@ -198,25 +206,25 @@ impl Forwarder {
     fn on_forwards(&mut self, first: Forward) {
         let mut next = Some(first);
         while let Some(forward) = next {
-            let line = self.lines.entry(forward.leader);
+            let line = self.lines.entry((forward.leader, forward.bytes() > SHORT_LEN));
             line.or_insert_with(|| Line::new(CALLS)).push(forward);
             next = self.forwards.try_recv().ok();
         }
-        let leaders: Vec<u64> = self.lines.keys().copied().collect();
-        leaders.into_iter().for_each(|leader| self.call(leader));
+        let ways: Vec<Way> = self.lines.keys().copied().collect();
+        ways.into_iter().for_each(|way| self.call(way));
     }
 
-    fn on_answered(&mut self, leader: u64) {
-        if let Some(line) = self.lines.get_mut(&leader) {
+    fn on_answered(&mut self, way: Way) {
+        if let Some(line) = self.lines.get_mut(&way) {
             line.end();
         }
-        self.call(leader);
+        self.call(way);
     }
 
     /// What waits for calls to somebody who does not lead any more need not wait: another one leads.
-    fn on_leadership(&mut self) {
-        let Some(leader) = self.group.leader() else { return };
-        let others = self.lines.iter_mut().filter(|(id, _)| **id != leader);
+    fn on_leadership(&mut self, leader: Option<u64>) {
+        let Some(leader) = leader else { return };
+        let others = self.lines.iter_mut().filter(|((id, _), _)| *id != leader);
         for forward in others.flat_map(|(_, line)| line.drain()) {
             let unsent = Lost::Unsent(format!("scheduler {} does not lead", forward.leader));
             drop(forward.answer.send(Err(unsent)));
@@ -224,23 +232,24 @@ impl Forwarder {
     }
 
     /// Begins as many calls as there may and need be.
-    fn call(&mut self, leader: u64) {
-        while let Some(batch) = self.lines.get_mut(&leader).and_then(Line::begin) {
-            let call = call(self.group.clone(), self.class, leader, batch);
+    fn call(&mut self, way: Way) {
+        while let Some(batch) = self.lines.get_mut(&way).and_then(Line::begin) {
+            let call = call(self.group.clone(), self.class, way, batch);
             self.calls.push(Box::pin(call));
         }
     }
 }
 
 /// One call with all of these.
-async fn call(group: Group, class: Class, leader: u64, mut batch: Vec<Forward>) -> u64 {
+async fn call(group: Group, class: Class, way: Way, mut batch: Vec<Forward>) -> Way {
+    let (leader, _) = way;
     batch.retain(|forward| !forward.is_claimed.swap(true, Ordering::AcqRel));
     let Some(deadline) = batch.iter().map(|forward| forward.deadline).max() else {
-        return leader;
+        return way;
     };
     let (mut commands, mut waiting) = (Vec::new(), Vec::new());
     for forward in batch {
-        waiting.push((forward.commands.len(), forward.answer, forward._permits));
+        waiting.push((forward.commands.len(), forward.answer, forward.permits));
         commands.extend(forward.commands);
     }
     let carried = carry(&group, class, leader, commands, deadline).await;
@@ -253,7 +262,7 @@ async fn call(group: Group, class: Class, leader: u64, mut batch: Vec<Forward>) 
         // Whoever has stopped waiting does not know; the tables will tell.
         drop(answer.send(part));
     }
-    leader
+    way
 }
 
 /// Calls a leader elsewhere.
