@@ -203,6 +203,8 @@ mod tests {
         let parts = [IoSlice::new(&[0; 9]), IoSlice::new(&[0; 300])];
         let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
         assert!(written.is_ready(), "a head and its payload");
+        let written = Pin::new(&mut connection).poll_write(&mut context, &[0; 300]);
+        assert!(written.is_ready(), "what the first did not take");
         let parts = [IoSlice::new(&[0; 9]), IoSlice::new(&[])];
         let written = Pin::new(&mut connection).poll_write_vectored(&mut context, &parts);
         assert!(written.is_pending(), "one part");

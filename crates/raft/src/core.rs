@@ -286,7 +286,8 @@ mod tests {
                 _ => Poll::Ready(Some(2)),
             }
         });
-        let taken = until(clock::now(), 3, results).await;
+        let deadline = clock::now() - Duration::from_secs(1);
+        let taken = until(deadline, 3, results).await;
         assert_eq!(taken, [Some(1), None, None]);
     }
 }
