@@ -1,5 +1,5 @@
-//! How much memory a queue takes, by the allocator's count: a scheduler leads tens of thousands. The bounds are a little more
-//! than what was measured when they were written; who needs more raises them and says why.
+//! How much memory a queue takes, by the allocator's count: a scheduler leads tens of thousands. The bounds are some 15 %
+//! more than what was measured when they were written; who needs more raises them and says why.
 
 #[path = "../benches/lives/mod.rs"]
 mod lives;
@@ -14,11 +14,11 @@ use whiskraft_types::{Epoch, Instant, QueueKey};
 const QUEUES: usize = 1000;
 
 /// Bytes of a queue that has had nothing to do yet, with its names. Measured were 824.
-const UNUSED_MAX: u64 = 900;
+const UNUSED_MAX: u64 = 950;
 
 /// Ids that a queue remembers, and its bytes with one container at work, one activation, and a place in the list of what this
 /// test has under way. Measured were 1,690 and 2,074.
-const USED: [(usize, u64); 2] = [(1, 1800), (12, 2200)];
+const USED: [(usize, u64); 2] = [(1, 1950), (12, 2400)];
 
 #[test]
 fn a_queue_that_nobody_uses_takes_little_memory() {

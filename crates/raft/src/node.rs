@@ -166,6 +166,11 @@ impl Node {
         self.inner.core.shared.read(read)
     }
 
+    /// Reads the tables, unless something is being applied to them just now: for what can do without and must not wait.
+    pub fn try_read<T>(&self, read: impl FnOnce(&State) -> T) -> Option<T> {
+        self.inner.core.shared.try_read(read)
+    }
+
     /// The tables, and every change after them.
     #[must_use]
     pub fn subscribe(&self) -> (State, EventStream) {

@@ -1,5 +1,6 @@
 //! Hot path: queue keys of one stream, parsed once. A stream talks about few queues many times.
-//! Budget per frame: one hash of two strings; no allocation and no check of names after the first time.
+//! Budget per frame: one hash of two strings; no allocation, no check of names and no look at the tables after the first
+//! time. That look waits for nobody.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -35,7 +36,9 @@ impl Eq for dyn Names + '_ {}
 
 impl Names for v1::QueueKey {
     fn names(&self) -> (&str, &str) {
-        (&self.namespace, &self.action)
+        // Parsed it has no slash in front.
+        let action = self.action.strip_prefix('/').unwrap_or(&self.action);
+        (&self.namespace, action)
     }
 }
 
@@ -79,18 +82,29 @@ impl Keys {
         key: Option<v1::QueueKey>,
     ) -> Result<(QueueKey, usize), InvalidMessage> {
         let key = required(key, "key")?;
-        if let Some((known, shard)) = self.known.get_key_value(&key as &dyn Names) {
-            return Ok((known.0.clone(), *shard));
+        if let Some(known) = self.find(&key) {
+            return Ok(known);
         }
         let parsed = QueueKey::try_from(key)?;
-        // With the texts that the tables have: thousands of keys of each stream are kept.
-        let parsed = node.read(|state| state.shared_key(&parsed));
+        // With the texts that the tables have: thousands of keys of each stream are kept. Not worth waiting for.
+        let shared = node.try_read(|state| state.shared_key(&parsed));
+        let parsed = shared.unwrap_or(parsed);
         let shard = shards.of(&parsed);
-        if self.known.len() >= KEYS_MAX {
+        self.keep(parsed.clone(), shard);
+        Ok((parsed, shard))
+    }
+
+    fn find(&self, key: &v1::QueueKey) -> Option<(QueueKey, usize)> {
+        let (known, shard) = self.known.get_key_value(key as &dyn Names)?;
+        Some((known.0.clone(), *shard))
+    }
+
+    fn keep(&mut self, key: QueueKey, shard: usize) {
+        let key = Known(key);
+        if self.known.len() >= KEYS_MAX && !self.known.contains_key(&key) {
             self.known.clear();
         }
-        self.known.insert(Known(parsed.clone()), shard);
-        Ok((parsed, shard))
+        self.known.insert(key, shard);
     }
 }
 
@@ -98,17 +112,40 @@ impl Keys {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_known_key_is_found_by_the_names_of_a_frame() {
-        let frame = |namespace: &str, action: &str| v1::QueueKey {
+    fn frame(namespace: &str, action: &str) -> v1::QueueKey {
+        v1::QueueKey {
             namespace: namespace.to_owned(),
             action: action.to_owned(),
-        };
-        let known = Known(QueueKey::try_from(frame("guest", "guest/hello")).unwrap());
-        let keys = HashMap::from([(known, 7)]);
-        let find = |key: v1::QueueKey| keys.get(&key as &dyn Names).copied();
-        assert_eq!(find(frame("guest", "guest/hello")), Some(7));
-        assert_eq!(find(frame("guest", "guest/hallo")), None);
-        assert_eq!(find(frame("gues", "tguest/hello")), None);
+        }
+    }
+
+    fn parsed(action: &str) -> QueueKey {
+        QueueKey::try_from(frame("guest", action)).unwrap()
+    }
+
+    #[test]
+    fn a_known_key_is_found_by_the_names_of_a_frame() {
+        let mut keys = Keys::default();
+        keys.keep(parsed("guest/hello"), 7);
+        let find = |namespace, action| keys.find(&frame(namespace, action));
+        let known = Some((parsed("guest/hello"), 7));
+        assert_eq!(find("guest", "guest/hello"), known);
+        assert_eq!(find("guest", "/guest/hello"), known, "the same action");
+        assert_eq!(find("guest", "//guest/hello"), None, "no name");
+        assert_eq!(find("guest", "guest/hallo"), None);
+        assert_eq!(find("gues", "tguest/hello"), None);
+    }
+
+    #[test]
+    fn only_a_new_key_makes_room() {
+        let mut keys = Keys::default();
+        for number in 0..KEYS_MAX {
+            keys.keep(parsed(&format!("guest/{number}")), number);
+        }
+        assert!(keys.find(&frame("guest", "/guest/0")).is_some());
+        keys.keep(parsed("/guest/0"), 0);
+        assert_eq!(keys.known.len(), KEYS_MAX);
+        keys.keep(parsed("guest/new"), 0);
+        assert_eq!(keys.known.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Hot path: an invoker's Pull stream, both directions in one task.
 //! Budget per activation: one look-up of the container's queue, one allocation for the shared record, one for the id;
-//! payload and result are the buffers they came in. No lock, no Raft, no disk; a frame carries what is ready.
+//! payload and result are the buffers they came in. No lock that it waits for, no Raft, no disk; a frame carries
+//! what is ready. Only to forget containers that are gone, which is rare, it waits for the tables.
 //!
 //! Like the Submit stream the task never waits for its peer to read before it reads itself.
 

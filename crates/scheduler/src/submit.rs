@@ -1,7 +1,7 @@
 //! Hot path: a controller's Submit stream, both directions in one task.
 //! Budget per activation: one allocation for the shared content, one for the id on its way back, and a place in two
-//! tables of ids; the payload is the buffer the frame came in. No lock, no Raft, no disk. A frame carries what is ready; nothing that somebody waits
-//! for waits for a fuller one.
+//! tables of ids; the payload is the buffer the frame came in. No lock that it waits for, no Raft, no disk. A frame carries
+//! what is ready; nothing that somebody waits for waits for a fuller one.
 //!
 //! The task reads on while its peer does not, so two slow ends cannot block each other; it stops only for a peer that
 //! overruns its window and does not read the refusals.

@@ -126,8 +126,15 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
             self.len = 1;
             return None;
         };
+        let place = shared.binary_search_by(|(row, _)| row.cmp(&key));
+        if place.is_err() && Arc::get_mut(shared).is_none() {
+            // A copy without room would be moved at once for the new row.
+            let mut copy = Vec::with_capacity(shared.len() + ROOM);
+            copy.extend(shared.iter().cloned());
+            *shared = Arc::new(copy);
+        }
         let block = Arc::make_mut(shared);
-        match block.binary_search_by(|(row, _)| row.cmp(&key)) {
+        match place {
             Ok(at) => block.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
             Err(at) => {
                 if block.len() == block.capacity() {
@@ -143,7 +150,7 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
                         BLOCK_LEN_MAX / 2
                     };
                     let tail = block.split_off(keep);
-                    block.shrink_to_fit();
+                    block.shrink_to((keep + ROOM).min(BLOCK_LEN_MAX));
                     blocks.insert(at_block + 1, Arc::new(tail));
                 }
                 None
@@ -380,6 +387,27 @@ mod tests {
             .filter(|(a, b)| Arc::ptr_eq(a, b))
             .count();
         assert_eq!(shared, rows.blocks.len() - 1);
+    }
+
+    #[test]
+    fn a_write_to_a_shared_block_or_to_half_of_a_split_one_has_room_for_more() {
+        let room = |rows: &Rows<u16, u32>| -> Vec<_> {
+            let rooms = rows.blocks.iter().map(|block| block.capacity() - block.len());
+            rooms.collect()
+        };
+        let mut rows = Rows::default();
+        for key in 0..100 {
+            rows.insert(key * 2, 0);
+        }
+        let copy = rows.clone();
+        rows.insert(1, 0);
+        assert_eq!(room(&rows), [ROOM - 1]);
+        assert_eq!((copy.len(), rows.len()), (100, 101));
+        for key in 1..29 {
+            rows.insert(key * 2 + 1, 0);
+        }
+        assert_eq!(rows.blocks.len(), 2, "it was full");
+        assert_eq!(room(&rows)[0], ROOM);
     }
 
     #[test]

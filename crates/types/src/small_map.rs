@@ -60,8 +60,8 @@ impl<K, V> SmallMap<K, V> {
     #[must_use]
     pub fn iter(&self) -> Iter<'_, K, V> {
         match &self.inner {
-            Inner::Few(list) => Iter::Few(list.iter()),
-            Inner::Many(tree) => Iter::Many(tree.iter()),
+            Inner::Few(list) => Iter(Entries::Few(list.iter())),
+            Inner::Many(tree) => Iter(Entries::Many(tree.iter())),
         }
     }
 
@@ -203,8 +203,8 @@ impl<K: Ord, V> SmallMap<K, V> {
     fn shrink(&mut self) {
         match &mut self.inner {
             Inner::Few(list) => {
-                if list.is_empty() && list.capacity() > KEPT_MAX {
-                    *list = Vec::new();
+                if list.capacity() > KEPT_MAX && list.len() <= list.capacity() / 4 {
+                    list.shrink_to(2 * list.len());
                 }
             }
             Inner::Many(tree) => {
@@ -246,12 +246,11 @@ impl<'a, K, V> IntoIterator for &'a SmallMap<K, V> {
 
 /// Entries of a [`SmallMap`].
 #[derive(Debug, Clone)]
-pub enum Iter<'a, K, V> {
-    /// Of a list.
-    #[doc(hidden)]
+pub struct Iter<'a, K, V>(Entries<'a, K, V>);
+
+#[derive(Debug, Clone)]
+enum Entries<'a, K, V> {
     Few(slice::Iter<'a, (K, V)>),
-    /// Of a tree.
-    #[doc(hidden)]
     Many(btree_map::Iter<'a, K, V>),
 }
 
@@ -259,16 +258,16 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Few(list) => list.next().map(|(key, value)| (key, value)),
-            Self::Many(tree) => tree.next(),
+        match &mut self.0 {
+            Entries::Few(list) => list.next().map(|(key, value)| (key, value)),
+            Entries::Many(tree) => tree.next(),
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Self::Few(list) => list.size_hint(),
-            Self::Many(tree) => tree.size_hint(),
+        match &self.0 {
+            Entries::Few(list) => list.size_hint(),
+            Entries::Many(tree) => tree.size_hint(),
         }
     }
 }
@@ -396,12 +395,15 @@ mod tests {
         assert!(map.values().eq(&[1, 2, 3, 4]));
     }
 
-    #[test]
-    fn an_empty_one_keeps_room_for_two_at_most() {
-        let capacity = |map: &SmallMap<u8, u8>| match &map.inner {
+    fn capacity(map: &SmallMap<u8, u8>) -> usize {
+        match &map.inner {
             Inner::Few(list) => list.capacity(),
             Inner::Many(_) => usize::MAX,
-        };
+        }
+    }
+
+    #[test]
+    fn an_empty_one_keeps_room_for_two_at_most() {
         let mut map = SmallMap::new();
         map.insert(1, 1);
         map.remove(&1);
@@ -409,6 +411,35 @@ mod tests {
         map.extend((0..5).map(|key| (key, key)));
         map.retain(|_, _| false);
         assert_eq!(capacity(&map), 0);
+    }
+
+    #[test]
+    fn a_few_of_a_long_list_keep_twice_their_room() {
+        let mut map = SmallMap::new();
+        map.extend((0..16).map(|key| (key, key)));
+        map.retain(|key, _| *key < 5);
+        assert_eq!(capacity(&map), 16);
+        map.remove(&4);
+        assert_eq!(capacity(&map), 8);
+        map.pop_first();
+        map.remove_if(1, |_| true);
+        assert_eq!(capacity(&map), 4);
+        assert!(map.values().eq(&[2, 3]));
+    }
+
+    #[test]
+    fn a_set_has_each_key_once_in_order() {
+        let mut set = SmallSet::new();
+        assert!(set.is_empty() && set.pop_first().is_none());
+        assert!(set.insert(5));
+        assert!(!set.insert(5), "it is there");
+        set.extend([9, 1, 5]);
+        assert_eq!((set.len(), set.first(), set.last()), (3, Some(&1), Some(&9)));
+        assert!(set.contains(&9) && set.remove(&9));
+        assert!(!set.contains(&9) && !set.remove(&9));
+        assert!(set.iter().eq(&[1, 5]));
+        assert_eq!((set.pop_first(), set.pop_first()), (Some(1), Some(5)));
+        assert!(set.is_empty());
     }
 
     #[test]

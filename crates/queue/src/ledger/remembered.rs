@@ -50,9 +50,12 @@ impl Remembered {
         if let Some(((_, id), many)) = oldest.zip(list.many.as_mut()) {
             many.remove(&id);
         }
-        if list.by_time.len() < FEW_MAX / 4 && list.by_time.capacity() > FEW_MAX / 2 {
+        let len = list.by_time.len();
+        if len < FEW_MAX / 4 {
             list.many = None;
-            list.by_time.shrink_to(FEW_MAX / 4);
+        }
+        if len < list.by_time.capacity() / 4 {
+            list.by_time.shrink_to(2 * len);
         }
     }
 
@@ -112,6 +115,19 @@ mod tests {
                 assert!(!remembered.contains(id(number)));
             }
             assert!(remembered.0.is_none());
+        }
+    }
+
+    #[test]
+    fn what_many_took_is_given_back_as_they_go() {
+        let mut remembered = Remembered::default();
+        (0..10_000).for_each(|number| remembered.push(at(number), id(number)));
+        while remembered.len() > 1 {
+            remembered.pop();
+            let list = remembered.0.as_ref().unwrap();
+            let (len, capacity) = (list.by_time.len(), list.by_time.capacity());
+            assert!(capacity <= 4 * len + 3, "{capacity} for {len}");
+            assert_eq!(list.many.is_some(), len >= FEW_MAX / 4);
         }
     }
 }

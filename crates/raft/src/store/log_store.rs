@@ -62,7 +62,7 @@ impl LogStore {
             group,
             pressure,
             disk: Arc::default(),
-            tail: Arc::default(),
+            tail: Arc::new(Tail::new(group)),
             unwritten: Arc::new(Mutex::new(Unwritten {
                 committed: None,
                 at: clock::now(),

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -53,6 +53,15 @@ impl Shared {
     /// Reads the tables.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the tables if nobody writes or waits to write them.
+    pub(crate) fn try_read<T>(&self, read: impl FnOnce(&State) -> T) -> Option<T> {
+        match self.state.try_read() {
+            Ok(state) => Some(read(&state)),
+            Err(TryLockError::Poisoned(state)) => Some(read(&state.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The tables, and the revision they are complete to.
@@ -376,4 +385,23 @@ fn build(
         path: temporary.path().to_owned(),
         header: header.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_must_not_wait_reads_only_while_nobody_writes() {
+        let shared = Shared {
+            state: RwLock::default(),
+            ring: Arc::new(Ring::new(1, 1)),
+            applied: watch::Sender::default(),
+        };
+        assert_eq!(shared.read(|_| shared.try_read(|_| 7)), Some(7));
+        let writer = shared.state.write().unwrap();
+        assert_eq!(shared.try_read(|_| 7), None);
+        drop(writer);
+        assert_eq!(shared.try_read(|_| 7), Some(7));
+    }
 }

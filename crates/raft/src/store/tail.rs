@@ -6,17 +6,34 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::types::Entry;
+use crate::types::{Entry, META_GROUP};
 
-/// Bytes of records kept, of each log; the newest entry stays however long it is. What they say is kept with them and takes
-/// two to three times as much.
-const BYTES_MAX: usize = 1 << 19;
-/// Entries kept: short ones cost more than their records.
-const ENTRIES_MAX: usize = 1024;
+/// What is kept of one log.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Bytes of records; the newest entry stays however long it is. What they say is kept with them and takes two to three
+    /// times as much.
+    bytes: usize,
+    /// Entries: short ones cost more than their records.
+    entries: usize,
+}
+
+/// Of group 0: short commands, of which a follower is seldom more than a few behind.
+const META_LIMITS: Limits = Limits {
+    bytes: 1 << 19,
+    entries: 1024,
+};
+/// Of a lane: a batch has the arguments of many activations, so half a megabyte would be less than a follower reads at
+/// once, and most of a lane's load would be read back from the disk as soon as one falls behind a little.
+const LANE_LIMITS: Limits = Limits {
+    bytes: 1 << 20,
+    entries: 4096,
+};
 
 /// The tail of one log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tail {
+    limits: Limits,
     state: Mutex<State>,
 }
 
@@ -27,6 +44,19 @@ struct State {
 }
 
 impl Tail {
+    /// An empty one for the log of a group.
+    pub(super) fn new(group: u32) -> Self {
+        let limits = if group == META_GROUP {
+            META_LIMITS
+        } else {
+            LANE_LIMITS
+        };
+        Self {
+            limits,
+            state: Mutex::default(),
+        }
+    }
+
     /// Adds entries that the engine has, each with the length of its record.
     pub(super) fn append(&self, entries: impl IntoIterator<Item = (Entry, usize)>) {
         let mut state = self.lock();
@@ -38,7 +68,8 @@ impl Tail {
             state.bytes += len;
             state.entries.push_back((entry, len));
         }
-        while state.entries.len() > ENTRIES_MAX || (state.bytes > BYTES_MAX && state.entries.len() > 1) {
+        let Limits { bytes, entries } = self.limits;
+        while state.entries.len() > entries || (state.bytes > bytes && state.entries.len() > 1) {
             state.pop_front();
         }
     }
@@ -131,7 +162,7 @@ mod tests {
     }
 
     fn tail(indices: std::ops::Range<u64>, len: usize) -> Tail {
-        let tail = Tail::default();
+        let tail = Tail::new(META_GROUP);
         tail.append(indices.map(|index| (entry(index), len)));
         tail
     }
@@ -148,7 +179,7 @@ mod tests {
         assert_eq!(read(&tail, 8, 99), Some(vec![8, 9]));
         assert_eq!(read(&tail, 4, 8), None, "the engine has it");
         assert_eq!(read(&tail, 10, 12), None);
-        assert_eq!(read(&Tail::default(), 0, 9), None);
+        assert_eq!(read(&Tail::new(META_GROUP), 0, 9), None);
     }
 
     #[test]
@@ -181,12 +212,21 @@ mod tests {
     #[test]
     fn old_entries_make_room() {
         let tail = tail(0..10_000, 1);
-        assert_eq!(tail.lock().entries.len(), ENTRIES_MAX);
-        let tail = self::tail(0..10, BYTES_MAX / 2);
+        assert_eq!(tail.lock().entries.len(), META_LIMITS.entries);
+        let tail = self::tail(0..10, META_LIMITS.bytes / 2);
         assert_eq!(read(&tail, 8, 9), Some(vec![8]));
         assert_eq!(read(&tail, 7, 9), None);
-        tail.append([(entry(10), BYTES_MAX * 2)]);
+        tail.append([(entry(10), META_LIMITS.bytes * 2)]);
         assert_eq!(read(&tail, 10, 11), Some(vec![10]));
         assert_eq!(tail.lock().entries.len(), 1);
+    }
+
+    #[test]
+    fn a_lane_keeps_what_is_read_at_once() {
+        let lane = Tail::new(META_GROUP + 1);
+        lane.append((0..10_000).map(|index| (entry(index), 1)));
+        assert_eq!(lane.lock().entries.len(), LANE_LIMITS.entries);
+        lane.append((10_000..20_000).map(|index| (entry(index), 1 << 10)));
+        assert_eq!(lane.lock().bytes, super::super::log_store::READ_BYTES_MAX);
     }
 }

@@ -48,8 +48,12 @@ impl CreationActor {
         for container in resumed {
             self.place_resumed(container).await;
         }
-        if self.waiting.is_empty() && (!self.waits_elsewhere() || self.is_ample()) {
-            let mut candidates = self.candidates();
+        let candidates = match (self.waiting.is_empty(), self.waits_elsewhere()) {
+            (false, _) => None,
+            (true, false) => Some(self.candidates()),
+            (true, true) => self.ample(),
+        };
+        if let Some(mut candidates) = candidates {
             for container in cold {
                 let placed = self.try_place(container, &mut candidates, None);
                 self.carry_out(container, placed, &candidates).await;
@@ -84,7 +88,7 @@ impl CreationActor {
         if self.look_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let needs_room = self.makes_room() && self.waits_elsewhere() && !self.is_ample();
+        let needs_room = self.makes_room() && self.waits_elsewhere() && self.ample().is_none();
         if needs_room || !self.waiting.is_empty() {
             return self.serve_waiting().await;
         }

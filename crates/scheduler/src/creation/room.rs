@@ -44,9 +44,9 @@ impl CreationActor {
         context.node.is_leader() && context.fence.allows(self.now)
     }
 
-    /// Whether everything on its way finds memory: it waits for its own scheduler to get to it, and nobody is to go before
-    /// another. What has waited for long counts as short of some: it may fit nowhere that others fit.
-    pub(super) fn is_ample(&mut self) -> bool {
+    /// Who there is if everything on its way finds memory: it waits for its own scheduler to get to it, and nobody is to go
+    /// before another. What has waited for long counts as short of some: it may fit nowhere that others fit.
+    pub(super) fn ample(&mut self) -> Option<Candidates> {
         let candidates = self.candidates();
         let wanted = self.parts.in_progress.placeless(self.now);
         // Those that everything may use.
@@ -57,8 +57,9 @@ impl CreationActor {
         let left = usable.filter_map(|one| candidates.left(one.invoker));
         // However they are spread, so much of each may be too little for one more.
         let free = left.map(|free| free.saturating_sub(wanted.largest));
-        wanted.oldest < AMPLE_WAIT_MAX
-            && wanted.together <= free.fold(ByteSize::ZERO, ByteSize::saturating_add)
+        let free = free.fold(ByteSize::ZERO, ByteSize::saturating_add);
+        let is_ample = wanted.oldest < AMPLE_WAIT_MAX && wanted.together <= free;
+        is_ample.then_some(candidates)
     }
 
     /// Whether containers of other schedulers wait for memory, as far as the tables tell.

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use whiskraft_queue::{ControllerId, Input, QueueState};
-use whiskraft_types::{Epoch, QueueKey, Rejection, SessionId};
+use whiskraft_queue::{ActionProfile, ControllerId, Input, QueueState};
+use whiskraft_types::{ByteSize, Epoch, QueueKey, Rejection, SessionId};
 
 use crate::context::StreamId;
 use crate::control::hello::Peer;
@@ -25,6 +25,8 @@ pub(crate) enum Held {
     Submission(ControllerId, Submission),
     Pull(Peer, StreamId, PullInput),
     Input(QueueInput),
+    /// What its action is, and the memory of a container.
+    Action(ActionProfile, ByteSize),
 }
 
 /// What a frozen queue holds.
@@ -163,6 +165,7 @@ impl Shard {
                 Held::Submission(controller, submission) => submissions.push((controller, submission)),
                 Held::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
                 Held::Input(input) => self.step(slot, input),
+                Held::Action(profile, memory) => self.adopt(slot, profile, memory),
             }
         }
         self.step(slot, Input::Draining(false));
@@ -178,7 +181,7 @@ impl Shard {
                 Held::Submission(controller, submission) => self.on_submission(controller, submission),
                 Held::Pull(peer, stream, input) => self.on_pull(peer, stream, input),
                 // What it says is in the tables too, or is asked for again.
-                Held::Input(_) => {}
+                Held::Input(_) | Held::Action(..) => {}
             }
         }
     }
@@ -227,6 +230,11 @@ impl Frozen {
             }
         }
     }
+
+    /// Keeps what its action is.
+    pub(crate) fn hold_action(&mut self, profile: ActionProfile, memory: ByteSize) {
+        self.held.push(Held::Action(profile, memory));
+    }
 }
 
 /// Whether nothing is wrong with a queue: it serves, and has settled what a former leader left.
@@ -238,4 +246,50 @@ fn is_sound(local: &LocalQueue) -> bool {
 
 fn has_work(local: &LocalQueue) -> bool {
     local.queue.waiting_len() > 0 || local.queue.view().in_flight > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use whiskraft_types::Instant;
+
+    use super::*;
+    use crate::shard::local::tests::{profile, queue};
+
+    #[test]
+    fn an_action_that_changes_and_changes_back_during_a_freeze_ends_as_it_was() {
+        let mut local = queue("guest/hello");
+        local.frozen = Some(Box::default());
+        let limited = ActionProfile {
+            instances: Some(3),
+            ..profile(1)
+        };
+        for (profile, memory) in [(limited, 2), (profile(1), 1)] {
+            assert!(local.adopt(profile, ByteSize::mib(memory)).is_none(), "it waits");
+            assert_eq!(
+                (local.profile().instances, local.memory),
+                (None, ByteSize::mib(1))
+            );
+        }
+        let mut adopted = Vec::new();
+        for held in local.frozen.take().unwrap().held {
+            let Held::Action(profile, memory) = held else {
+                panic!("nothing else was held");
+            };
+            let input = local.adopt(profile, memory).unwrap();
+            local.queue.step(Instant::ORIGIN, input, &mut Vec::new());
+            adopted.push((local.profile().instances, local.memory));
+        }
+        assert_eq!(adopted, [(Some(3), ByteSize::mib(2)), (None, ByteSize::mib(1))]);
+    }
+
+    #[test]
+    fn what_is_no_news_or_older_changes_nothing() {
+        let mut local = queue("guest/hello");
+        for revision in [0, 1] {
+            assert!(local.adopt(profile(revision), ByteSize::mib(9)).is_none());
+        }
+        assert_eq!(local.memory, ByteSize::mib(1));
+        assert!(local.adopt(profile(2), ByteSize::mib(9)).is_some());
+        assert_eq!(local.memory, ByteSize::mib(9));
+    }
 }

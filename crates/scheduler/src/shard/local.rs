@@ -5,13 +5,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use whiskraft_queue::{ActionProfile, MemoryQueue, Recovered};
+use whiskraft_queue::{ActionProfile, Input, MemoryQueue, Recovered};
 use whiskraft_types::{
     ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId, SmallMap, SmallSet,
 };
 
 use crate::message::{Payload, Record};
 use crate::rate::Stock;
+use crate::shard::actor::QueueInput;
 use crate::shard::frozen::Frozen;
 
 /// Place of a queue in its shard; reused after the queue is gone.
@@ -71,6 +72,22 @@ impl LocalQueue {
     /// What it needs of its action.
     pub(crate) const fn profile(&self) -> &ActionProfile {
         self.queue.action()
+    }
+
+    /// Takes over what its action is now, and gives what its queue has to hear of that. A frozen one does so when it goes
+    /// on: only then it is known what it has by then.
+    pub(crate) fn adopt(&mut self, profile: ActionProfile, memory: ByteSize) -> Option<QueueInput> {
+        if let Some(frozen) = &mut self.frozen {
+            frozen.hold_action(profile, memory);
+            return None;
+        }
+        let known = self.profile();
+        // Nor does the queue go back to an older revision.
+        if *known == profile || profile.revision < known.revision {
+            return None;
+        }
+        self.memory = memory;
+        Some(Input::Action(profile))
     }
 
     /// Invokers that it has dealings with.
@@ -256,13 +273,93 @@ impl LocalQueues {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
-    use whiskraft_types::ActivationId;
+    use whiskraft_queue::{QueueSettings, RetryPolicy};
+    use whiskraft_types::{ActivationId, Revision};
 
     use super::*;
     use crate::message::Content;
+
+    /// What an action asks for at a revision.
+    pub(in crate::shard) fn profile(revision: u64) -> ActionProfile {
+        ActionProfile {
+            revision: Revision(revision),
+            concurrency: 1,
+            instances: None,
+            blackbox: false,
+            timeout: Duration::from_secs(60),
+            deleted: false,
+            retry: RetryPolicy::default(),
+        }
+    }
+
+    /// A queue of an action at revision 1, whose containers take a MiB.
+    pub(in crate::shard) fn queue(action: &str) -> LocalQueue {
+        let key = QueueKey {
+            namespace: "guest".parse().unwrap(),
+            action: action.parse().unwrap(),
+        };
+        let settings = Arc::new(QueueSettings::default());
+        let queue = MemoryQueue::new(key.clone(), Epoch(1), profile(1), settings, Instant::ORIGIN);
+        LocalQueue::new(key, SessionId(1), ByteSize::mib(1), queue)
+    }
+
+    fn step(queues: &mut LocalQueues, slot: Slot, input: QueueInput) {
+        let local = queues.get_mut(slot).unwrap();
+        local.queue.step(Instant::ORIGIN, input, &mut Vec::new());
+    }
+
+    fn take_over(queues: &mut LocalQueues, action: &str, expected: &[InvokerId]) -> Slot {
+        let slot = queues.insert(queue(action));
+        queues.note_expecting(slot);
+        let takeover = Input::Takeover {
+            expected: expected.to_vec(),
+            lost: Vec::new(),
+            containers: Vec::new(),
+            recovers: true,
+        };
+        step(queues, slot, takeover);
+        slot
+    }
+
+    fn register(invoker: InvokerId) -> QueueInput {
+        Input::Register {
+            invoker,
+            containers: Vec::new(),
+            unacknowledged: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_queue_is_looked_at_until_all_that_it_expects_have_registered() {
+        let mut queues = LocalQueues::default();
+        let [one, two] = [1, 2].map(InvokerId);
+        let first = take_over(&mut queues, "guest/first", &[one, two]);
+        let second = take_over(&mut queues, "guest/second", &[two]);
+        let nobody = take_over(&mut queues, "guest/nobody", &[]);
+        assert_eq!(queues.expecting(), [first, second]);
+        assert!(!queues.expecting.contains(&nobody), "struck off");
+        step(&mut queues, first, register(one));
+        step(&mut queues, second, register(two));
+        assert_eq!(queues.expecting(), [first]);
+        step(&mut queues, first, Input::InvokerGone { invoker: two });
+        assert!(queues.expecting().is_empty());
+    }
+
+    #[test]
+    fn a_slot_used_again_expects_what_its_new_queue_does() {
+        let mut queues = LocalQueues::default();
+        let slot = take_over(&mut queues, "guest/old", &[InvokerId(1)]);
+        queues.remove(slot);
+        assert!(queues.expecting().is_empty());
+        assert_eq!(queues.insert(queue("guest/created")), slot);
+        assert!(queues.expecting.is_empty(), "nothing is left of the old one");
+        queues.remove(slot);
+        assert_eq!(take_over(&mut queues, "guest/taken", &[InvokerId(2)]), slot);
+        assert_eq!(queues.expecting(), [slot]);
+    }
 
     #[test]
     fn what_was_read_first_is_as_old_in_the_end_as_if_it_had_been_read_last() {

@@ -386,12 +386,14 @@ impl Shard {
             return;
         };
         let (profile, memory) = self.profile(&key, revision);
-        let Some(local) = self.queues.get_mut(slot) else {
-            return;
-        };
-        if *local.profile() != profile {
-            local.memory = memory;
-            self.step(slot, Input::Action(profile));
+        self.adopt(slot, profile, memory);
+    }
+
+    /// A queue's action is this now.
+    pub(crate) fn adopt(&mut self, slot: Slot, profile: ActionProfile, memory: ByteSize) {
+        let local = self.queues.get_mut(slot);
+        if let Some(input) = local.and_then(|local| local.adopt(profile, memory)) {
+            self.step(slot, input);
         }
     }
 
