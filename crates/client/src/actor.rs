@@ -20,7 +20,7 @@ use whiskraft_types::{ActivationId, Instant, QueueKey, SchedulerId};
 use crate::InvokeError;
 use crate::caches::Caches;
 use crate::core::{Admission, EnsureAnswer, Input, NewActivation, Output, Router, StreamId};
-use crate::ensure::{self, Ask};
+use crate::ensure::{self, Ask, UnderWay};
 use crate::forgotten::Forgotten;
 use crate::handle::{ActorHandle, Request, Waiter};
 use crate::outbox::Outbox;
@@ -83,6 +83,7 @@ pub(crate) struct Actor {
     links: BTreeMap<SchedulerId, Link>,
     /// Questions about queues that wait for a call; the router bounds them.
     asks: Line<Ask>,
+    asks_under_way: Arc<UnderWay>,
     waiters: BTreeMap<ActivationId, Waiter>,
     forgotten: Arc<Forgotten>,
     caches: Caches,
@@ -116,6 +117,7 @@ impl Actor {
             tasks: JoinSet::new(),
             links: BTreeMap::new(),
             asks: Line::new(ensure::CALLS),
+            asks_under_way: Arc::default(),
             waiters: BTreeMap::new(),
             forgotten: Arc::clone(&forgotten),
             caches: Caches::default(),

@@ -1,6 +1,8 @@
 //! Questions with one answer: asked at one scheduler after the other until one answers or time is up.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::Code;
@@ -37,6 +39,38 @@ pub(crate) struct Answer<T> {
 
 /// What one try gives: a value, a typed no, or a failure of the transport.
 pub(crate) type Tried<T> = Result<Result<T, Rejection>, tonic::Status>;
+
+/// One try, as whoever carries it out sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Try {
+    /// Time that it has.
+    pub(crate) limit: Duration,
+    /// Set by whoever comes first: who carries it out, or who gives it up.
+    is_taken: Arc<AtomicBool>,
+}
+
+impl Try {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            is_taken: Arc::default(),
+        }
+    }
+
+    /// Whether it may be carried out, which it may have been from now on.
+    pub(crate) fn leave(&self) -> bool {
+        self.take()
+    }
+
+    /// Whether it has never left; now it never will.
+    fn give_up(&self) -> bool {
+        self.take()
+    }
+
+    fn take(&self) -> bool {
+        !self.is_taken.swap(true, Ordering::AcqRel)
+    }
+}
 
 impl Call {
     pub(crate) fn quick(shared: &Shared, operation: &'static str) -> Self {
@@ -97,14 +131,18 @@ impl Call {
     where
         F: Future<Output = Tried<T>>,
     {
-        self.ask_at(shared, |_, channel| ask(channel)).await
+        let ask = |_: &Candidate, once: Try, channel| {
+            once.leave();
+            ask(channel)
+        };
+        self.ask_at(shared, ask).await
     }
 
     /// Writes or deletes a document, together with whatever else is to be written at the moment.
     pub(crate) async fn change(self, shared: &Shared, change: &Change) -> Result<Answer<Outcome>, CallError> {
-        let change = |candidate: &Candidate, channel| {
+        let change = |candidate: &Candidate, once, channel| {
             let address = candidate.address.clone();
-            shared.changes.change(address, channel, change.clone())
+            shared.changes.change(address, channel, once, change.clone())
         };
         self.ask_at(shared, change).await
     }
@@ -113,7 +151,7 @@ impl Call {
     async fn ask_at<T, F>(
         self,
         shared: &Shared,
-        ask: impl Fn(&Candidate, Channel) -> F,
+        ask: impl Fn(&Candidate, Try, Channel) -> F,
     ) -> Result<Answer<T>, CallError>
     where
         F: Future<Output = Tried<T>>,
@@ -134,8 +172,9 @@ impl Call {
                     break;
                 }
                 tries += 1;
-                let ask = |channel| ask(&candidate, channel);
-                match self.try_once(shared, &candidate, left, ask).await {
+                let once = Try::new(self.try_deadline.min(left));
+                let ask = |channel| ask(&candidate, once.clone(), channel);
+                match self.try_once(shared, &candidate, &once, ask).await {
                     Attempt::Answered(value) => return Ok(Answer { value, is_repeated }),
                     Attempt::Refused(error) => return Err(error),
                     Attempt::Failed {
@@ -144,7 +183,11 @@ impl Call {
                         may_have_worked,
                     } => {
                         shared.directory.note_failed(&candidate);
-                        asked.note(candidate.address, cause, has_answered);
+                        match has_answered || may_have_worked {
+                            true => asked.note(candidate.address, cause, has_answered),
+                            // What came of an earlier try says more.
+                            false => asked.note_first(candidate.address, cause),
+                        }
                         is_repeated |= may_have_worked;
                     }
                 }
@@ -183,7 +226,12 @@ impl Call {
             scheduler: Some(scheduler),
             address,
         };
-        match self.try_once(shared, &candidate, self.try_deadline, ask).await {
+        let once = Try::new(self.try_deadline);
+        let ask = |channel| {
+            once.leave();
+            ask(channel)
+        };
+        match self.try_once(shared, &candidate, &once, ask).await {
             Attempt::Answered(value) => Ok(value),
             Attempt::Refused(error) => Err(error),
             Attempt::Failed { cause, .. } => {
@@ -202,7 +250,7 @@ impl Call {
         self,
         shared: &Shared,
         candidate: &Candidate,
-        left: Duration,
+        once: &Try,
         ask: impl FnOnce(Channel) -> F,
     ) -> Attempt<T>
     where
@@ -222,12 +270,13 @@ impl Call {
                 };
             }
         };
-        let deadline = self.try_deadline.min(left);
-        match tokio::time::timeout(deadline, ask(channel)).await {
+        let tried = tokio::time::timeout(once.limit, ask(channel)).await;
+        let has_left = !once.give_up();
+        match tried {
             Err(_) => Attempt::Failed {
-                cause: format!("{who} did not answer within {deadline:?}"),
+                cause: format!("{who} did not answer within {:?}", once.limit),
                 has_answered: false,
-                may_have_worked: true,
+                may_have_worked: has_left,
             },
             Ok(Ok(Ok(value))) => Attempt::Answered(value),
             // A scheduler that lost touch after it proposed says `Unavailable` as well as one that never did.
@@ -243,7 +292,7 @@ impl Call {
             Ok(Err(status)) if is_transient(status.code()) => Attempt::Failed {
                 cause: format!("{who}: {}", describe(&status)),
                 has_answered: false,
-                may_have_worked: true,
+                may_have_worked: has_left,
             },
             Ok(Err(status)) => Attempt::Refused(CallError::BadAnswer {
                 operation: self.operation,
@@ -271,6 +320,10 @@ struct Asked(BTreeMap<String, (String, bool)>);
 impl Asked {
     fn note(&mut self, address: String, cause: String, has_answered: bool) {
         self.0.insert(address, (cause, has_answered));
+    }
+
+    fn note_first(&mut self, address: String, cause: String) {
+        self.0.entry(address).or_insert((cause, false));
     }
 
     /// What it looks like from here, in a cluster of so many (0: not known), and what each of them said.
@@ -306,6 +359,14 @@ const fn is_transient(code: Code) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_try_either_leaves_or_is_given_up() {
+        let once = Try::new(Duration::ZERO);
+        assert!(once.leave() && !once.give_up());
+        let once = Try::new(Duration::ZERO);
+        assert!(once.clone().give_up() && !once.leave());
+    }
 
     #[test]
     fn the_summary_tells_a_minority_from_silence_and_names_everybody() {

@@ -206,6 +206,12 @@ impl Directory {
         }
     }
 
+    pub(crate) fn is_connected(&self, candidate: &Candidate) -> bool {
+        let members = self.read();
+        let known = candidate.scheduler.and_then(|scheduler| members.get(&scheduler));
+        known.is_some_and(|known| known.connected)
+    }
+
     /// Everybody who can be asked for a write, best first: who writes into the log, if it is known and connected; it need
     /// not hand anything on.
     pub(crate) fn writers(&self) -> Vec<Candidate> {

@@ -1,5 +1,7 @@
 //! One call to one scheduler: who leads these queues?
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use whiskraft_proto::gather::{CallBounds, Load};
@@ -12,12 +14,60 @@ use crate::core::EnsureAnswer;
 use crate::directory::{Candidate, Class, Directory};
 use crate::stream::describe;
 
-/// Calls under way: more than one or two, so that a scheduler that does not answer holds up only part of what is asked.
+/// Calls under way: more than go to one scheduler, so that one that does not answer holds up only part of what is asked.
 pub(crate) const CALLS: CallBounds = CallBounds {
     calls_max: 4,
     count_max: 512,
     bytes_max: 1 << 20,
 };
+
+/// Calls under way to one scheduler, while others are connected.
+const CALLS_AT_ONE_MAX: usize = 2;
+
+/// Calls under way, by address.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(Mutex<BTreeMap<String, usize>>);
+
+impl UnderWay {
+    /// Begins a call to the best candidate that has room; to the best one if nobody else is connected.
+    fn begin(self: &Arc<Self>, directory: &Directory) -> Option<Begun> {
+        let candidates = directory.writers();
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = |one: &&Candidate| {
+            let under_way = calls.get(&one.address);
+            under_way.is_none_or(|under_way| *under_way < CALLS_AT_ONE_MAX)
+        };
+        let best = candidates.first()?;
+        let mut others = candidates.iter().filter(|one| directory.is_connected(one));
+        let candidate = match has_room(&best) {
+            true => best,
+            false => others.find(has_room).unwrap_or(best),
+        };
+        *calls.entry(candidate.address.clone()).or_default() += 1;
+        Some(Begun {
+            candidate: candidate.clone(),
+            calls: Arc::clone(self),
+        })
+    }
+}
+
+/// A call under way, until it is dropped.
+struct Begun {
+    candidate: Candidate,
+    calls: Arc<UnderWay>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let mut calls = self.calls.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(under_way) = calls.get_mut(&self.candidate.address) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                calls.remove(&self.candidate.address);
+            }
+        }
+    }
+}
 
 /// A queue that is asked for.
 pub(crate) struct Ask {
@@ -50,19 +100,21 @@ impl Load for Ask {
 /// goes to another scheduler if this one failed.
 pub(crate) async fn ensure_queues(
     directory: &Directory,
+    under_way: &Arc<UnderWay>,
     asks: Vec<Ask>,
     deadline: Duration,
 ) -> Vec<(QueueKey, EnsureAnswer)> {
     let (keys, queues): (Vec<_>, Vec<_>) = asks.into_iter().map(|ask| (ask.key, ask.request)).unzip();
-    let called = match directory.writers().into_iter().next() {
-        Some(candidate) => {
-            let called = call(directory, &candidate, queues, deadline).await;
+    let called = match under_way.begin(directory) {
+        Some(begun) => {
+            let candidate = &begun.candidate;
+            let called = call(directory, candidate, queues, deadline).await;
             // A scheduler that has lost touch with the others may still take itself for the one that writes the log.
             if called
                 .as_ref()
                 .map_or(true, |outcomes| outcomes.iter().any(is_unavailable))
             {
-                directory.note_failed(&candidate);
+                directory.note_failed(candidate);
             }
             called
         }
@@ -124,5 +176,36 @@ fn read(ensured: v1::QueueEnsured) -> EnsureAnswer {
             Err(error) => EnsureAnswer::Failed(error.to_string()),
         },
         Err(error) => EnsureAnswer::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    #[test]
+    fn one_scheduler_has_no_more_than_half_of_the_calls_while_others_are_connected() {
+        let directory = Directory::new(Settings::default(), vec!["h:1".to_owned()]).unwrap();
+        let under_way = Arc::new(UnderWay::default());
+        let all = |count| -> Vec<_> { (0..count).filter_map(|_| under_way.begin(&directory)).collect() };
+        let at = |begun: &[Begun], address: &str| {
+            let there = begun.iter().filter(|begun| begun.candidate.address == address);
+            there.count()
+        };
+        for id in 1..=3 {
+            directory.add(SchedulerId(id), format!("h:{id}"));
+        }
+        directory.set_connected(SchedulerId(2), true);
+        directory.note_log_leader(2);
+        let begun = all(4);
+        assert_eq!(at(&begun, "h:2"), 4, "nobody else is connected");
+        drop(begun);
+        directory.set_connected(SchedulerId(3), true);
+        let begun = all(4);
+        assert_eq!((at(&begun, "h:2"), at(&begun, "h:3")), (2, 2));
+        drop(begun);
+        assert_eq!(at(&all(2), "h:2"), 2, "what has ended leaves room");
+        assert!(under_way.0.lock().unwrap().is_empty());
     }
 }

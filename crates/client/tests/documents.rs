@@ -10,7 +10,7 @@ use fake::{Fake, Seen, builder, cluster, key, record};
 use serde_json::json;
 use whiskraft_client::{
     ActionError, ActionLimits, ActionSpec, ActivationId, CallError, Client, Expect, Health, Progress,
-    Revision, SchedulerId,
+    Revision, SchedulerId, Settings,
 };
 use whiskraft_proto::v1;
 
@@ -241,6 +241,39 @@ async fn whoever_stops_waiting_hurts_nobody() {
             0 => put.abort(),
             _ => drop(put.await.unwrap().unwrap()),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_delete_that_only_waited_has_deleted_nothing() {
+    let (_, fakes) = cluster(1).await;
+    let settings = Settings {
+        call_deadline: Duration::from_secs(2),
+        ..Settings::default()
+    };
+    let client = builder(&fakes).settings(settings).connect().await.unwrap();
+    fakes[0].with(|state| state.store.pause = Duration::from_secs(60));
+    let mut puts = Vec::new();
+    for under_way in 1..=2 {
+        let (client, spec) = (client.clone(), spec(&format!("guest/a{under_way}"), b""));
+        puts.push(tokio::spawn(async move {
+            client.put_action(&spec, Expect::Anything).await
+        }));
+        fakes[0]
+            .until("a call", |state| {
+                let is_call = |seen: &&Seen| matches!(seen, Seen::Changes(_));
+                (state.seen.iter().filter(is_call).count() == under_way).then_some(())
+            })
+            .await;
+    }
+    // These two end with their time; until then nothing else leaves.
+    fakes[0].with(|state| state.store.pause = Duration::ZERO);
+    let name = "guest/none".parse().unwrap();
+    let deleted = client.delete_action(&name, Expect::Anything).await;
+    let name = name.to_string();
+    assert_eq!(deleted, Err(ActionError::NotFound { name }));
+    for put in puts {
+        put.await.unwrap().unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use whiskraft_proto::v1;
 use whiskraft_raft::{Node, ProposeError};
 use whiskraft_state::{Command, Response};
-use whiskraft_types::{Instant, LogRevision, Rejection};
+use whiskraft_types::{Instant, LogRevision, Rejection, SchedulerId};
 
 use crate::clock::Clock;
 use crate::config::SchedulerConfig;
@@ -63,6 +63,12 @@ pub(crate) struct Context {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StreamId(pub(crate) u64);
 
+/// The leader as the wire has it; a node names itself only while it may act.
+fn named_leader(leader: Option<SchedulerId>, this: SchedulerId, may_act: bool) -> u64 {
+    let leader = leader.filter(|leader| may_act || *leader != this);
+    leader.map_or(0, |leader| leader.0)
+}
+
 impl Context {
     pub(crate) fn new(config: SchedulerConfig, node: Node, phase: watch::Receiver<Phase>) -> Self {
         Self {
@@ -110,9 +116,11 @@ impl Context {
         self.metrics.proposed(outcome, after);
     }
 
-    /// Who writes into the log, as the wire has it: 0 if that is not known.
+    /// Who writes into the log, as the wire has it: 0 if that is not known. Whoever has lost touch may take itself for the
+    /// one for a while longer: it does not say so.
     pub(crate) fn log_leader(&self) -> u64 {
-        self.node.leader().map_or(0, |leader| leader.0)
+        let may_act = self.fence.allows(self.clock.now());
+        named_leader(self.node.leader(), self.node.id(), may_act)
     }
 
     /// Where invokers reach each member that has announced itself, as this node knows it now.
@@ -174,5 +182,19 @@ impl Context {
             .clone()
             .wait_for(|phase| *phase >= Phase::Stopping)
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_lost_touch_does_not_name_itself() {
+        let (this, other) = (SchedulerId(1), SchedulerId(2));
+        assert_eq!(named_leader(Some(this), this, true), 1);
+        assert_eq!(named_leader(Some(this), this, false), 0);
+        assert_eq!(named_leader(Some(other), this, false), 2);
+        assert_eq!(named_leader(None, this, true), 0);
     }
 }

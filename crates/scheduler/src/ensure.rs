@@ -1,5 +1,7 @@
 //! Makes sure that queues exist, and says who leads them.
 
+use std::time::Duration;
+
 use whiskraft_proto::{required, v1};
 use whiskraft_state::{Command, DocumentKey, EnsureQueue, Leadership, Response};
 use whiskraft_types::{LogRevision, QueueKey, Rejection};
@@ -7,6 +9,9 @@ use whiskraft_types::{LogRevision, QueueKey, Rejection};
 use crate::context::{Context, Proposing};
 use crate::together::together;
 use crate::wire;
+
+/// Longest time that queues which are there wait for those that are made for the same call.
+const MAKING_WAIT_MAX: Duration = Duration::from_millis(300);
 
 /// A queue that somebody wants, and whether it is for what was submitted before.
 type Wanted = (QueueKey, bool);
@@ -50,7 +55,8 @@ pub(crate) async fn ensure_queue(
         .unwrap_or_else(|| Err(wire::unexpected("EnsureQueue")))
 }
 
-/// Ensures queues, those that are not there with one write to the log.
+/// Ensures queues, those that are not there with one write to the log. Those that are there do not wait long for it: whoever
+/// asked for the others hears to ask again.
 async fn ensure_queues(context: &Context, wanted: &[Wanted]) -> Vec<Result<Leadership, Rejection>> {
     if let Err(no) = context.available().await {
         return wanted.iter().map(|_| Err(no.clone())).collect();
@@ -64,22 +70,51 @@ async fn ensure_queues(context: &Context, wanted: &[Wanted]) -> Vec<Result<Leade
         .zip(&known)
         .filter(|(_, known)| matches!(known, Ok(None)));
     let commands = missing.map(|((key, _), _)| Command::EnsureQueue(EnsureQueue { key: key.clone() }));
-    let mut made = context.propose_many(commands.collect()).await.into_iter();
-    let mut newest = LogRevision(0);
+    let commands: Vec<_> = commands.collect();
+    let count = commands.len();
+    let making = make(context, commands);
+    let mut made = match known.iter().any(|known| matches!(known, Ok(Some(_)))) {
+        true => made_soon(making, count).await,
+        false => making.await,
+    }
+    .into_iter();
     let mut next = || {
-        let (revision, leadership) = made
-            .next()
-            .map_or_else(|| Err(wire::unexpected("EnsureQueue")), read)?;
-        newest = newest.max(revision);
-        Ok(leadership)
+        made.next()
+            .unwrap_or_else(|| Err(wire::unexpected("EnsureQueue")))
     };
-    let ensured = known
+    known
         .into_iter()
         .map(|known| known?.map_or_else(&mut next, Ok))
-        .collect();
-    // So that a Submit which follows at once finds what this answer says.
+        .collect()
+}
+
+/// Puts them into the log and waits until this node knows, so that a Submit which follows at once finds what the answer
+/// says.
+async fn make(context: &Context, commands: Vec<Command>) -> Vec<Result<Leadership, Rejection>> {
+    let mut newest = LogRevision(0);
+    let made = context.propose_many(commands).await.into_iter().map(|proposed| {
+        let (revision, leadership) = read(proposed)?;
+        newest = newest.max(revision);
+        Ok(leadership)
+    });
+    let made = made.collect();
     let _ = context.node.wait_applied(newest).await;
-    ensured
+    made
+}
+
+/// What is made, so many; `Unavailable` for all if that takes long: whoever asks again finds what has left by then.
+async fn made_soon<T>(
+    making: impl Future<Output = Vec<Result<T, Rejection>>>,
+    count: usize,
+) -> Vec<Result<T, Rejection>> {
+    let made = tokio::time::timeout(MAKING_WAIT_MAX, making).await;
+    made.unwrap_or_else(|_| {
+        let late = || {
+            let reason = "the queue is not made yet; try again".to_owned();
+            Err(Rejection::Unavailable { reason })
+        };
+        (0..count).map(|_| late()).collect()
+    })
 }
 
 fn read(proposed: Proposing) -> Result<(LogRevision, Leadership), Rejection> {
@@ -131,5 +166,22 @@ fn leadership(context: &Context, key: &QueueKey, leadership: &Leadership) -> v1:
         epoch: leadership.epoch.0,
         revision: leadership.revision.0,
         client_address: member.map(|member| member.client_address).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_does_not_wait_for_a_log_that_does_not_answer() {
+        let made = made_soon(async { vec![Ok(1), Ok(2)] }, 2).await;
+        assert_eq!(made, [Ok(1), Ok(2)]);
+        let late = made_soon::<u8>(std::future::pending(), 2).await;
+        assert_eq!(late.len(), 2);
+        assert!(
+            late.iter()
+                .all(|late| matches!(late, Err(Rejection::Unavailable { .. })))
+        );
     }
 }

@@ -108,7 +108,7 @@ pub enum Rejection {
     /// Another scheduler leads the queue: go there.
     #[error("not the leader of this queue (epoch {})", .0.epoch)]
     NotLeader(NotLeader),
-    /// Nobody has ensured this queue: call `EnsureQueue`.
+    /// Nobody has ensured this queue: call `EnsureQueues`.
     #[error("the queue does not exist")]
     NoQueue,
     /// Over a limit: final for this activation; try a new one after `retry_after`.
@@ -129,7 +129,7 @@ pub enum Rejection {
         /// Bytes allowed.
         len_max: u64,
     },
-    /// This scheduler is being drained: ask `EnsureQueue` again.
+    /// This scheduler is being drained: ask `EnsureQueues` again.
     #[error("the scheduler is draining")]
     Draining,
     /// Same id, other content: final.

@@ -116,10 +116,11 @@ impl Actor {
     fn ask(&mut self) {
         while let Some(asks) = self.asks.begin() {
             let directory = Arc::clone(&self.shared.directory);
+            let under_way = Arc::clone(&self.asks_under_way);
             let deadline = self.shared.settings.try_deadline;
             let events = self.events_sender.clone();
             self.tasks.spawn(async move {
-                let answers = ensure_queues(&directory, asks, deadline).await;
+                let answers = ensure_queues(&directory, &under_way, asks, deadline).await;
                 // The actor is gone only when the client is closed: nobody needs the answers then.
                 let _ = events.send(Event::Ensured { answers }).await;
             });

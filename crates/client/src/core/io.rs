@@ -151,7 +151,7 @@ pub(crate) enum Output {
     },
     /// Tell the scheduler that the result is here.
     Received { stream: StreamId, id: ActivationId },
-    /// Ask any scheduler for the leader of this queue; answer with [`Input::Ensured`].
+    /// Ask a scheduler, best the one that writes the log, for the leader of this queue; answer with [`Input::Ensured`].
     Ensure {
         key: QueueKey,
         /// Whether activations wait for it that may have begun.
