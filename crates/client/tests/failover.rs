@@ -168,6 +168,9 @@ async fn a_blackholed_scheduler_is_noticed_within_about_a_second() {
     let client = builder(&fakes).connect().await.unwrap();
     fakes[1].connected().await;
     fakes[0].connected().await;
+    // It has said welcome, and the client has heard it.
+    fakes[0].with(|state| state.mode = Mode::Echo);
+    assert!(spawn_invoke(&client).await.unwrap().is_ok());
     relay.is_open.store(false, Ordering::SeqCst);
     let call = spawn_invoke(&client);
     // The connection stays up and silent: only the keepalive can tell.
