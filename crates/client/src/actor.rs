@@ -20,6 +20,7 @@ use whiskraft_types::{ActivationId, Instant, QueueKey, SchedulerId};
 use crate::InvokeError;
 use crate::caches::Caches;
 use crate::core::{Admission, EnsureAnswer, Input, NewActivation, Output, Router, StreamId};
+use crate::directory::Class;
 use crate::ensure::{self, Ask, UnderWay};
 use crate::forgotten::Forgotten;
 use crate::handle::{ActorHandle, Request, Waiter};
@@ -140,7 +141,7 @@ impl Actor {
             Table::Namespaces,
             Table::Throttles,
         ];
-        let mut subscription = Subscription::new(Arc::clone(&self.shared), tables, None);
+        let mut subscription = Subscription::new(Arc::clone(&self.shared), tables, None, Class::Quick);
         let events = self.events_sender.clone();
         let readiness = self.readiness.clone();
         self.tasks.spawn(async move {

@@ -182,9 +182,11 @@ impl Call {
                         has_answered,
                         may_have_worked,
                     } => {
-                        shared.directory.note_failed(&candidate);
                         match has_answered || may_have_worked {
-                            true => asked.note(candidate.address, cause, has_answered),
+                            true => {
+                                shared.directory.note_failed(&candidate);
+                                asked.note(candidate.address, cause, has_answered);
+                            }
                             // What came of an earlier try says more.
                             false => asked.note_first(candidate.address, cause),
                         }

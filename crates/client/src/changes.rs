@@ -29,7 +29,7 @@ use crate::documents::outcome;
 /// Changes that wait or are in a call; more wait outside.
 const CHANGES_MAX: usize = 4096;
 /// The part of a try's time that must be left when it leaves: with less it would end the call early for all the others.
-const LEFT_PART: u32 = 10;
+const LEFT_PART: u32 = 3;
 /// Calls to one scheduler: with two it always has the next one at hand, and the more there are the less is in each.
 const CALLS: CallBounds = CallBounds {
     calls_max: 2,

@@ -15,9 +15,9 @@ use crate::{ConnectError, Settings};
 /// Traffic that must not delay each other gets connections of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
-    /// Activations, questions.
+    /// Activations, questions, the watch of the SDK itself.
     Quick,
-    /// Watches: one that is not read may fill its connection.
+    /// Watches of whoever uses the SDK: those that are not read fill their connection.
     Watch,
     /// Documents and code.
     Bulk,

@@ -109,10 +109,11 @@ pub(crate) async fn ensure_queues(
         Some(begun) => {
             let candidate = &begun.candidate;
             let called = call(directory, candidate, queues, deadline).await;
-            // A scheduler that has lost touch with the others may still take itself for the one that writes the log.
+            // A scheduler that has lost touch with the others may still take itself for the one that writes the log. Some that are
+            // unavailable only say that the log is slow.
             if called
                 .as_ref()
-                .map_or(true, |outcomes| outcomes.iter().any(is_unavailable))
+                .map_or(true, |outcomes| outcomes.iter().all(is_unavailable))
             {
                 directory.note_failed(candidate);
             }

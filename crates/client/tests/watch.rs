@@ -114,6 +114,36 @@ async fn what_a_scheduler_repeats_after_a_resumption_is_dropped() {
 }
 
 #[tokio::test]
+async fn what_follows_an_older_snapshot_is_news_though_it_was_seen_elsewhere() {
+    let (world, fakes) = cluster(1).await;
+    world.log(queue_event(1, 1));
+    let client = builder(&fakes).connect().await.unwrap();
+    let after = whiskraft_types::LogRevision(world.revision());
+    let mut watch = client.watch(&[Table::Sessions], Some(after)).await.unwrap();
+    serving(&fakes).await;
+    let resync = v1::Resync {
+        reason: "behind".to_owned(),
+    };
+    let snapshot = v1::WatchBatch {
+        revision: after.0 - 1,
+        events: Vec::new(),
+        last: true,
+    };
+    for frame in [
+        v1::watch_frame::Frame::Resync(resync),
+        v1::watch_frame::Frame::Snapshot(snapshot),
+    ] {
+        fakes[0].watch_say(v1::WatchFrame { frame: Some(frame) }).await;
+    }
+    assert!(matches!(watch.next().await, Some(WatchUpdate::Resync { .. })));
+    assert!(matches!(watch.next().await, Some(WatchUpdate::Snapshot { .. })));
+    fakes[0]
+        .watch_say(events_frame(after.0, vec![queue_event(1, 7)]))
+        .await;
+    assert_eq!(changes(&mut watch).await, (after.0, vec![7]));
+}
+
+#[tokio::test]
 async fn a_resync_is_passed_on_and_half_a_snapshot_is_never_resumed() {
     let (world, fakes) = cluster(1).await;
     world.log(queue_event(1, 1));

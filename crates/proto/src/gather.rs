@@ -36,7 +36,12 @@ pub struct Line<T> {
     bounds: CallBounds,
     waiting: VecDeque<T>,
     calls: usize,
+    /// How many may wait before those that nobody wants are looked for.
+    purge_at: usize,
 }
+
+/// The least of them.
+const PURGE_MIN: usize = 256;
 
 impl<T: Load> Line<T> {
     /// Nothing waits.
@@ -46,12 +51,17 @@ impl<T: Load> Line<T> {
             bounds,
             waiting: VecDeque::new(),
             calls: 0,
+            purge_at: PURGE_MIN,
         }
     }
 
-    /// Puts something at the end.
+    /// Puts something at the end. What nobody wants any more does not pile up behind calls that hang.
     pub fn push(&mut self, load: T) {
         self.waiting.push_back(load);
+        if self.waiting.len() >= self.purge_at {
+            self.waiting.retain(|load| !load.is_unwanted());
+            self.purge_at = PURGE_MIN.max(self.waiting.len() * 2);
+        }
     }
 
     /// What goes with a call that begins now, if one may and need be.
@@ -102,6 +112,23 @@ mod tests {
         count_max: 5,
         bytes_max: 100,
     };
+
+    #[test]
+    fn what_nobody_wants_does_not_pile_up_while_calls_hang() {
+        let mut line = Line::new(BOUNDS);
+        for _ in 0..BOUNDS.calls_max {
+            line.push(Parcel(1, 1));
+            assert!(line.begin().is_some());
+        }
+        for _ in 0..10 * PURGE_MIN {
+            line.push(Parcel(1, 0));
+        }
+        assert!(line.waiting.len() < PURGE_MIN);
+        for _ in 0..10 * PURGE_MIN {
+            line.push(Parcel(1, 1));
+        }
+        assert!(line.drain().filter(|parcel| !parcel.is_unwanted()).count() == 10 * PURGE_MIN);
+    }
 
     /// Parts and bytes; nobody wants what has no bytes.
     #[derive(Debug, PartialEq)]

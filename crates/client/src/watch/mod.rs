@@ -17,6 +17,7 @@ pub use self::event::{
     WatchEvent,
 };
 pub(crate) use self::subscription::Subscription;
+use crate::directory::Class;
 use crate::shared::Shared;
 
 /// What a watch brings.
@@ -88,5 +89,5 @@ impl Stream for WatchStream {
 
 /// A subscription that resumes after `after`, or starts with a snapshot.
 pub(crate) fn subscribe(shared: &Arc<Shared>, tables: &[Table], after: Option<LogRevision>) -> Subscription {
-    Subscription::new(Arc::clone(shared), tables.to_vec(), after)
+    Subscription::new(Arc::clone(shared), tables.to_vec(), after, Class::Watch)
 }

@@ -18,6 +18,7 @@ use crate::stream::describe;
 pub(crate) struct Subscription {
     shared: Arc<Shared>,
     tables: Vec<Table>,
+    class: Class,
     /// Everything up to here has been handed out; `None`: nothing, so a snapshot is needed.
     after: Option<LogRevision>,
     /// Whether part of a snapshot has been handed out, and not its end.
@@ -31,10 +32,17 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(shared: Arc<Shared>, tables: Vec<Table>, after: Option<LogRevision>) -> Self {
+    /// Over connections of this class. Those of the SDK's own watch must not be filled by watches that nobody reads.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        tables: Vec<Table>,
+        after: Option<LogRevision>,
+        class: Class,
+    ) -> Self {
         Self {
             shared,
             tables,
+            class,
             after,
             in_snapshot: false,
             resumed_after: None,
@@ -95,7 +103,7 @@ impl Subscription {
         let channel = self
             .shared
             .directory
-            .channel(address, Class::Watch)
+            .channel(address, self.class)
             .map_err(|error| error.to_string())?;
         let request = v1::WatchRequest {
             tables: self.tables.iter().map(|table| table.to_wire().into()).collect(),
@@ -117,7 +125,8 @@ impl Subscription {
     fn on_frame(&mut self, frame: v1::WatchFrame) -> Option<WatchUpdate> {
         match frame.frame? {
             Frame::Resync(resync) => {
-                self.after = None;
+                // What follows may be older than what was seen elsewhere, and all of it is news.
+                (self.after, self.resumed_after) = (None, None);
                 self.in_snapshot = false;
                 Some(WatchUpdate::Resync {
                     reason: resync.reason,

@@ -187,7 +187,12 @@ impl Forwarder {
                     has_core = changed.is_ok();
                     // What has just woken this says who leads; the other metrics follow.
                     let leader = leadership.borrow_watched().current_leader;
+                    // Those that were sent before this are for the former one.
+                    while let Ok(forward) = self.forwards.try_recv() {
+                        self.line(&forward).push(forward);
+                    }
                     self.on_leadership(leader);
+                    self.call_all();
                 }
                 forward = self.forwards.recv() => match forward {
                     Some(forward) => {
@@ -206,10 +211,18 @@ impl Forwarder {
     fn on_forwards(&mut self, first: Forward) {
         let mut next = Some(first);
         while let Some(forward) = next {
-            let line = self.lines.entry((forward.leader, forward.bytes() > SHORT_LEN));
-            line.or_insert_with(|| Line::new(CALLS)).push(forward);
+            self.line(&forward).push(forward);
             next = self.forwards.try_recv().ok();
         }
+        self.call_all();
+    }
+
+    fn line(&mut self, forward: &Forward) -> &mut Line<Forward> {
+        let way = (forward.leader, forward.bytes() > SHORT_LEN);
+        self.lines.entry(way).or_insert_with(|| Line::new(CALLS))
+    }
+
+    fn call_all(&mut self) {
         let ways: Vec<Way> = self.lines.keys().copied().collect();
         ways.into_iter().for_each(|way| self.call(way));
     }

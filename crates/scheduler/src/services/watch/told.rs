@@ -50,8 +50,9 @@ pub(super) struct Told {
 
 #[derive(Debug, Default)]
 struct Recent {
-    frames: BTreeMap<(LogRevision, Watched), Cell>,
-    /// Of the frames that are made.
+    /// Each with its bytes, once it is made.
+    frames: BTreeMap<(LogRevision, Watched), (Cell, usize)>,
+    /// The sum of them.
     bytes: usize,
 }
 
@@ -72,7 +73,7 @@ impl Told {
             frame
         });
         if let Some(len) = made {
-            self.recent().note_made(key, len);
+            self.recent().note_made(key, &cell, len);
         }
         frame.clone()
     }
@@ -85,7 +86,7 @@ impl Told {
 impl Recent {
     /// Where a frame is or will be; `None` if it is older than all that are remembered: whoever is that far behind is alone.
     fn cell(&mut self, key: (LogRevision, Watched)) -> Option<Cell> {
-        if let Some(cell) = self.frames.get(&key) {
+        if let Some((cell, _)) = self.frames.get(&key) {
             return Some(Arc::clone(cell));
         }
         let is_full = self.frames.len() >= FRAMES_MAX || self.bytes > BYTES_MAX;
@@ -97,13 +98,16 @@ impl Recent {
             self.forget_oldest();
         }
         let cell = Cell::default();
-        self.frames.insert(key, Arc::clone(&cell));
+        self.frames.insert(key, (Arc::clone(&cell), 0));
         Some(cell)
     }
 
-    fn note_made(&mut self, key: (LogRevision, Watched), len: usize) {
-        // It may have been forgotten while it was made.
-        if self.frames.contains_key(&key) {
+    fn note_made(&mut self, key: (LogRevision, Watched), made: &Cell, len: usize) {
+        // It may have been forgotten while it was made, and begun again.
+        if let Some((cell, bytes)) = self.frames.get_mut(&key)
+            && Arc::ptr_eq(cell, made)
+        {
+            *bytes = len;
             self.bytes += len;
         }
         while self.bytes > BYTES_MAX && self.frames.len() > 1 {
@@ -112,9 +116,8 @@ impl Recent {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, cell)) = self.frames.pop_first() {
-            let len = cell.get().and_then(Option::as_ref).map_or(0, Bytes::len);
-            self.bytes = self.bytes.saturating_sub(len);
+        if let Some((_, (_, bytes))) = self.frames.pop_first() {
+            self.bytes -= bytes;
         }
     }
 }
@@ -225,7 +228,10 @@ mod tests {
         }
         let recent = told.recent();
         assert!(recent.frames.len() <= 2);
-        let frames = recent.frames.values().filter_map(|cell| cell.get()?.as_ref());
+        let frames = recent
+            .frames
+            .values()
+            .filter_map(|(cell, _)| cell.get()?.as_ref());
         assert_eq!(recent.bytes, frames.map(Bytes::len).sum::<usize>());
     }
 
