@@ -188,9 +188,7 @@ impl Forwarder {
                     // What has just woken this says who leads; the other metrics follow.
                     let leader = leadership.borrow_watched().current_leader;
                     // Those that were sent before this are for the former one.
-                    while let Ok(forward) = self.forwards.try_recv() {
-                        self.line(&forward).push(forward);
-                    }
+                    self.take_waiting();
                     self.on_leadership(leader);
                     self.call_all();
                 }
@@ -209,12 +207,15 @@ impl Forwarder {
 
     /// Takes all that is there, so that it goes together.
     fn on_forwards(&mut self, first: Forward) {
-        let mut next = Some(first);
-        while let Some(forward) = next {
-            self.line(&forward).push(forward);
-            next = self.forwards.try_recv().ok();
-        }
+        self.line(&first).push(first);
+        self.take_waiting();
         self.call_all();
+    }
+
+    fn take_waiting(&mut self) {
+        while let Ok(forward) = self.forwards.try_recv() {
+            self.line(&forward).push(forward);
+        }
     }
 
     fn line(&mut self, forward: &Forward) -> &mut Line<Forward> {
