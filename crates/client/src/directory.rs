@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use tonic::transport::{Channel, Endpoint};
-use whiskraft_proto::transport::controller_endpoint;
+use whiskraft_proto::transport::{connect_lazily, controller_endpoint};
 use whiskraft_types::SchedulerId;
 
 use crate::{ConnectError, Settings};
@@ -236,7 +236,8 @@ impl Directory {
         if let Some(channel) = channels.get(&(address.to_owned(), class)) {
             return Ok(channel.clone());
         }
-        let channel = controller_endpoint(check_address(address)?, self.settings.patience()).connect_lazy();
+        let endpoint = controller_endpoint(check_address(address)?, self.settings.patience());
+        let channel = connect_lazily(&endpoint);
         channels.insert((address.to_owned(), class), channel.clone());
         Ok(channel)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
-use whiskraft_proto::transport::{Patience, invoker_endpoint};
+use whiskraft_proto::transport::{self, Patience, invoker_endpoint};
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 use whiskraft_proto::v1::open_invoker_session_response::Outcome;
 use whiskraft_proto::{InvalidMessage, v1};
@@ -149,16 +149,14 @@ pub(crate) async fn connect_streams(
     address: &str,
     link: &LinkConfig,
 ) -> Result<Channel, tonic::transport::Error> {
-    endpoint(address, link)?.connect().await
+    transport::connect(&endpoint(address, link)?).await
 }
 
 /// A connection for calls, each of which ends within the connect timeout.
 pub(crate) async fn connect(address: &str, link: &LinkConfig) -> Result<Channel, tonic::transport::Error> {
     // Opening goes through the log, which may be electing a leader: give it twice the time of a connect.
-    endpoint(address, link)?
-        .timeout(link.connect_timeout * 2)
-        .connect()
-        .await
+    let endpoint = endpoint(address, link)?.timeout(link.connect_timeout * 2);
+    transport::connect(&endpoint).await
 }
 
 fn endpoint(address: &str, link: &LinkConfig) -> Result<Endpoint, tonic::transport::Error> {

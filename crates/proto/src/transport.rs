@@ -4,10 +4,14 @@
 use std::io;
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::codegen::http::Uri;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint, Server};
+use tower::{Service, ServiceExt};
 
 pub use crate::gathered::Gathered;
 
@@ -61,6 +65,34 @@ pub fn controller_endpoint(address: Endpoint, patience: Patience) -> Endpoint {
 #[must_use]
 pub fn invoker_endpoint(address: Endpoint, patience: Patience) -> Endpoint {
     watched(address, patience)
+}
+
+/// Connects, and lets what is ready be written together. Head and body of a call are: by itself HTTP/2 writes one after the other.
+///
+/// # Errors
+/// Why there is no connection.
+pub async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
+    endpoint.connect_with_connector(connector()).await
+}
+
+/// The same when the connection is first needed, and again whenever it is lost.
+#[must_use]
+pub fn connect_lazily(endpoint: &Endpoint) -> Channel {
+    endpoint.connect_with_connector_lazy(connector())
+}
+
+/// What tonic uses by itself, around which a connection is gathered.
+fn connector() -> impl Service<
+    Uri,
+    Response = TokioIo<Gathered<TcpStream>>,
+    Error = impl std::error::Error + Send + Sync + 'static,
+    Future = impl Send,
+> + Send
++ 'static {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.map_response(|connection| TokioIo::new(Gathered::new(connection.into_inner())))
 }
 
 fn watched(address: Endpoint, patience: Patience) -> Endpoint {

@@ -3,6 +3,7 @@
 //! Used by the consensus network, by forwarding, keepalives and identification. Classes keep bulk away from heartbeats.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::transport::Gathered;
 use whiskraft_proto::v1::peer_client::PeerClient;
 use whiskraft_proto::{MESSAGE_LEN_MAX, v1};
 
@@ -94,7 +96,7 @@ impl Peers {
             incarnation: identity.incarnation,
             witness: Witness::default(),
             connect_timeout: settings.election_max,
-            keepalive_interval: settings.election_min,
+            keepalive_interval: settings.election_max,
             reachable_for: settings.election_max * REACHABLE_ELECTIONS,
             channels: Mutex::default(),
             answered: Mutex::default(),
@@ -209,7 +211,8 @@ impl Peers {
                 let to: Arc<str> = address.into();
                 let connector = tower::service_fn(move |_| {
                     let to = Arc::clone(&to);
-                    async move { connect(&to, is_for_lanes).await.map(TokioIo::new) }
+                    async move { let connection = connect(&to, is_for_lanes).await?;
+                        io::Result::Ok(TokioIo::new(Gathered::new(connection))) }
                 });
                 let channel = self.endpoint(address)?.connect_with_connector_lazy(connector);
                 channels.insert((address.to_owned(), class), channel.clone());

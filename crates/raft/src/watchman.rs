@@ -12,6 +12,7 @@ use whiskraft_state::{Command, MemberRecord};
 use whiskraft_types::SchedulerId;
 
 use crate::bootstrap::{self, Newcomer, Reporter};
+use crate::clock;
 use crate::core::{Core, Group};
 use crate::error::StopReason;
 use crate::identity::Identity;
@@ -23,9 +24,9 @@ use crate::store::SeenStore;
 use crate::types::{Proposal, Types};
 
 /// Pause between rounds of questions to the other members.
-const ROUND_PAUSE: Duration = Duration::from_millis(400);
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between looks at the consensus core.
-const CORE_PAUSE: Duration = Duration::from_millis(200);
+const CORE_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the answer of the core to one question.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 /// Questions in a row without an answer after which the node stops.
@@ -53,7 +54,7 @@ pub(crate) async fn ask_around(core: Core, journal: Journal, identity: Identity)
         futures::future::join_all(rounds).await;
         let others = members.iter().filter(|(id, _)| *id != identity.id);
         others.for_each(|(id, address)| tell_change(&core, &mut reached, *id, address));
-        tokio::time::sleep(ROUND_PAUSE).await;
+        clock::beat(ROUND_PAUSE).await;
     }
 }
 
@@ -107,7 +108,7 @@ async fn ask(core: &Core, journal: &Journal, identity: &Identity, id: u64, addre
 /// Keeps what the others have shown for the next start, again and again.
 pub(crate) async fn keep_seen(core: Core, store: SeenStore) {
     loop {
-        tokio::time::sleep(KEEP_PAUSE).await;
+        clock::beat(KEEP_PAUSE).await;
         keep_once(&core, &store);
     }
 }
@@ -167,7 +168,7 @@ where
             return None;
         }
         if silent == 0 {
-            tokio::time::sleep(CORE_PAUSE).await;
+            clock::beat(CORE_PAUSE).await;
         }
     }
 }
@@ -245,7 +246,7 @@ fn addresses_of_others(core: &Core) -> Vec<String> {
 /// Completes a change of the membership that a former leader left half-way.
 pub(crate) async fn settle_membership(core: Core) {
     loop {
-        tokio::time::sleep(SETTLE_PAUSE).await;
+        clock::beat(SETTLE_PAUSE).await;
         membership::settle(&core).await;
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::transport::connect_lazily;
 use whiskraft_proto::v1::ReclaimRequest;
 use whiskraft_proto::v1::operator_client::OperatorClient;
 use whiskraft_types::{NamespaceName, QueueKey};
@@ -126,7 +127,7 @@ impl Channels {
             return Some(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-        let channel = endpoint.connect_timeout(ASK_WAIT_MAX).connect_lazy();
+        let channel = connect_lazily(&endpoint.connect_timeout(ASK_WAIT_MAX));
         self.0.insert(address.to_owned(), channel.clone());
         Some(channel)
     }

@@ -99,7 +99,7 @@ fn settled(metrics: &RaftMetrics<Types>) -> Option<Members> {
 /// Takes a lane that this node leads to the members of group 0, again and again.
 pub(super) async fn follow(core: Core, group: Group) {
     loop {
-        tokio::time::sleep(ROUND_PAUSE).await;
+        clock::beat(ROUND_PAUSE).await;
         if group.lease().is_none() {
             continue;
         }
@@ -175,7 +175,7 @@ pub(crate) async fn leave(journal: &Journal) {
             tracing::warn!(lanes = ?counting, "lanes have not let go of this scheduler; it stops all the same");
             return;
         }
-        tokio::time::sleep(ROUND_PAUSE).await;
+        clock::beat(ROUND_PAUSE).await;
     }
 }
 

@@ -39,7 +39,7 @@ fn turn(voters: &[u64], lane: u32) -> Option<u64> {
 pub(super) async fn place(core: Core, group: Group) {
     let mut well: Option<(u64, Instant)> = None;
     loop {
-        tokio::time::sleep(ROUND_PAUSE).await;
+        clock::beat(ROUND_PAUSE).await;
         let wanted = preferred(&core, group.group).filter(|wanted| *wanted != group.id());
         let wanted = wanted.filter(|wanted| group.lease().is_some() && is_ready(&group, *wanted));
         let now = clock::now();

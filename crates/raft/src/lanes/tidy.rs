@@ -18,7 +18,7 @@ use crate::types::Proposal;
 pub(super) async fn tidy(group: Group, shared: Arc<LaneShared>) {
     let (mut covered, mut purged) = (0, 0);
     loop {
-        tokio::time::sleep(ROUND_PAUSE).await;
+        clock::beat(ROUND_PAUSE).await;
         let bytes = shared.bytes.load(Ordering::Relaxed);
         // A snapshot that was installed begins to count anew.
         covered = covered.min(bytes);
@@ -59,7 +59,7 @@ fn matched(group: &Group, follower: u64) -> Option<u64> {
 pub(super) async fn tell_time(group: Group, shared: Arc<LaneShared>) {
     let (mut known, mut since) = (LaneMillis(0), clock::now());
     loop {
-        tokio::time::sleep(ROUND_PAUSE.min(group.settings.lane_tick)).await;
+        clock::beat(ROUND_PAUSE.min(group.settings.lane_tick)).await;
         let clock = shared.read(|rows| Ok(rows.clock())).unwrap_or(known);
         let now = clock::now();
         if clock > known {

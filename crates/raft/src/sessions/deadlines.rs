@@ -88,6 +88,12 @@ impl Deadlines {
         Verdict::Renewed
     }
 
+    /// When the next session is due, if nothing is heard of it.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let counting = self.sessions.values().filter(|deadline| !deadline.expiring);
+        counting.map(|deadline| deadline.at).min()
+    }
+
     /// Sessions whose time is up, with the newest keepalive seen; they are expiring from now on.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(SessionId, u64)> {
         let mut due = Vec::new();
@@ -129,8 +135,10 @@ mod tests {
     fn silence_of_a_ttl_is_due_once() {
         let (mut deadlines, start) = opened();
         assert_eq!(deadlines.take_due(start + TTL - Duration::from_millis(1)), vec![]);
+        assert_eq!(deadlines.next_due(), Some(start + TTL));
         assert_eq!(deadlines.take_due(start + TTL), vec![(ID, 0)]);
         assert_eq!(deadlines.take_due(start + TTL * 2), vec![]);
+        assert_eq!(deadlines.next_due(), None, "its end is on the way");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,8 +21,10 @@ use crate::watch::{EventStream, StreamEnd};
 
 /// Calls that wait for the keeper, one per node and a few retries.
 const REQUESTS_MAX: usize = 256;
-/// Pause between looks at the deadlines: what it adds to the end of a session.
+/// Shortest pause between looks at the deadlines: what it adds to the end of a session.
 const TICK: Duration = Duration::from_millis(25);
+/// Longest pause between two turns of one that leads, far below what counts as a stall.
+const TURN_MAX: Duration = Duration::from_millis(100);
 /// A turn that comes so late means that the process was stopped; keepalives may have waited in its buffers meanwhile.
 const STALL_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for the log to take an expiry or a renewal before it is tried again.
@@ -113,6 +117,8 @@ pub(crate) struct Keeper {
     /// Term of the lease in which the deadlines count.
     lease: Option<u64>,
     turned: Instant,
+    /// When it looks again, if this node leads.
+    wake: Instant,
     writes: JoinSet<Decided>,
 }
 
@@ -129,21 +135,23 @@ impl Keeper {
             deadlines: Deadlines::default(),
             lease: None,
             turned: clock::now(),
+            wake: clock::now(),
             writes: JoinSet::new(),
         };
         (keeper, KeeperHandle { requests: sender })
     }
 
-    /// Runs until the node stops.
+    /// Runs until the node stops. A node that does not lead has no look at the clock to take.
     pub(crate) async fn run(mut self) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let fatal = self.core.fatal.clone();
+        let mut leadership = self.core.raft.server_metrics();
         loop {
+            let leads = leadership.borrow_watched().state == ServerState::Leader;
             tokio::select! {
                 biased;
                 _ = fatal.wait() => break,
-                _ = ticks.tick() => self.on_tick(),
+                () = tokio::time::sleep_until(self.wake), if leads => self.on_tick(),
+                changed = leadership.changed() => if changed.is_err() { break },
                 Some(decided) = self.writes.join_next() => if let Ok(decided) = decided { self.on_decided(&decided) },
                 event = self.events.next() => match event {
                     Ok(batch) => self.on_events(&batch.events),
@@ -184,12 +192,25 @@ impl Keeper {
         lease.is_some()
     }
 
+    /// Chooses when to look again, if this node leads and nothing else happens.
+    fn plan(&mut self) {
+        let soonest = self.turned + TICK;
+        let latest = self.turned + TURN_MAX;
+        self.wake = match self.lease {
+            None => soonest,
+            Some(_) => {
+                let due = self.deadlines.next_due();
+                due.map_or(latest, |due| due.clamp(soonest, latest))
+            }
+        };
+    }
+
     fn on_tick(&mut self) {
         let now = clock::now();
-        if !self.turn(now) {
-            return;
-        }
-        for due in self.deadlines.take_due(now).chunks(BATCH_MAX) {
+        let counts = self.turn(now);
+        let due = if counts { self.deadlines.take_due(now) } else { Vec::new() };
+        self.plan();
+        for due in due.chunks(BATCH_MAX) {
             let (core, due) = (self.core.clone(), due.to_vec());
             tracing::info!(sessions = ?due, "sessions expire");
             self.writes.spawn(async move {

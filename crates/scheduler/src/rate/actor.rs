@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use whiskraft_proto::transport::connect_lazily;
 use whiskraft_proto::v1::TakeRateRequest;
 use whiskraft_proto::v1::operator_client::OperatorClient;
 use whiskraft_queue::Taken;
@@ -268,7 +269,7 @@ impl Asker {
             return (peer.silent_until <= now).then(|| peer.channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-        let channel = endpoint.connect_timeout(ANSWER_WAIT_MAX).connect_lazy();
+        let channel = connect_lazily(&endpoint.connect_timeout(ANSWER_WAIT_MAX));
         let peer = Peer {
             channel: channel.clone(),
             silent_until: now,

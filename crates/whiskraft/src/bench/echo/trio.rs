@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use whiskraft_client::Settings;
-use whiskraft_proto::transport::{Patience, controller_endpoint};
+use whiskraft_proto::transport::{self, Patience, controller_endpoint};
 
 use super::frames::PerFrame;
 use super::link::Link;
@@ -93,7 +93,7 @@ async fn connect(address: &str, members: &mut Members) -> Result<Channel, Failur
     let endpoint = controller_endpoint(endpoint, patience);
     let deadline = clock::now() + SERVE_MAX;
     loop {
-        let error = match endpoint.connect().await {
+        let error = match transport::connect(&endpoint).await {
             Ok(channel) => return Ok(channel),
             Err(error) => error,
         };

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use tonic::transport::Endpoint;
 use whiskraft_invoker::LinkConfig;
 use whiskraft_proto::MESSAGE_LEN_MAX;
-use whiskraft_proto::transport::{Patience, invoker_endpoint};
+use whiskraft_proto::transport::{self, Patience, invoker_endpoint};
 use whiskraft_proto::v1::invoker_client::InvokerClient;
 
 use super::frames::{Frames, PerFrame};
@@ -41,7 +41,7 @@ async fn answer_all(server: SocketAddr, per_frame: PerFrame) -> Result<(), Worke
         ping_wait: link.ping_timeout,
     };
     let address = Endpoint::from_shared(format!("http://{server}"))?;
-    let channel = invoker_endpoint(address, patience).connect().await?;
+    let channel = transport::connect(&invoker_endpoint(address, patience)).await?;
     let mut client = InvokerClient::new(channel)
         .max_decoding_message_size(MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX);
