@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use whiskraft_types::Rare;
+
 /// The last `len_max` samples. Holds no memory until the first.
 #[derive(Debug, Clone)]
 pub struct AverageRing {
-    samples: VecDeque<f64>,
+    samples: Rare<VecDeque<f64>>,
     len_max: usize,
 }
 
@@ -15,7 +17,7 @@ impl AverageRing {
     #[must_use]
     pub fn new(len_max: usize) -> Self {
         Self {
-            samples: VecDeque::new(),
+            samples: Rare::new(),
             len_max: len_max.max(1),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use whiskraft_types::{ContainerId, CreationError, Instant, InvokerId, Revision, SmallMap, SmallSet};
+use whiskraft_types::{Blank, ContainerId, CreationError, Instant, InvokerId, Revision, SmallMap, SmallSet};
 
 /// What will become of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,14 @@ pub(crate) struct Counts {
     pub(crate) running: usize,
     /// In progress.
     pub(crate) in_progress: usize,
+}
+
+impl Blank for Containers {
+    const BLANK: &'static Self = &Self {
+        all: SmallMap::new(),
+        ready: SmallSet::new(),
+        gone: SmallSet::new(),
+    };
 }
 
 impl Containers {

@@ -20,7 +20,7 @@ mod waiters;
 
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ContainerId, Instant, InvokerId, SmallMap, SmallSet};
+use whiskraft_types::{ActivationId, Blank, ContainerId, Instant, InvokerId, SmallMap, SmallSet};
 
 use crate::waiting::Ticket;
 use crate::{ControllerId, QueueSettings};
@@ -84,22 +84,30 @@ pub(crate) struct Ledger<P, R> {
 
 impl<P, R> Default for Ledger<P, R> {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: 'static, R: 'static> Blank for Ledger<P, R> {
+    const BLANK: &'static Self = &Self::new();
+}
+
+impl<P, R> Ledger<P, R> {
+    const fn new() -> Self {
         Self {
             entries: SmallMap::new(),
             called: 0,
             owed: SmallSet::new(),
             kept: SmallSet::new(),
-            confirmed: Remembered::default(),
-            unconfirmed: Remembered::default(),
+            confirmed: Remembered::new(),
+            unconfirmed: Remembered::new(),
             delayed: SmallSet::new(),
             journaling: 0,
             ending: 0,
-            recorded: Remembered::default(),
+            recorded: Remembered::new(),
         }
     }
-}
 
-impl<P, R> Ledger<P, R> {
     /// The entry of an id.
     pub(crate) fn find(&self, id: ActivationId) -> Option<&Entry<P, R>> {
         self.entries.get(&id).map(Box::as_ref)

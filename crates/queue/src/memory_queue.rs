@@ -29,7 +29,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey, SmallSet};
+use whiskraft_types::{ActivationId, ActivationStatus, Epoch, Instant, InvokerId, QueueKey, Rare, SmallSet};
 
 use crate::containers::Containers;
 use crate::ledger::{EndKind, Ledger};
@@ -62,11 +62,11 @@ pub struct MemoryQueue<P, R> {
     action: ActionProfile,
     settings: Arc<QueueSettings>,
 
-    ledger: Ledger<P, R>,
-    waiting: Waiting,
-    held: Waiting,
+    ledger: Rare<Ledger<P, R>>,
+    waiting: Rare<Waiting>,
+    held: Rare<Waiting>,
     next_seq: u64,
-    containers: Containers,
+    containers: Rare<Containers>,
     average: AverageRing,
 
     /// Invokers whose `Register` ends the hold-back.
@@ -106,9 +106,9 @@ pub struct MemoryQueue<P, R> {
 
     is_fenced: bool,
     /// Failures decided while fenced: another leader may decide otherwise, so they are told only after the fence.
-    deferred: Vec<(ActivationId, End<R>)>,
+    deferred: Rare<Vec<(ActivationId, End<R>)>>,
     /// What the journal said while fenced.
-    verdicts: Vec<(ActivationId, Verdict<R>)>,
+    verdicts: Rare<Vec<(ActivationId, Verdict<R>)>>,
     /// Whether the queue is on its way to another scheduler.
     is_draining: bool,
     is_throttled: bool,
@@ -117,7 +117,7 @@ pub struct MemoryQueue<P, R> {
     expired_at: Instant,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// An empty queue for one leadership.
     #[must_use]
     pub fn new(
@@ -133,11 +133,11 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             epoch,
             action,
             settings,
-            ledger: Ledger::default(),
-            waiting: Waiting::default(),
-            held: Waiting::default(),
+            ledger: Rare::new(),
+            waiting: Rare::new(),
+            held: Rare::new(),
             next_seq: 0,
-            containers: Containers::default(),
+            containers: Rare::new(),
             average,
             expected: SmallSet::new(),
             disconnected: SmallSet::new(),
@@ -159,8 +159,8 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             watch_at: None,
             stepped_at: now,
             is_fenced: false,
-            deferred: Vec::new(),
-            verdicts: Vec::new(),
+            deferred: Rare::new(),
+            verdicts: Rare::new(),
             is_draining: false,
             is_throttled: false,
             is_removing: false,

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use whiskraft_types::{ActivationId, Instant};
+use whiskraft_types::{ActivationId, Blank, Instant};
 
 use crate::is_expired;
 
@@ -58,6 +58,13 @@ pub(crate) struct Waiting {
     tickets: VecDeque<Ticket>,
     /// How many are durable.
     durable: usize,
+}
+
+impl Blank for Waiting {
+    const BLANK: &'static Self = &Self {
+        tickets: VecDeque::new(),
+        durable: 0,
+    };
 }
 
 impl Waiting {

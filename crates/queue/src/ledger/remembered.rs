@@ -10,7 +10,7 @@ use whiskraft_types::{ActivationId, Instant};
 const FEW_MAX: usize = 32;
 
 /// The ids; one word while there are none, as in most queues most of the time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Remembered(Option<Box<List>>);
 
 #[derive(Debug, Default)]
@@ -21,6 +21,10 @@ struct List {
 }
 
 impl Remembered {
+    pub(super) const fn new() -> Self {
+        Self(None)
+    }
+
     /// Adds one; a known one stays as old as it is.
     pub(super) fn push(&mut self, at: Instant, id: ActivationId) {
         let list = self.0.get_or_insert_default();
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn all_are_known_until_they_are_forgotten_however_many_there_are() {
-        let mut remembered = Remembered::default();
+        let mut remembered = Remembered::new();
         for len in [5, 100, 3, 33] {
             let ids = || (0..len).map(|number| number + len * 1000);
             ids().for_each(|number| remembered.push(at(number), id(number)));
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_many_took_is_given_back_as_they_go() {
-        let mut remembered = Remembered::default();
+        let mut remembered = Remembered::new();
         (0..10_000).for_each(|number| remembered.push(at(number), id(number)));
         while remembered.len() > 1 {
             remembered.pop();

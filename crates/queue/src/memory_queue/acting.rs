@@ -7,7 +7,7 @@ use whiskraft_types::Instant;
 use super::MemoryQueue;
 use crate::Output;
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Whether anything may be delivered.
     pub(super) fn may_hand_out(&self) -> bool {
         !self.is_fenced && !self.is_draining && !self.ledger.is_full(&self.settings)
@@ -19,13 +19,13 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             return;
         }
         let mut ended = BTreeSet::new();
-        for (id, end) in std::mem::take(&mut self.deferred) {
+        for (id, end) in self.deferred.take_out() {
             // One run ends once, however often that was noted.
             if ended.insert(id) {
                 self.finish(now, id, end, out);
             }
         }
-        for (id, verdict) in std::mem::take(&mut self.verdicts) {
+        for (id, verdict) in self.verdicts.take_out() {
             self.on_journaled(now, id, verdict, out);
         }
         self.resume(now, out);

@@ -13,7 +13,7 @@ use crate::{Call, Calls, Output, comes_free};
 /// Time for which the judgement over several queues holds: it is asked for again at every decision.
 const KNOT_AGE_MAX: Duration = Duration::from_millis(400);
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// What this queue knows of calls; of each kind at most as many as it has activations without an outcome.
     #[must_use]
     pub fn calls(&self) -> Calls {

@@ -40,7 +40,7 @@ pub(super) const fn in_line(run: u32) -> CancelAnswer {
     }
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_cancel(
         &mut self,
         now: Instant,

@@ -16,7 +16,7 @@ use crate::{Line, Output, Unacknowledged};
 const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(100);
 const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_credit(
         &mut self,
         now: Instant,

@@ -74,7 +74,7 @@ struct Told {
     is_called: bool,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Ends a run, and the activation unless another run follows.
     pub(super) fn finish(
         &mut self,

@@ -29,7 +29,7 @@ pub(super) struct Failure {
     pub(super) active_at: Instant,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_creation_failed(
         &mut self,
         now: Instant,

@@ -12,14 +12,14 @@ use super::MemoryQueue;
 use crate::ledger::{Done, EndKind, Ending, Entry, Stage, Waiters};
 use crate::{Moved, MovedPlace, Output, RunEnd};
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Everything that has not ended, and the outcomes that are owed, in the order of acceptance. Taken while draining, and
     /// true as long as nothing is told to this queue.
     #[must_use]
     pub fn export(&self, now: Instant) -> Vec<Moved<P, R>> {
         // What a fenced queue has only noted has ended all the same: it must not begin anew.
         let mut noted = BTreeMap::new();
-        for (id, end) in &self.deferred {
+        for (id, end) in self.deferred.iter() {
             noted.entry(*id).or_insert(end);
         }
         let mut entries: Vec<_> = self.ledger.to_move().collect();

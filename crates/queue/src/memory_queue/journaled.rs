@@ -13,7 +13,7 @@ use super::submit::unavailable;
 use crate::ledger::{EndKind, Ending, Found, Next, Stage};
 use crate::{CancelAnswer, Outcome, Output, Verdict};
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_journaled(
         &mut self,
         now: Instant,

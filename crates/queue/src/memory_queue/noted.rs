@@ -28,7 +28,7 @@ pub(super) fn note<P, R>(entry: &mut Entry<P, R>, container: ContainerId) {
     }
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Gives the activation to the container that was noted first and is still there.
     pub(super) fn pass_on(
         &mut self,

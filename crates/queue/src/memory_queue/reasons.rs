@@ -7,7 +7,7 @@ use whiskraft_types::{CreationError, CreationErrorClass, Instant, WaitReason};
 use super::{MemoryQueue, Wait};
 use crate::Decision;
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Why the oldest waiting activation waits; `None` exactly if nothing waits.
     pub(super) fn wait(&self) -> Option<Wait> {
         if self.len() == 0 {

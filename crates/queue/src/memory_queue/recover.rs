@@ -16,7 +16,7 @@ use crate::{Output, Recovered};
 const HELD_TOO_LONG: &str =
     "The activation may have started before its queue moved; no invoker could tell in time.";
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_recovered(
         &mut self,
         now: Instant,

@@ -25,7 +25,7 @@ pub(super) enum Follow {
     Next(Next),
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// One that no journal has gets its place back for another run.
     pub(super) fn run_again(&mut self, now: Instant, id: ActivationId, out: &mut Vec<Output<P, R>>) {
         self.move_to(id, Stage::Waiting, out);

@@ -18,7 +18,7 @@ const ZERO_LIMIT: &str = "The namespace limit is less than or equal to 0.";
 /// The same where the limit is the action's.
 const ZERO_INSTANCES: &str = "The action's limit of containers is less than or equal to 0.";
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_tick(&mut self, now: Instant, counts: NamespaceCounts, out: &mut Vec<Output<P, R>>) {
         if self.is_fenced || self.is_removing {
             return;
@@ -29,8 +29,10 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
         self.settle_overdue(now, out);
         self.watch(now, out);
         self.expired_at = now;
-        self.ledger
-            .expire(now, &self.settings, self.is_recovering, &mut acknowledge_to(out));
+        if !self.ledger.is_unused() {
+            self.ledger
+                .expire(now, &self.settings, self.is_recovering, &mut acknowledge_to(out));
+        }
         self.lost = self.lost.filter(|(_, until)| now < *until);
         self.forget_failure(now);
         self.pump(now, out);
@@ -245,6 +247,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
     /// Ends containers that the action may have no more: those of old revisions, and the newest beyond its limit. What
     /// runs in them finishes first.
     pub(super) fn retire(&mut self, out: &mut Vec<Output<P, R>>) {
+        if self.containers.is_empty() {
+            return;
+        }
         let mut free = self.containers.end_older(self.action.revision);
         let limit = self.action.instances.map_or(usize::MAX, |limit| limit as usize);
         free.extend(self.containers.limit_to(limit));

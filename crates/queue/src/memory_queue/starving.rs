@@ -31,7 +31,7 @@ pub(super) struct Starved {
     is_knotted: bool,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_namespace_full(&mut self, now: Instant, is_full: bool) {
         self.set_full(now, is_full);
         if !is_full {

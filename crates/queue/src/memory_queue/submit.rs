@@ -37,7 +37,7 @@ enum Admission {
     ToJournal,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_submit(&mut self, now: Instant, submission: Submission<P>, out: &mut Vec<Output<P, R>>) {
         let (controller, id) = (submission.controller, submission.id);
         match self.admit(now, &submission) {

@@ -26,7 +26,7 @@ enum Scope {
     Nothing,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_takeover(
         &mut self,
         now: Instant,
@@ -243,7 +243,9 @@ impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
             let ids = self.held.ids_where(|_| true);
             return self.lose(now, ids, &lost_text(invoker), out);
         }
-        while let Some(ticket) = self.held.pop() {
+        while !self.held.is_empty()
+            && let Some(ticket) = self.held.pop()
+        {
             self.ledger.change(ticket.id, Stage::Waiting);
             if self
                 .ledger

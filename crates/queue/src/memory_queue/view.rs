@@ -65,7 +65,7 @@ pub struct Wait {
     pub detail: String,
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// Where an activation is, as far as this leadership knows.
     #[must_use]
     pub fn find(&self, id: ActivationId) -> Option<ActivationState<R>> {

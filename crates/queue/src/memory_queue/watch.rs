@@ -33,7 +33,7 @@ fn on_grid(at: Instant, grid: Duration) -> Instant {
         .map_or(Duration::ZERO, Duration::from_nanos)
 }
 
-impl<P: Clone + PartialEq, R: Clone> MemoryQueue<P, R> {
+impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     /// An invoker got an activation: somebody has to look whether it answers.
     pub(super) fn watch_sent(&mut self, now: Instant) {
         let at = on_grid(now + self.settings.silent_after, self.settings.look_grid);
