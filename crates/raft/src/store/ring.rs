@@ -57,7 +57,9 @@ impl Ring {
     /// Adds the batches of applied entries up to `applied`; the oldest make room.
     pub(crate) fn publish(&self, batches: Vec<Batch>, applied: LogRevision) {
         let mut inner = self.lock();
-        for batch in batches {
+        for mut batch in batches {
+            // It stays for long, and nothing is added to it.
+            batch.events.shrink_to_fit();
             inner.bytes += weight(&batch);
             inner.batches.push_back(Arc::new(batch));
         }
