@@ -88,9 +88,10 @@ impl Audit {
 
     /// Takes what one command caused.
     pub fn observe(&mut self, revision: LogRevision, command: &Command, applied: &Applied) {
-        let requests: &[SlotRequest] = match command {
-            Command::ReserveSlots { requests, .. } => requests,
-            _ => &[],
+        let requests: Vec<&SlotRequest> = match command {
+            Command::ReserveSlots { requests, .. } => requests.iter().collect(),
+            Command::ReservePlaces { requests, .. } => requests.iter().map(|(request, _)| request).collect(),
+            _ => Vec::new(),
         };
         let mut ended = Vec::new();
         let mut removed = Vec::new();
@@ -117,7 +118,7 @@ impl Audit {
                 Event::Container {
                     id, removed: true, ..
                 } => self.book.remove(*id),
-                Event::Container { id, record, .. } => self.on_container(revision, *id, record, requests),
+                Event::Container { id, record, .. } => self.on_container(revision, *id, record, &requests),
                 Event::Namespace(name, record) => {
                     self.set_limits(name.clone(), record.as_ref().map(|record| record.limits.clone()));
                 }
@@ -215,7 +216,7 @@ impl Audit {
         revision: LogRevision,
         id: ContainerId,
         record: &ContainerRecord,
-        requests: &[SlotRequest],
+        requests: &[&SlotRequest],
     ) {
         if let Some((_, session)) = record.invoker
             && !self.sessions.contains_key(&session)
@@ -238,7 +239,7 @@ impl Audit {
         if had_slot || !holds_slot(record.state) {
             return;
         }
-        let request = requests.iter().find(|request| {
+        let request = requests.iter().copied().find(|request| {
             let last = request.first_seq.saturating_add(u64::from(request.count));
             request.key == record.key && (request.first_seq..last).contains(&id.seq)
         });

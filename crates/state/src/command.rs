@@ -132,6 +132,16 @@ pub enum Command {
         /// so does one whose next leader has no session or takes no queues.
         queues: Vec<(QueueKey, Epoch, SchedulerId)>,
     },
+    /// Reserves container slots as `ReserveSlots` does, and with each slot a place, so that the invoker can be told at once.
+    ReservePlaces {
+        /// Session of the reserving scheduler.
+        session: SessionId,
+        /// What its queues want, each with the invokers that were chosen: the first for container `first_seq`, and so on; as
+        /// many as containers at most. A container whose invoker has no memory by then, or takes none, gets its slot
+        /// without a place, and so does one for which none was chosen. One that continues a paused container stays where
+        /// that is.
+        requests: Vec<(SlotRequest, Vec<InvokerId>)>,
+    },
 }
 
 /// Who holds a session.

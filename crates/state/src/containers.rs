@@ -2,7 +2,7 @@
 //!
 //! Invariant: a container that is placed names a live session of its invoker; one that is not hangs on a queue.
 //! Invariant: containers in progress and running on an invoker never have more memory than it. All schedulers place through
-//! here, so of two that choose the last place at the same moment one gets it.
+//! here or with the slot (`slots.rs`), so of two that choose the last place at the same moment one gets it.
 
 use whiskraft_types::{ByteSize, ContainerId, InvokerId, QueueKey};
 

@@ -4,10 +4,14 @@
 //! creates one, so over all of them a namespace never has more than its limit at any log revision (with
 //! over-provision: than its limit and the excess, which is for first containers of actions only). A limit that
 //! was lowered takes nothing away; it grants nothing until enough containers have gone.
+//!
+//! A slot may come with a place, if the leader has chosen one: by the rule of `containers.rs`, so of two schedulers that choose
+//! the last place at the same moment one gets it.
 
 use std::cmp::Ordering;
+use std::iter;
 
-use whiskraft_types::{ContainerId, InvokerId, SessionId};
+use whiskraft_types::{ByteSize, ContainerId, InvokerId, SessionId};
 
 use crate::bounds::SLOTS_PER_REQUEST_MAX;
 use crate::command::{DocumentKey, SlotRequest};
@@ -24,15 +28,35 @@ impl State {
         turn: &mut Turn,
     ) -> Result<Response, Refusal> {
         requests.iter().try_for_each(check_request)?;
-        Ok(Response::Grants(
-            requests
-                .iter()
-                .map(|request| self.reserve(session, request, turn))
-                .collect(),
-        ))
+        let grants = requests
+            .iter()
+            .map(|request| self.reserve(session, request, &[], turn));
+        Ok(Response::Grants(grants.collect()))
     }
 
-    fn reserve(&mut self, session: SessionId, request: &SlotRequest, turn: &mut Turn) -> Grant {
+    pub(crate) fn apply_reserve_places(
+        &mut self,
+        session: SessionId,
+        requests: &[(SlotRequest, Vec<InvokerId>)],
+        turn: &mut Turn,
+    ) -> Result<Response, Refusal> {
+        for (request, chosen) in requests {
+            check_request(request)?;
+            check_chosen(request, chosen)?;
+        }
+        let grants = requests
+            .iter()
+            .map(|(request, chosen)| self.reserve(session, request, chosen, turn));
+        Ok(Response::Grants(grants.collect()))
+    }
+
+    fn reserve(
+        &mut self,
+        session: SessionId,
+        request: &SlotRequest,
+        chosen: &[InvokerId],
+        turn: &mut Turn,
+    ) -> Grant {
         let is_led = self.queue(&request.key).is_some_and(|queue| {
             queue.epoch == request.epoch && queue.leader.is_some_and(|(_, leader)| leader == session)
         });
@@ -47,7 +71,9 @@ impl State {
         let ids = (request.first_seq..)
             .take(wanted)
             .map(|seq| ContainerId { session, seq });
-        Grant::Granted(ids.map(|id| self.grant(id, request, turn)).collect())
+        let chosen = chosen.iter().copied().map(Some).chain(iter::repeat(None));
+        let granted = ids.zip(chosen).map(|(id, on)| self.grant(id, request, on, turn));
+        Grant::Granted(granted.collect())
     }
 
     /// What a repeated request was granted the first time, as far as it is still in progress.
@@ -98,24 +124,37 @@ impl State {
     fn warm_for(&self, request: &SlotRequest) -> Option<ContainerId> {
         let usable = |id: &ContainerId| {
             self.container(*id).is_some_and(|row| {
-                let has_place = |invoker| {
-                    let is_healthy = self.invoker(invoker).is_some_and(|record| record.healthy);
-                    is_healthy && self.has_memory(invoker, row.memory)
-                };
-                let can_resume = row.invoker.is_some_and(|(invoker, _)| has_place(invoker));
-                row.revision == request.revision && can_resume
+                let place = row.invoker.and_then(|(on, _)| self.place_on(on, row.memory));
+                row.revision == request.revision && place.is_some()
             })
         };
         self.index.warm_of(&request.key).find(usable)
     }
 
-    fn grant(&mut self, id: ContainerId, request: &SlotRequest, turn: &mut Turn) -> GrantedContainer {
+    /// A place on an invoker that takes containers and has memory for one more.
+    fn place_on(&self, invoker: InvokerId, memory: ByteSize) -> Option<(InvokerId, SessionId)> {
+        let record = self.invoker(invoker).filter(|record| record.healthy)?;
+        self.has_memory(invoker, memory)
+            .then_some((invoker, record.session))
+    }
+
+    fn grant(
+        &mut self,
+        id: ContainerId,
+        request: &SlotRequest,
+        chosen: Option<InvokerId>,
+        turn: &mut Turn,
+    ) -> GrantedContainer {
         let warm = self.warm_for(request);
         let resumed = warm.and_then(|warm| Some((warm, self.delete_container(warm, turn)?)));
+        let invoker = match &resumed {
+            Some((_, old)) => old.invoker,
+            None => chosen.and_then(|on| self.place_on(on, request.memory)),
+        };
         let row = ContainerRecord {
             key: self.shared_key(&request.key),
             revision: request.revision,
-            invoker: resumed.as_ref().and_then(|(_, old)| old.invoker),
+            invoker,
             state: ContainerState::InProgress,
             memory: resumed.as_ref().map_or(request.memory, |(_, old)| old.memory),
             epoch: request.epoch,
@@ -161,6 +200,18 @@ fn check_request(request: &SlotRequest) -> Result<(), Refusal> {
         return invalid(format!(
             "queue {key} asks for {count} containers from number {first_seq}; they start at 1"
         ));
+    }
+    Ok(())
+}
+
+fn check_chosen(request: &SlotRequest, chosen: &[InvokerId]) -> Result<(), Refusal> {
+    let SlotRequest { key, count, .. } = request;
+    if chosen.len() > *count as usize {
+        let reason = format!(
+            "queue {key} asks for {count} containers and for places of {}",
+            chosen.len()
+        );
+        return Err(Refusal::Invalid { reason });
     }
     Ok(())
 }

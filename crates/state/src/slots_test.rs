@@ -278,6 +278,118 @@ fn malformed_requests_are_refused_as_a_whole() {
     );
 }
 
+/// Where the granted containers are, by number.
+fn places(world: &World, granted: &[GrantedContainer]) -> Vec<Option<u64>> {
+    let on = |granted: &GrantedContainer| {
+        let (invoker, session) = world.state.container(granted.container).unwrap().invoker?;
+        assert_eq!(world.invoker_session(invoker.0), session);
+        Some(invoker.0)
+    };
+    granted.iter().map(on).collect()
+}
+
+#[test]
+fn a_slot_comes_with_the_place_that_was_chosen() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let granted = world.reserve_on(&key, 3, &[2, 1]);
+    assert_eq!(places(&world, &granted), [Some(2), Some(1), None]);
+    assert!(granted.iter().all(|granted| granted.resume.is_none()));
+    assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::mib(256));
+    assert_eq!(world.state.promised_on(InvokerId(2)), ByteSize::mib(256));
+    // To say it again changes nothing.
+    let invoker = InvokerId(2);
+    let again = world.update(granted[0].container, ContainerChange::Placed { invoker });
+    assert_eq!((again.response, again.events), (Response::Done, vec![]));
+}
+
+#[test]
+fn memory_is_promised_once_by_whatever_asks_for_places() {
+    let mut world = World::new();
+    world.limit_namespace("guest", 100);
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    // Sixteen of 256 MiB fill an invoker.
+    let granted = world.reserve_on(&key, 20, &[1; 20]);
+    let (with, without): (Vec<_>, Vec<_>) = places(&world, &granted).into_iter().partition(Option::is_some);
+    assert_eq!((with.len(), without.len()), (16, 4));
+    assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::mib(4096));
+    let late = world.reserve_on(&key, 1, &[1]);
+    assert_eq!(places(&world, &late), [None]);
+    // It is placed like any other.
+    world.update(
+        late[0].container,
+        ContainerChange::Placed {
+            invoker: InvokerId(2),
+        },
+    );
+    assert_eq!(places(&world, &late), [Some(2)]);
+}
+
+#[test]
+fn a_place_on_an_invoker_that_is_gone_or_sick_is_not_given() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    world.report(1, world.invoker_session(1), false);
+    world.expire(&[world.invoker_session(2)]);
+    let granted = world.reserve_on(&key, 3, &[1, 2, 9]);
+    assert_eq!(places(&world, &granted), [None, None, None]);
+}
+
+#[test]
+fn a_paused_container_continues_where_it_is_whatever_was_chosen() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let warm = world.run(&key, 1);
+    world.update(warm, ContainerChange::Warm);
+    let granted = world.reserve_on(&key, 2, &[2, 2]);
+    assert_eq!(granted[0].resume, Some((warm, InvokerId(1))));
+    assert_eq!(granted[1].resume, None);
+    assert_eq!(places(&world, &granted), [Some(1), Some(2)]);
+    assert_eq!(world.state.promised_on(InvokerId(2)), ByteSize::mib(256));
+}
+
+#[test]
+fn a_repeated_request_for_places_is_answered_from_the_table() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let (session, request) = (world.leader_session(&key), world.request(&key, 2));
+    let command = Command::ReservePlaces {
+        session,
+        requests: vec![(request, vec![InvokerId(1), InvokerId(2)])],
+    };
+    let first = world.apply(command.clone());
+    let again = world.apply(command);
+    assert_eq!((again.response, again.events), (first.response, vec![]));
+    assert_eq!(world.state.promised_on(InvokerId(1)), ByteSize::mib(256));
+}
+
+#[test]
+fn more_places_than_containers_are_refused_as_a_whole() {
+    let mut world = World::new();
+    let key = queue("guest", "hello");
+    world.ensure(&key);
+    let (session, request) = (world.leader_session(&key), world.request(&key, 1));
+    let next = SlotRequest {
+        first_seq: 2,
+        ..request.clone()
+    };
+    let on = InvokerId(1);
+    let response = world.respond(Command::ReservePlaces {
+        session,
+        requests: vec![(request, vec![on]), (next, vec![on, on])],
+    });
+    assert!(
+        matches!(response, Response::Refused(Refusal::Invalid { .. })),
+        "{response:?}"
+    );
+    assert_eq!(world.state.containers_len(), 0);
+}
+
 #[test]
 fn container_record_says_who_reserved_it_and_when() {
     let mut world = World::new();

@@ -57,6 +57,9 @@ impl State {
                 throttled,
             } => self.apply_set_action_throttle(key, *epoch, *throttled, turn),
             Command::ReserveSlots { session, requests } => self.apply_reserve_slots(*session, requests, turn),
+            Command::ReservePlaces { session, requests } => {
+                self.apply_reserve_places(*session, requests, turn)
+            }
             Command::UpdateContainers { updates } => self.apply_update_containers(updates, turn),
             Command::ReportInvokers { reports } => Ok(self.apply_report_invokers(reports, turn)),
             Command::PutNamespace { name, limits } => self.apply_put_namespace(name, limits, turn),

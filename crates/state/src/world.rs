@@ -179,6 +179,20 @@ impl World {
         }
     }
 
+    /// What a queue's leader is granted of its next containers, with the invokers that it has chosen for them.
+    pub(crate) fn reserve_on(&mut self, key: &QueueKey, count: u32, chosen: &[u64]) -> Vec<GrantedContainer> {
+        let (session, request) = (self.leader_session(key), self.request(key, count));
+        let chosen = chosen.iter().copied().map(InvokerId).collect();
+        let requests = vec![(request, chosen)];
+        match self.respond(Command::ReservePlaces { session, requests }) {
+            Response::Grants(mut grants) => match grants.remove(0) {
+                Grant::Granted(granted) => granted,
+                Grant::StaleEpoch => panic!("stale epoch"),
+            },
+            other => panic!("no grants: {other:?}"),
+        }
+    }
+
     /// Reserves for a queue through its leader; the ids granted.
     pub(crate) fn reserve(&mut self, key: &QueueKey, count: u32) -> Vec<ContainerId> {
         let (session, request) = (self.leader_session(key), self.request(key, count));

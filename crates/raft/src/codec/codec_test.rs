@@ -108,6 +108,7 @@ const fn place(command: &Command) -> usize {
         Command::SetDraining { .. } => 18,
         Command::MoveQueues { .. } => 19,
         Command::HandOver { .. } => 20,
+        Command::ReservePlaces { .. } => 21,
     }
 }
 
@@ -178,7 +179,7 @@ fn commands() -> Vec<Command> {
         },
         Command::ReserveSlots {
             session: SessionId(5),
-            requests: vec![slot],
+            requests: vec![slot.clone()],
         },
         Command::UpdateContainers { updates: updates() },
         Command::ReportInvokers {
@@ -216,6 +217,10 @@ fn commands() -> Vec<Command> {
         Command::HandOver {
             session: SessionId(5),
             queues: vec![(key(), Epoch(4), SchedulerId(2))],
+        },
+        Command::ReservePlaces {
+            session: SessionId(5),
+            requests: vec![(slot, vec![InvokerId(3)])],
         },
     ]
 }
@@ -287,7 +292,7 @@ fn bytes_of_commands_do_not_change() {
     places.dedup();
     assert_eq!(
         places,
-        (0..=20).collect::<Vec<_>>(),
+        (0..=21).collect::<Vec<_>>(),
         "every variant, in the order of the format"
     );
     for (command, text) in commands.iter().zip(&golden) {

@@ -119,7 +119,8 @@ impl Draw {
                 epoch: self.epoch(state),
                 throttled: c % 3 > 0,
             },
-            44..64 => self.reserve(state),
+            44..54 => self.reserve(state),
+            54..64 => self.reserve_places(state),
             64..84 => Command::UpdateContainers {
                 updates: vec![
                     self.update(state),
@@ -292,6 +293,27 @@ impl Draw {
             first_seq = first_seq.saturating_add(count.into());
         }
         Command::ReserveSlots { session, requests }
+    }
+
+    /// The same with places: some, one for each or (seldom) one too many; some on invokers that are full, sick or nobody.
+    fn reserve_places(self, state: &State) -> Command {
+        let Command::ReserveSlots { session, requests } = self.reserve(state) else {
+            unreachable!("asked for slots")
+        };
+        let places = |(nth, request): (usize, SlotRequest)| {
+            let count = request.count.min(8) as usize;
+            let len = match self.wild {
+                ..80 => count,
+                80..240 => (usize::from(self.wild) + nth) % (count + 1),
+                _ => count + 1,
+            };
+            let on = |at: usize| InvokerId(1 + (at as u64 + u64::from(self.b)) % 4);
+            (request, (nth..nth + len).map(on).collect())
+        };
+        Command::ReservePlaces {
+            session,
+            requests: requests.into_iter().enumerate().map(places).collect(),
+        }
     }
 
     fn update(self, state: &State) -> ContainerUpdate {

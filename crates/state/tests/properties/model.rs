@@ -124,7 +124,13 @@ impl Model {
                 epoch,
                 throttled,
             } => self.in_epoch(key, *epoch)?.throttled = *throttled,
-            Command::ReserveSlots { session, requests } => return self.reserve(*session, requests),
+            Command::ReserveSlots { session, requests } => {
+                return self.reserve(*session, requests.iter().map(|request| (request, &[][..])));
+            }
+            Command::ReservePlaces { session, requests } => {
+                let requests = requests.iter();
+                return self.reserve(*session, requests.map(|(request, chosen)| (request, &chosen[..])));
+            }
             Command::UpdateContainers { updates } => {
                 let outcomes: Vec<Option<bool>> = updates.iter().map(|update| self.update(update)).collect();
                 if outcomes.contains(&None) && !outcomes.contains(&Some(true)) {

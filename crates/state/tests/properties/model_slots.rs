@@ -4,29 +4,31 @@ use whiskraft_state::{
     ContainerRecord, ContainerState, DocumentKey, Grant, GrantedContainer, InvokerRecord, QueueRecord,
     Response, SlotRequest,
 };
-use whiskraft_types::{ContainerId, LogRevision, NamespaceLimits, SessionId};
+use whiskraft_types::{ByteSize, ContainerId, InvokerId, LogRevision, NamespaceLimits, SessionId};
 
 use crate::model::{Answer, Model, Refused};
 
 impl Model {
-    pub(crate) fn reserve(&mut self, session: SessionId, requests: &[SlotRequest]) -> Answer {
-        let is_sound = |request: &SlotRequest| {
+    /// Each request comes with the invokers that were chosen.
+    pub(crate) fn reserve<'a>(
+        &mut self,
+        session: SessionId,
+        requests: impl Iterator<Item = (&'a SlotRequest, &'a [InvokerId])> + Clone,
+    ) -> Answer {
+        let is_sound = |(request, chosen): (&SlotRequest, &[InvokerId])| {
             (1..=10_000).contains(&request.count)
                 && request.first_seq > 0
                 && request.first_seq.checked_add(request.count.into()).is_some()
+                && chosen.len() <= request.count as usize
         };
-        if !requests.iter().all(is_sound) {
+        if !requests.clone().all(is_sound) {
             return Err(Refused::Invalid);
         }
-        Ok(Response::Grants(
-            requests
-                .iter()
-                .map(|request| self.reserve_one(session, request))
-                .collect(),
-        ))
+        let grants = requests.map(|(request, chosen)| self.reserve_one(session, request, chosen));
+        Ok(Response::Grants(grants.collect()))
     }
 
-    fn reserve_one(&mut self, session: SessionId, request: &SlotRequest) -> Grant {
+    fn reserve_one(&mut self, session: SessionId, request: &SlotRequest, chosen: &[InvokerId]) -> Grant {
         let key = &request.key;
         let leads =
             |row: &QueueRecord| row.epoch == request.epoch && row.leader.map(|(_, led)| led) == Some(session);
@@ -36,8 +38,9 @@ impl Model {
         let seqs = request.first_seq..request.first_seq + u64::from(request.count);
         let used = self.sessions[&session].container_seq;
         if seqs.start > used {
+            let mut chosen = chosen.iter().copied();
             seqs.clone()
-                .try_for_each(|seq| self.reserve_slot(ContainerId { session, seq }, request));
+                .try_for_each(|seq| self.reserve_slot(ContainerId { session, seq }, request, chosen.next()));
             self.sessions
                 .entry(session)
                 .and_modify(|row| row.container_seq = seqs.end - 1);
@@ -54,7 +57,12 @@ impl Model {
     }
 
     /// Takes one slot if every limit allows it, a paused container first.
-    fn reserve_slot(&mut self, id: ContainerId, request: &SlotRequest) -> Option<()> {
+    fn reserve_slot(
+        &mut self,
+        id: ContainerId,
+        request: &SlotRequest,
+        chosen: Option<InvokerId>,
+    ) -> Option<()> {
         let key = &request.key;
         let (in_namespace, over) = self.namespaces.get(&key.namespace).map_or((30, 30), |row| {
             let NamespaceLimits {
@@ -83,30 +91,32 @@ impl Model {
         if !has_room {
             return None;
         }
-        let is_usable = |row: &ContainerRecord| {
-            let is_right =
-                row.state == ContainerState::Warm && row.key == *key && row.revision == request.revision;
-            let Some((on, _)) = row.invoker else {
-                return false;
-            };
+        let takes = |on: InvokerId, memory: ByteSize| {
             let there = self
                 .containers
                 .values()
                 .filter(|other| holds(other) && other.invoker.is_some_and(|(invoker, _)| invoker == on));
-            let promised = there.fold(row.memory, |sum, other| sum.saturating_add(other.memory));
+            let promised = there.fold(memory, |sum, other| sum.saturating_add(other.memory));
             let takes = |invoker: &InvokerRecord| invoker.healthy && promised <= invoker.profile.memory;
-            is_right && self.invokers.get(&on).is_some_and(takes)
+            self.invokers.get(&on).is_some_and(takes)
+        };
+        let is_usable = |row: &ContainerRecord| {
+            let is_right =
+                row.state == ContainerState::Warm && row.key == *key && row.revision == request.revision;
+            is_right && row.invoker.is_some_and(|(on, _)| takes(on, row.memory))
         };
         let resumes = self
             .containers
             .iter()
             .find(|(_, row)| is_usable(row))
             .map(|(id, _)| *id);
+        let place = chosen.filter(|on| takes(*on, request.memory));
+        let place = place.map(|on| (on, self.invokers[&on].session));
         let old = resumes.and_then(|old| self.containers.remove(&old));
         let row = ContainerRecord {
             key: key.clone(),
             revision: request.revision,
-            invoker: old.as_ref().and_then(|old| old.invoker),
+            invoker: old.as_ref().map_or(place, |old| old.invoker),
             state: ContainerState::InProgress,
             memory: request.memory,
             epoch: request.epoch,

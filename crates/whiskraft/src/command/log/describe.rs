@@ -64,6 +64,7 @@ pub(super) const fn kind(content: &Content) -> &'static str {
         Command::HandOver { .. } => "hand-over",
         Command::SetActionThrottle { .. } => "set-action-throttle",
         Command::ReserveSlots { .. } => "reserve-slots",
+        Command::ReservePlaces { .. } => "reserve-places",
         Command::UpdateContainers { .. } => "update-containers",
         Command::ReportInvokers { .. } => "report-invokers",
         Command::PutNamespace { .. } => "put-namespace",
@@ -113,6 +114,13 @@ fn asked(command: &Command) -> String {
         Command::SetActionThrottle { key, .. } => format!("{key} has room"),
         Command::ReserveSlots { session, requests } => {
             format!("session {session}: {}", list(requests.iter().map(request)))
+        }
+        Command::ReservePlaces { session, requests } => {
+            let requests = requests.iter().map(|(slots, chosen)| match chosen.as_slice() {
+                [] => request(slots),
+                chosen => format!("{} on [{}]", request(slots), list(chosen)),
+            });
+            format!("session {session}: {}", list(requests))
         }
         Command::UpdateContainers { updates } => list(updates.iter().map(update)),
         Command::ReportInvokers { reports } => list(reports.iter().map(|report| {
