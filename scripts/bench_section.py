@@ -301,8 +301,8 @@ def creation_rows(reports):
             f"not done {value(report, 'not_done')}"
         )
         what = (
-            f"containers created, {rate:,}/s offered, each for a new queue: leading (queue in the log), reserving (decided, slot in the log), placing "
-            "(chosen, place in the log), starting (CreateContainer sent, created, reported, in the log)"
+            f"containers created, {rate:,}/s offered, each for a new queue: leading (queue in the log), reserving (decided, place chosen, slot and place in "
+            "the log), placing (those whose place came after the slot; 0 for the others), starting (CreateContainer sent, created, reported, in the log)"
         )
         yield row(what, reached, "2,500/s, p99 of the decision under 20 ms", SLOTS, reports.commit(name))
 

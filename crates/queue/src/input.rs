@@ -181,12 +181,14 @@ pub enum Input<P, R> {
     Granted {
         /// Count of the `Reserve` that this answers.
         asked: u32,
-        /// New containers, now in progress.
-        containers: Vec<ContainerId>,
+        /// New containers, now in progress, and where each is as far as the tables have told: a slot may come with a
+        /// place, and the tables tell of that before or after this.
+        containers: Vec<(ContainerId, Option<InvokerId>)>,
         /// Revision of the action that they run.
         revision: Revision,
     },
-    /// The creation (or resumption) was sent to an invoker.
+    /// The creation (or resumption) goes to an invoker. Says nothing of a container that was not granted yet: its grant tells
+    /// where it is.
     ContainerPlaced {
         /// Which.
         container: ContainerId,

@@ -235,3 +235,90 @@ async fn a_creation_that_came_back_holds_no_memory_until_it_is_tried_again() {
         .until("its memory is free", is_promised(ByteSize::ZERO))
         .await;
 }
+
+/// While nobody waits for memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_has_its_place_with_its_slot() {
+    let cluster = Cluster::start().await;
+    cluster.put_action("guest/big", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let big = cluster.ensure(1, &key("guest", "guest/big")).await.unwrap();
+    let mut controller = Controller::connect(&big.client_address, 1).await;
+    controller.submit(&big, 1, 1, "{}").await;
+    // After its first container the leader certainly knows the invoker.
+    let (scheduler, create) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/big"), &deliver, 0)
+        .await;
+    controller.record(1).await;
+    removed(&mut invoker, scheduler, &create).await;
+    cluster
+        .until("it is gone", |state| state.containers_len() == 0)
+        .await;
+
+    let (_, mut events) = cluster.members[&cluster.any()].node.subscribe();
+    controller.submit(&big, 2, 1, "{}").await;
+    let place = loop {
+        let batch = soon("a slot is granted", events.next()).await.unwrap();
+        let granted = batch.events.iter().find_map(|event| match event {
+            Event::Container {
+                record, before: None, ..
+            } => Some(record.invoker.map(|(invoker, _)| invoker)),
+            _ => None,
+        });
+        if let Some(place) = granted {
+            break place;
+        }
+    };
+    assert_eq!(place, Some(InvokerId(7)));
+    let (scheduler, create) = invoker.serve_create().await;
+    assert_eq!(create.resume, None);
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/big"), &deliver, 1)
+        .await;
+    assert_eq!(controller.record(2).await.status(), v1::Status::Success);
+}
+
+/// A paused container continues where it is: the place that was chosen for a new one is nobody's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_that_was_chosen_and_not_needed_is_free_again() {
+    let cluster = Cluster::start_with(no_retries()).await;
+    cluster.put_action("guest/big", half()).await;
+    let mut invoker = Invoker::start(7, &cluster.addresses()).await;
+    let big = cluster.ensure(1, &key("guest", "guest/big")).await.unwrap();
+    let mut controller = Controller::connect(&big.client_address, 1).await;
+    controller.submit(&big, 1, 1, "{}").await;
+    let (scheduler, paused) = invoker.serve_create().await;
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/big"), &deliver, 0)
+        .await;
+    controller.record(1).await;
+    invoker
+        .report(scheduler, &paused, Change::Warm(v1::ContainerWarm {}))
+        .await;
+    cluster
+        .until("it is paused", |state| {
+            state
+                .containers()
+                .any(|(_, row)| row.state == ContainerState::Warm)
+        })
+        .await;
+
+    controller.submit(&big, 2, 1, "{}").await;
+    let (_, resumed) = invoker.serve_create().await;
+    assert_eq!(resumed.resume, paused.container);
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker.started(scheduler, &deliver).await;
+    // There is memory for one more, and for one more only.
+    controller.submit(&big, 3, 1, "{}").await;
+    let (_, second) = invoker.serve_create().await;
+    assert_eq!(second.resume, None);
+    let (_, deliver) = invoker.next_deliver().await;
+    invoker
+        .complete(scheduler, &key("guest", "guest/big"), &deliver, 0)
+        .await;
+    assert_eq!(controller.record(3).await.status(), v1::Status::Success);
+}

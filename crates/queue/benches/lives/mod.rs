@@ -276,7 +276,7 @@ impl Lane {
         });
         let granted = Input::Granted {
             asked: 0,
-            containers: containers.clone().collect(),
+            containers: containers.clone().map(|container| (container, None)).collect(),
             revision: PROFILE.revision,
         };
         queue.step(now, granted, &mut out);

@@ -198,13 +198,13 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_granted(
         &mut self,
         asked: u32,
-        containers: &[ContainerId],
+        containers: &[(ContainerId, Option<InvokerId>)],
         revision: Revision,
         out: &mut Vec<Output<P, R>>,
     ) {
         self.reserving = self.reserving.saturating_sub(asked);
-        for container in containers {
-            self.containers.insert(*container, None, revision, false);
+        for (container, invoker) in containers {
+            self.containers.insert(*container, *invoker, revision, false);
         }
         self.retire(out);
     }

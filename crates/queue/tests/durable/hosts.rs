@@ -54,7 +54,7 @@ impl World {
             .collect();
         self.tell(Input::Granted {
             asked,
-            containers: containers.clone(),
+            containers: containers.iter().map(|container| (*container, None)).collect(),
             revision: Revision(1),
         });
         for container in containers {

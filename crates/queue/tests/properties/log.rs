@@ -27,11 +27,30 @@ impl World {
         };
         self.table
             .extend(containers.iter().map(|container| (*container, row)));
+        // Of three the first comes with its place, and the tables tell of that before the grant is heard of; the second as
+        // well, and they tell afterwards; the third has none yet.
+        let early = |container: &ContainerId| container.seq.is_multiple_of(3);
+        let late = |container: &ContainerId| container.seq % 3 == 1;
+        for container in containers.iter().copied().filter(early) {
+            self.place_at(container, asked);
+        }
+        let place =
+            |container: ContainerId| (container, self.table.get(&container).and_then(|row| row.invoker));
         self.tell(Input::Granted {
             asked,
-            containers,
+            containers: containers.iter().copied().map(place).collect(),
             revision,
         });
+        for container in containers.into_iter().filter(late) {
+            self.place_at(container, asked);
+        }
+    }
+
+    fn place_at(&mut self, container: ContainerId, pick: u32) {
+        let invoker = InvokerId((container.seq + u64::from(pick)) % INVOKERS + 1);
+        self.table.get_mut(&container).unwrap().invoker = Some(invoker);
+        self.homes.insert(container, invoker);
+        self.tell(Input::ContainerPlaced { container, invoker });
     }
 
     pub(crate) fn new_container(&mut self) -> ContainerId {
@@ -57,10 +76,7 @@ impl World {
         let Some(container) = choose(unplaced, pick) else {
             return;
         };
-        let invoker = InvokerId(u64::from(pick) % INVOKERS + 1);
-        self.table.get_mut(&container).unwrap().invoker = Some(invoker);
-        self.homes.insert(container, invoker);
-        self.tell(Input::ContainerPlaced { container, invoker });
+        self.place_at(container, u32::from(pick));
     }
 
     /// A container comes up and asks for the first time.

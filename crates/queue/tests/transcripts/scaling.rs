@@ -143,6 +143,39 @@ fn newer_revision_ends_free_containers_now_and_busy_ones_afterwards() {
     );
 }
 
+/// A slot may come with a place, and the tables may tell of that before the grant is heard of.
+#[test]
+fn a_place_that_is_told_of_before_its_grant_counts_from_the_grant_on() {
+    check(
+        "started-up
+         submit a1
+         tick -> reserve 1
+         placed c1 -> nothing
+         why container-starting
+         granted 1 c1+ c2 -> nothing
+         delayed c2 invokers: no invoker has the tag gpu
+         why container-starting
+         gone i1
+         why no-invoker",
+    );
+}
+
+#[test]
+fn a_place_that_was_told_of_and_lost_before_its_grant_is_none() {
+    check(
+        "started-up
+         submit a1
+         tick -> reserve 1
+         placed c1 -> nothing
+         unplaced c1 -> nothing
+         granted 1 c1 c2 -> nothing
+         delayed c2 invokers: no invoker has the tag gpu
+         why no-invoker
+         placed c1
+         why container-starting",
+    );
+}
+
 #[test]
 fn slot_granted_for_an_old_revision_is_given_back() {
     check(

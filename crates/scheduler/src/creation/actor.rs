@@ -1,7 +1,8 @@
 //! The creation actor: owns every container on its way that this scheduler's queues asked for.
 //!
-//! Order of a creation: slot granted by the log, place chosen and written to the log, and only then the invoker is
-//! told; so an invoker whose session ends takes the container out of the table in the same apply.
+//! Order of a creation: place chosen, slot and place granted by the log in one entry, and only then the invoker is told; so an
+//! invoker whose session ends takes the container out of the table in the same apply. What finds no memory gets its slot
+//! alone, waits, and has its place written to the log when it is chosen.
 //! Invariant: a job ends in exactly one of: the container pulls, the queue hears `CreationFailed` and the slot is given
 //! back, or the table has lost the container by itself.
 
@@ -248,10 +249,9 @@ impl CreationActor {
             let nothing = wishes.into_iter().map(|wish| (wish, Vec::new())).collect();
             return self.on_reserved(nothing).await;
         };
-        let requests = wishes
-            .iter()
-            .map(|wish| self.numbers.request(session, wish))
-            .collect();
+        let requests = wishes.iter().map(|wish| self.numbers.request(session, wish));
+        let requests = requests.collect();
+        let requests = self.choose(session, requests);
         self.reserving = true;
         let reservation = reserve(self.parts.context.clone(), session, wishes, requests);
         self.under_way
@@ -269,7 +269,9 @@ impl CreationActor {
     }
 
     async fn on_reserved(&mut self, reserved: Reserved) {
-        let mut granted = Vec::new();
+        // Whatever became of them: the table has the memory of those that have a place.
+        self.placer.settle_ahead();
+        let (mut placed, mut placeless) = (Vec::new(), Vec::new());
         for (wish, containers) in reserved {
             let request = Request::Granted {
                 key: wish.key.clone(),
@@ -289,11 +291,28 @@ impl CreationActor {
             }
             for GrantedContainer { container, resume } in containers {
                 let job = CreationJob::new(container, self.now, wish.blackbox, &self.settings);
-                self.jobs.insert(Job::new(job, wish.clone(), resume));
-                granted.push(container);
+                let target = self.place_of(container);
+                self.jobs.insert(Job::new(job, wish.clone(), resume, target));
+                match target {
+                    Some(invoker) => placed.push((container, invoker, resume.is_some())),
+                    None => placeless.push(container),
+                }
             }
         }
-        self.place(granted).await;
+        for (container, invoker, resumes) in placed {
+            if !resumes {
+                self.suspects.observe(self.now, invoker, Observation::Placed);
+            }
+            self.on_placed(container, invoker).await;
+        }
+        self.place(placeless).await;
+    }
+
+    /// Where the table has a container that was just granted.
+    fn place_of(&self, container: ContainerId) -> Option<InvokerId> {
+        let node = &self.parts.context.node;
+        let place = node.read(|state| state.container(container)?.invoker);
+        place.map(|(invoker, _)| invoker)
     }
 
     pub(super) async fn on_failure(

@@ -43,6 +43,17 @@ pub(crate) struct PlacelessSum {
     pub(crate) oldest: Duration,
 }
 
+impl PlacelessSum {
+    /// The sum of both.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            together: self.together.saturating_add(more.together),
+            largest: self.largest.max(more.largest),
+            oldest: self.oldest.max(more.oldest),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
     rows: BTreeMap<ContainerId, OnItsWay>,
@@ -149,11 +160,12 @@ impl InProgress {
     pub(crate) fn placeless(&self, now: Instant) -> PlacelessSum {
         self.with(|table| {
             let rows = table.rows.values().filter(|row| row.invoker.is_none());
-            rows.fold(PlacelessSum::default(), |sum, row| PlacelessSum {
-                together: sum.together.saturating_add(row.memory),
-                largest: sum.largest.max(row.memory),
-                oldest: sum.oldest.max(now.saturating_since(row.since)),
-            })
+            let sums = rows.map(|row| PlacelessSum {
+                together: row.memory,
+                largest: row.memory,
+                oldest: now.saturating_since(row.since),
+            });
+            sums.fold(PlacelessSum::default(), PlacelessSum::and)
         })
     }
 

@@ -31,13 +31,19 @@ impl Job {
         self.sent && self.target == Some(invoker)
     }
 
-    pub(crate) fn new(job: CreationJob, wish: Wish, resume: Option<(ContainerId, InvokerId)>) -> Self {
+    /// One whose slot came with the place `target`, if with any.
+    pub(crate) fn new(
+        job: CreationJob,
+        wish: Wish,
+        resume: Option<(ContainerId, InvokerId)>,
+        target: Option<InvokerId>,
+    ) -> Self {
         let wake = job.deadline();
         Self {
             job,
             wish,
             resume,
-            target: None,
+            target,
             sent: false,
             request: None,
             wake,

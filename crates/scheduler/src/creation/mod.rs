@@ -1,7 +1,8 @@
-//! Containers from a queue's wish to the first ask: reservation through the log, placement, creation on an invoker,
+//! Containers from a queue's wish to the first ask: placement, reservation through the log, creation on an invoker,
 //! retries elsewhere, and the slot given back when it comes to nothing.
 
 mod actor;
+mod ahead;
 mod handle;
 mod in_progress;
 mod job;

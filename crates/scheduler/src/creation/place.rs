@@ -25,9 +25,14 @@ pub(crate) struct Placer {
     placement: Box<dyn Placement>,
     random: Random,
     memory_min: ByteSize,
-    /// Memory promised to containers whose place the table does not show yet.
-    promised: BTreeMap<ContainerId, (InvokerId, ByteSize)>,
+    /// Memory promised to containers whose place is on its way to the table.
+    promised: Promises,
+    /// Memory promised to containers of the reservation that is under way: some of them will never be.
+    ahead: Promises,
 }
+
+/// Who was promised how much, and where.
+type Promises = BTreeMap<ContainerId, (InvokerId, ByteSize)>;
 
 impl Placer {
     pub(crate) fn new(config: &CreationConfig, seed: u64) -> Self {
@@ -40,7 +45,8 @@ impl Placer {
             placement: config.placement.placement(settings),
             random: Random::seeded(seed),
             memory_min: config.memory_min,
-            promised: BTreeMap::new(),
+            promised: Promises::new(),
+            ahead: Promises::new(),
         }
     }
 
@@ -51,12 +57,13 @@ impl Placer {
         suspects: &BTreeMap<InvokerId, Suspicion>,
         jobs: &Jobs,
     ) -> Candidates {
-        let all: Vec<_> = context.node.read(|state| {
+        let (all, promised): (Vec<_>, Vec<_>) = context.node.read(|state| {
             let back = came_back(state, jobs);
             let came_back = |id: &InvokerId| back.get(id).copied().unwrap_or_default();
             let rows = state.invokers();
-            rows.map(|(id, row)| (row.session, candidate(state, id, row, came_back(&id))))
-                .collect()
+            let rows = rows.map(|(id, row)| (row.session, candidate(state, id, row, came_back(&id))));
+            let on = |id| state.container(id)?.invoker.map(|(on, _)| on);
+            (rows.collect(), self.unseen(on).collect())
         });
         let mut candidates = Candidates::new(all.into_iter().map(|(session, mut candidate)| {
             candidate.usable &= streams.is_connected(candidate.invoker, session);
@@ -67,10 +74,21 @@ impl Placer {
             candidate.suspect = standing.is_some() && !candidate.on_trial;
             candidate
         }));
-        for (invoker, memory) in self.promised.values() {
-            candidates.debit(*invoker, *memory, self.memory_min);
+        for (invoker, memory) in promised {
+            // One on trial has got its container with that.
+            candidates.give(invoker, memory, self.memory_min);
         }
         candidates
+    }
+
+    /// Promises that the table does not show: `on` says where it has a container.
+    fn unseen(
+        &self,
+        on: impl Fn(ContainerId) -> Option<InvokerId>,
+    ) -> impl Iterator<Item = (InvokerId, ByteSize)> {
+        let all = self.promised.iter().chain(&self.ahead);
+        all.filter(move |(id, (invoker, _))| on(**id) != Some(*invoker))
+            .map(|(_, promise)| *promise)
     }
 
     /// Chooses an invoker and remembers the promise.
@@ -86,6 +104,27 @@ impl Placer {
         let invoker = self.placement.place(request, candidates, &mut self.random)?;
         self.promised.insert(container, (invoker, request.memory));
         Ok(invoker)
+    }
+
+    /// Chooses an invoker for a container whose reservation is about to be proposed, and remembers the promise until that is
+    /// answered.
+    ///
+    /// # Errors
+    /// What there is too little of.
+    pub(crate) fn place_ahead(
+        &mut self,
+        container: ContainerId,
+        request: &PlacementRequest,
+        candidates: &mut Candidates,
+    ) -> Result<InvokerId, Shortage> {
+        let invoker = self.placement.place(request, candidates, &mut self.random)?;
+        self.ahead.insert(container, (invoker, request.memory));
+        Ok(invoker)
+    }
+
+    /// No reservation is under way: the table shows what came of the last one, and nothing else will.
+    pub(crate) fn settle_ahead(&mut self) {
+        self.ahead.clear();
     }
 
     /// Whether a container would find a place among candidates; it is debited there and promised nowhere.
@@ -252,5 +291,83 @@ pub(super) fn request_for(
         zones,
         failed: Vec::new(),
         refused: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(seq: u64) -> ContainerId {
+        let session = whiskraft_types::SessionId(1);
+        ContainerId { session, seq }
+    }
+
+    /// An invoker that all of it may use, with memory for two of [`request`].
+    fn candidates() -> Candidates {
+        Candidates::new([Candidate {
+            invoker: InvokerId(7),
+            usable: true,
+            suspect: false,
+            on_trial: false,
+            total: ByteSize::mib(512),
+            free: ByteSize::mib(512),
+            tags: Vec::new(),
+            dedicated: Vec::new(),
+            kinds: Vec::new(),
+            zone: String::new(),
+        }])
+    }
+
+    fn request() -> PlacementRequest {
+        PlacementRequest {
+            namespace: "guest".parse().unwrap(),
+            kind: "python:3".to_owned(),
+            memory: ByteSize::mib(256),
+            tags: Vec::new(),
+            strict: false,
+            blackbox: false,
+            zones: BTreeMap::new(),
+            failed: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    fn unseen(placer: &Placer, on: impl Fn(ContainerId) -> Option<InvokerId>) -> usize {
+        placer.unseen(on).count()
+    }
+
+    #[test]
+    fn what_is_promised_ahead_counts_until_the_table_has_it_or_the_reservation_is_answered() {
+        let mut placer = Placer::new(&CreationConfig::default(), 1);
+        let mut candidates = candidates();
+        for seq in 1..=2 {
+            let placed = placer.place_ahead(id(seq), &request(), &mut candidates);
+            assert_eq!(placed, Ok(InvokerId(7)));
+        }
+        let third = placer.place_ahead(id(3), &request(), &mut candidates);
+        assert_eq!(third, Err(Shortage::Memory));
+        assert_eq!(unseen(&placer, |_| None), 2);
+        // The table has one there, and another one somewhere else.
+        let on = |of: ContainerId| Some(InvokerId(6 + of.seq));
+        assert_eq!(unseen(&placer, on), 1);
+        // Whatever the answer was: nothing is left of the promises.
+        placer.settle_ahead();
+        assert_eq!(unseen(&placer, |_| None), 0);
+    }
+
+    #[test]
+    fn the_answer_to_a_reservation_leaves_promises_of_containers_that_have_a_slot() {
+        let mut placer = Placer::new(&CreationConfig::default(), 1);
+        let mut candidates = candidates();
+        assert!(placer.place(id(1), &request(), &mut candidates).is_ok());
+        assert!(placer.place_ahead(id(2), &request(), &mut candidates).is_ok());
+        placer.settle_ahead();
+        assert_eq!(
+            placer.unseen(|_| None).collect::<Vec<_>>(),
+            [(InvokerId(7), ByteSize::mib(256))]
+        );
+        placer.settle(id(1));
+        assert_eq!(unseen(&placer, |_| None), 0);
     }
 }

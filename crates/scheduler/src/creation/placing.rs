@@ -1,4 +1,4 @@
-//! Finds invokers for the creations of a batch. What finds no memory waits, in the order of fair shares; `room.rs` has
+//! Finds invokers for the creations of a batch whose slots came without a place. What finds no memory waits, in the order of fair shares; `room.rs` has
 //! others make room for it.
 
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use whiskraft_state::ContainerChange;
 use whiskraft_types::{ByteSize, ContainerId, CreationError, Instant, InvokerId, QueueKey};
 
 use crate::creation::actor::{CreationActor, Done};
+use crate::creation::in_progress::PlacelessSum;
 use crate::creation::place;
 use crate::creation::pools::Pool;
 use crate::creation::room::WAITS_MIN;
@@ -21,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Shortest time between two looks, however much changes.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Creations looked at in one go; the rest come when some of these are served.
-const TRIES_MAX: usize = 512;
+pub(super) const TRIES_MAX: usize = 512;
 /// Creations whose queues hear in one go that they wait behind others.
 const UNTOLD_MAX: usize = 256;
 /// What a queue hears then.
@@ -41,30 +42,28 @@ impl CreationActor {
         if containers.is_empty() {
             return;
         }
-        let (resumed, cold): (Vec<_>, Vec<_>) = containers.into_iter().partition(|container| {
-            let job = self.jobs.get_mut(*container);
-            job.is_some_and(|job| job.resume.is_some())
-        });
-        for container in resumed {
-            self.place_resumed(container).await;
-        }
-        let candidates = match (self.waiting.is_empty(), self.waits_elsewhere()) {
-            (false, _) => None,
-            (true, false) => Some(self.candidates()),
-            (true, true) => self.ample(),
-        };
-        if let Some(mut candidates) = candidates {
-            for container in cold {
+        if let Some(mut candidates) = self.unless_others_wait(PlacelessSum::default()) {
+            for container in containers {
                 let placed = self.try_place(container, &mut candidates, None);
                 self.carry_out(container, placed, &candidates).await;
             }
         } else {
-            for container in cold {
+            for container in containers {
                 self.wait(container).await;
             }
         }
         if !self.waiting.is_empty() {
             self.serve_waiting().await;
+        }
+    }
+
+    /// The invokers, for containers that nobody has to come before: nothing waits for memory, or there is enough for all that
+    /// does and for `more`, which has no slot yet.
+    pub(super) fn unless_others_wait(&mut self, more: PlacelessSum) -> Option<Candidates> {
+        match (self.waiting.is_empty(), self.waits_elsewhere()) {
+            (false, _) => None,
+            (true, false) => Some(self.candidates()),
+            (true, true) => self.ample(more),
         }
     }
 
@@ -88,7 +87,8 @@ impl CreationActor {
         if self.look_at.is_none_or(|at| at > self.now) {
             return;
         }
-        let needs_room = self.makes_room() && self.waits_elsewhere() && self.ample().is_none();
+        let needs_room =
+            self.makes_room() && self.waits_elsewhere() && self.ample(PlacelessSum::default()).is_none();
         if needs_room || !self.waiting.is_empty() {
             return self.serve_waiting().await;
         }
@@ -216,19 +216,6 @@ impl CreationActor {
             }
             // What nobody may run holds no slot meanwhile: its queue asks again, after longer and longer pauses.
             Placed::Fails(error, message) => self.give_up(container, error, message).await,
-        }
-    }
-
-    /// A paused container continues: its place is known.
-    async fn place_resumed(&mut self, container: ContainerId) {
-        let Some(job) = self.jobs.get_mut(container) else {
-            return;
-        };
-        (job.sent, job.target) = (false, None);
-        match (job.resume, place::action(&self.parts.context, &job.wish)) {
-            (Some((_, invoker)), Ok(_)) => self.send_to(container, invoker).await,
-            (_, Err((error, message))) => self.on_failure(container, None, error, message).await,
-            (None, Ok(_)) => {}
         }
     }
 

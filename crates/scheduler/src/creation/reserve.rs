@@ -1,4 +1,4 @@
-//! Turns wishes into slots: all that wait share one entry of the log, one is in flight.
+//! Turns wishes into slots, with places where some were chosen: all that wait share one entry of the log, one is in flight.
 //!
 //! A proposal whose outcome is not known is repeated with the same numbers; the table answers a repetition with what
 //! it granted the first time.
@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use whiskraft_state::{Command, Grant, GrantedContainer, Response, SLOTS_PER_REQUEST_MAX, SlotRequest};
-use whiskraft_types::SessionId;
+use whiskraft_types::{InvokerId, SessionId};
 
 use crate::context::Context;
 use crate::creation::handle::Wish;
 
-/// Wishes in one log entry: some 50 KiB.
+/// Wishes in one log entry: some 50 KiB, and a few bytes for each place.
 pub(crate) const WISHES_MAX: usize = 256;
 /// Pause before a proposal without outcome is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -50,18 +50,19 @@ impl Numbers {
 /// What became of a batch: each wish with what it was granted.
 pub(crate) type Reserved = Vec<(Wish, Vec<GrantedContainer>)>;
 
-/// Proposes a batch until its outcome is known, or the session has ended and nobody may have anything.
+/// Proposes a batch, each request with the invokers that were chosen for it, until its outcome is known, or the session has
+/// ended and nobody may have anything.
 pub(crate) async fn reserve(
     context: Context,
     session: SessionId,
     wishes: Vec<Wish>,
-    requests: Vec<SlotRequest>,
+    requests: Vec<(SlotRequest, Vec<InvokerId>)>,
 ) -> Reserved {
-    let command = Command::ReserveSlots { session, requests };
+    let command = Command::ReservePlaces { session, requests };
     let grants = loop {
         match context.propose(command.clone()).await {
             Ok((revision, Response::Grants(grants))) => {
-                // Placement reads the local table; it has to see these.
+                // Placement reads the local table; it has to see these, and where they are.
                 let _ = context.node.wait_applied(revision).await;
                 break grants;
             }

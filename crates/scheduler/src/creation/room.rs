@@ -12,7 +12,7 @@ use whiskraft_queue::{Candidates, Holding, PlacementRequest};
 use whiskraft_types::{ByteSize, ContainerId, NamespaceName, QueueKey};
 
 use crate::creation::actor::CreationActor;
-use crate::creation::in_progress::OnItsWay;
+use crate::creation::in_progress::{OnItsWay, PlacelessSum};
 use crate::creation::place;
 use crate::creation::pools::{Placeless, Pool, Pools};
 use crate::creation::turns::{Among, Starving};
@@ -45,10 +45,11 @@ impl CreationActor {
     }
 
     /// Who there is if everything on its way finds memory: it waits for its own scheduler to get to it, and nobody is to go
-    /// before another. What has waited for long counts as short of some: it may fit nowhere that others fit.
-    pub(super) fn ample(&mut self) -> Option<Candidates> {
+    /// before another. What has waited for long counts as short of some: it may fit nowhere that others fit. `more` has no slot
+    /// yet and counts as well.
+    pub(super) fn ample(&mut self, more: PlacelessSum) -> Option<Candidates> {
         let candidates = self.candidates();
-        let wanted = self.parts.in_progress.placeless(self.now);
+        let wanted = self.parts.in_progress.placeless(self.now).and(more);
         // Those that everything may use.
         let usable = candidates.iter().filter(|one| {
             let is_open = one.tags.is_empty() && one.dedicated.is_empty() && one.kinds.is_empty();

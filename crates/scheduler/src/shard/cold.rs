@@ -2,7 +2,7 @@
 //! reservations, status, look-ups.
 
 use whiskraft_queue::{ActivationState, Input};
-use whiskraft_types::{ActivationId, Epoch, QueueKey};
+use whiskraft_types::{ActivationId, ContainerId, Epoch, InvokerId, QueueKey};
 
 use crate::clock::unix_ms;
 use crate::context::StreamId;
@@ -52,7 +52,7 @@ impl Shard {
                 self.creations.begin(self.now, &containers);
                 let input = Input::Granted {
                     asked,
-                    containers,
+                    containers: self.with_places(&key, containers),
                     revision,
                 };
                 self.step_in_epoch(&key, epoch, input);
@@ -156,6 +156,18 @@ impl Shard {
         if let Some(slot) = self.in_epoch(key, epoch) {
             self.step(slot, input);
         }
+    }
+
+    /// Containers with their places. Those that the tables have told of before their grant the queue did not know then.
+    fn with_places(
+        &self,
+        key: &QueueKey,
+        containers: Vec<ContainerId>,
+    ) -> Vec<(ContainerId, Option<InvokerId>)> {
+        let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
+        let place = |id: &ContainerId| local.and_then(|local| local.places.get(id).copied());
+        let with_places = containers.into_iter().map(|id| (id, place(&id)));
+        with_places.collect()
     }
 
     fn unfreeze_in(&mut self, key: &QueueKey, epoch: Epoch) {

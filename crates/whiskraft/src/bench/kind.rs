@@ -20,9 +20,9 @@ pub(crate) enum Kind {
     Sending,
     /// Until the tables have a leader for a new queue.
     Leading,
-    /// From then until its container is decided on and the tables have a slot for it.
+    /// From then until its container is decided on and the tables have a slot for it, and its place if that was chosen before.
     Reserving,
-    /// From then until they say on which invoker.
+    /// From then until they say on which invoker: nothing if they said so with the slot.
     Placing,
     /// From then until they say that it runs: creation sent, carried out, reported.
     Starting,

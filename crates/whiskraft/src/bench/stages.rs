@@ -193,6 +193,21 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_comes_with_the_slot_takes_no_time_of_its_own() {
+        let mut stages = Stages {
+            led: Some(MS(14)),
+            ..Stages::default()
+        };
+        stages.note(&container(1, Some(2), ContainerState::InProgress), MS(15));
+        let wanted = [
+            (Kind::Leading, MS(4)),
+            (Kind::Reserving, MS(1)),
+            (Kind::Placing, MS(0)),
+        ];
+        assert_eq!(stages.lengths(MS(10)), wanted);
+    }
+
+    #[test]
     fn what_was_not_seen_is_no_stage() {
         let stages = Stages {
             led: Some(MS(12)),

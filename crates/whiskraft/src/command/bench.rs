@@ -49,7 +49,8 @@ Latencies: queueing (due until it begins in a container), end to end (due until 
 until it is on the disks of a majority), sending (due until the SDK has it: what this program adds to all others). A
 percentile is shown if at least one value is beyond it. Several --runs give the median and, in brackets, the extremes.
 With --stages, of the first activation of each action, by a watch of the tables: leading (due until a new queue has a leader),
-reserving (until its container is decided on and has a slot in the log), placing (until the log says where),
+reserving (until its container is decided on and has a slot in the log), placing (until the log says where: nothing if it said so
+with the slot),
 starting (sent to the invoker, created, reported, in the log).
 
 Rates count what ended well within the measured time. What processes use is read from /proc over the same time.";

@@ -83,7 +83,7 @@ impl Rig {
     }
 
     fn have(&mut self, count: usize) {
-        let containers = (0..count).map(container).collect();
+        let containers = (0..count).map(|rank| (container(rank), None)).collect();
         self.tell(Input::Granted {
             asked: 0,
             containers,
