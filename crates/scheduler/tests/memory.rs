@@ -214,6 +214,8 @@ async fn a_queue_without_containers_gets_a_place_of_its_own_namespace() {
 async fn a_creation_that_came_back_holds_no_memory_until_it_is_tried_again() {
     let mut config = config();
     config.creation.retry_pause = std::time::Duration::from_secs(5);
+    // Longer than the pause, or it is not tried again.
+    config.creation.deadline = std::time::Duration::from_secs(20);
     let cluster = Cluster::start_with(config).await;
     cluster.put_action("guest/big", half()).await;
     let mut invoker = Invoker::start(7, &cluster.addresses()).await;
