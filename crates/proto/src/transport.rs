@@ -72,27 +72,37 @@ pub fn invoker_endpoint(address: Endpoint, patience: Patience) -> Endpoint {
 /// # Errors
 /// Why there is no connection.
 pub async fn connect(endpoint: &Endpoint) -> Result<Channel, tonic::transport::Error> {
-    endpoint.connect_with_connector(connector()).await
+    let (endpoint, connector) = connector(endpoint);
+    endpoint.connect_with_connector(connector).await
 }
 
 /// The same when the connection is first needed, and again whenever it is lost.
 #[must_use]
 pub fn connect_lazily(endpoint: &Endpoint) -> Channel {
-    endpoint.connect_with_connector_lazy(connector())
+    let (endpoint, connector) = connector(endpoint);
+    endpoint.connect_with_connector_lazy(connector)
 }
 
-/// What tonic uses by itself, around which a connection is gathered.
-fn connector() -> impl Service<
-    Uri,
-    Response = TokioIo<Gathered<TcpStream>>,
-    Error = impl std::error::Error + Send + Sync + 'static,
-    Future = impl Send,
-> + Send
-+ 'static {
+/// What tonic uses by itself, around which a connection is gathered. The time for a connection is the connector's, which shares it
+/// among the addresses of a name; tonic would cut off all of them together.
+fn connector(
+    endpoint: &Endpoint,
+) -> (
+    Endpoint,
+    impl Service<
+        Uri,
+        Response = TokioIo<Gathered<TcpStream>>,
+        Error = impl std::error::Error + Send + Sync + 'static,
+        Future = impl Send,
+    > + Send
+    + 'static,
+) {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector.map_response(|connection| TokioIo::new(Gathered::new(connection.into_inner())))
+    connector.set_connect_timeout(endpoint.get_connect_timeout());
+    let connector = connector.map_response(|connection| TokioIo::new(Gathered::new(connection.into_inner())));
+    (endpoint.clone().connect_timeout(Duration::MAX), connector)
 }
 
 fn watched(address: Endpoint, patience: Patience) -> Endpoint {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lives::{Lives, PROFILE, Scene};
 use whiskraft_queue::{ActionProfile, Input, MemoryQueue, NamespaceCounts, QueueSettings};
-use whiskraft_types::{Epoch, Instant, QueueKey, Revision};
+use whiskraft_types::{Epoch, Instant, InvokerId, QueueKey, Revision};
 
 /// Queues over which the mean is taken.
 const QUEUES: usize = 1000;
@@ -59,6 +59,9 @@ fn what_every_queue_hears_of_takes_no_memory() {
             Input::Action(newer),
             Input::Draining(true),
             Input::Draining(false),
+            Input::InvokerGone {
+                invoker: InvokerId(1),
+            },
         ] {
             queue.step(Instant::ORIGIN, input, &mut out);
         }

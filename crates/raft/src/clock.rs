@@ -24,7 +24,7 @@ pub(crate) async fn beat(pause: Duration) {
     tokio::time::sleep(to_beat(since, pause)).await;
 }
 
-/// Time to the next whole multiple of a pause; never none.
+/// Time to the next whole multiple of a pause; none only for a pause of none.
 fn to_beat(since: Duration, pause: Duration) -> Duration {
     let gone = since.as_nanos().checked_rem(pause.as_nanos()).unwrap_or_default();
     pause.saturating_sub(Duration::from_nanos(u64::try_from(gone).unwrap_or(u64::MAX)))

@@ -74,6 +74,7 @@ struct Inner {
     witness: Witness,
     connect_timeout: Duration,
     keepalive_interval: Duration,
+    keepalive_timeout: Duration,
     reachable_for: Duration,
     channels: Mutex<BTreeMap<(String, Class), Channel>>,
     answered: Mutex<BTreeMap<u64, Instant>>,
@@ -97,6 +98,7 @@ impl Peers {
             witness: Witness::default(),
             connect_timeout: settings.election_max,
             keepalive_interval: settings.election_max,
+            keepalive_timeout: settings.election_min,
             reachable_for: settings.election_max * REACHABLE_ELECTIONS,
             channels: Mutex::default(),
             answered: Mutex::default(),
@@ -211,8 +213,10 @@ impl Peers {
                 let to: Arc<str> = address.into();
                 let connector = tower::service_fn(move |_| {
                     let to = Arc::clone(&to);
-                    async move { let connection = connect(&to, is_for_lanes).await?;
-                        io::Result::Ok(TokioIo::new(Gathered::new(connection))) }
+                    async move {
+                        let connection = connect(&to, is_for_lanes).await?;
+                        io::Result::Ok(TokioIo::new(Gathered::new(connection)))
+                    }
                 });
                 let channel = self.endpoint(address)?.connect_with_connector_lazy(connector);
                 channels.insert((address.to_owned(), class), channel.clone());
@@ -232,7 +236,7 @@ impl Peers {
         Ok(endpoint
             .connect_timeout(self.inner.connect_timeout)
             .http2_keep_alive_interval(self.inner.keepalive_interval)
-            .keep_alive_timeout(self.inner.connect_timeout)
+            .keep_alive_timeout(self.inner.keepalive_timeout)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW))

@@ -24,7 +24,7 @@ use crate::store::SeenStore;
 use crate::types::{Proposal, Types};
 
 /// Pause between rounds of questions to the other members.
-const ROUND_PAUSE: Duration = Duration::from_millis(500);
+const ROUND_PAUSE: Duration = Duration::from_millis(400);
 /// Pause between looks at the consensus core.
 const CORE_PAUSE: Duration = Duration::from_millis(250);
 /// Longest wait for the answer of the core to one question.
@@ -54,7 +54,7 @@ pub(crate) async fn ask_around(core: Core, journal: Journal, identity: Identity)
         futures::future::join_all(rounds).await;
         let others = members.iter().filter(|(id, _)| *id != identity.id);
         others.for_each(|(id, address)| tell_change(&core, &mut reached, *id, address));
-        clock::beat(ROUND_PAUSE).await;
+        tokio::time::sleep(ROUND_PAUSE).await;
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Response {
     Session(SessionId),
     /// Leadership of `EnsureQueue`.
     Leadership(Leadership),
-    /// One per request of `ReserveSlots`, in order.
+    /// One per request of `ReserveSlots` or `ReservePlaces`, in order.
     Grants(Vec<Grant>),
     /// The document has this revision now (or was deleted at it).
     Revision(Revision),

@@ -211,7 +211,9 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
     pub(super) fn on_invoker_gone(&mut self, now: Instant, invoker: InvokerId, out: &mut Vec<Output<P, R>>) {
         self.disconnected.remove(&invoker);
         // What is lost may run again, and not there.
-        self.containers.withdraw_all(invoker);
+        if !self.containers.is_empty() {
+            self.containers.withdraw_all(invoker);
+        }
         if self.expected.remove(&invoker) {
             // It did not say what it had, and never will.
             self.lost = Some((invoker, now + self.settings.lost_keep));

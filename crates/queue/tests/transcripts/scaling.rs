@@ -176,6 +176,21 @@ fn a_place_that_was_told_of_and_lost_before_its_grant_is_none() {
     );
 }
 
+/// What the tables tell of a container before its grant the queue does not hear: its shard repeats it afterwards.
+#[test]
+fn a_container_that_was_lost_before_its_grant_is_asked_for_again() {
+    check(
+        "started-up
+         submit a1
+         tick -> reserve 1
+         removed c1 -> nothing
+         granted 1 c1 -> nothing
+         tick -> nothing
+         removed c1
+         tick -> reserve 1",
+    );
+}
+
 #[test]
 fn slot_granted_for_an_old_revision_is_given_back() {
     check(

@@ -65,7 +65,9 @@ pub(super) async fn tell_time(group: Group, shared: Arc<LaneShared>) {
         if clock > known {
             (known, since) = (clock, now);
         }
-        if now.duration_since(since) < group.settings.lane_tick || group.lease().is_none() {
+        // Looks are a whole number of pauses apart, but for their lateness.
+        let is_silent = now.duration_since(since) + ROUND_PAUSE / 2 >= group.settings.lane_tick;
+        if !is_silent || group.lease().is_none() {
             continue;
         }
         since = now;

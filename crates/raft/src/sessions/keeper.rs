@@ -24,7 +24,7 @@ const REQUESTS_MAX: usize = 256;
 /// Shortest pause between looks at the deadlines: what it adds to the end of a session.
 const TICK: Duration = Duration::from_millis(25);
 /// Longest pause between two turns of one that leads, far below what counts as a stall.
-const TURN_MAX: Duration = Duration::from_millis(100);
+const TURN_MAX: Duration = Duration::from_millis(50);
 /// A turn that comes so late means that the process was stopped; keepalives may have waited in its buffers meanwhile.
 const STALL_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for the log to take an expiry or a renewal before it is tried again.
@@ -76,6 +76,15 @@ fn granted(session: &SessionRecord) -> Duration {
     match session.owner {
         SessionOwner::Invoker { .. } => session.ttl.saturating_mul(2),
         SessionOwner::Scheduler(_) => session.ttl,
+    }
+}
+
+/// When a leader looks again if nothing else happens: when the next session is due, if there is a lease to count in.
+fn next_turn(now: Instant, lease: Option<Option<Instant>>) -> Instant {
+    let (soonest, latest) = (now + TICK, now + TURN_MAX);
+    match lease {
+        None => soonest,
+        Some(due) => due.map_or(latest, |due| due.clamp(soonest, latest)),
     }
 }
 
@@ -192,24 +201,15 @@ impl Keeper {
         lease.is_some()
     }
 
-    /// Chooses when to look again, if this node leads and nothing else happens.
-    fn plan(&mut self) {
-        let soonest = self.turned + TICK;
-        let latest = self.turned + TURN_MAX;
-        self.wake = match self.lease {
-            None => soonest,
-            Some(_) => {
-                let due = self.deadlines.next_due();
-                due.map_or(latest, |due| due.clamp(soonest, latest))
-            }
-        };
-    }
-
     fn on_tick(&mut self) {
         let now = clock::now();
         let counts = self.turn(now);
-        let due = if counts { self.deadlines.take_due(now) } else { Vec::new() };
-        self.plan();
+        let due = if counts {
+            self.deadlines.take_due(now)
+        } else {
+            Vec::new()
+        };
+        self.wake = next_turn(now, counts.then(|| self.deadlines.next_due()));
         for due in due.chunks(BATCH_MAX) {
             let (core, due) = (self.core.clone(), due.to_vec());
             tracing::info!(sessions = ?due, "sessions expire");
@@ -329,6 +329,17 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_again_when_the_next_session_is_due_and_not_too_late_or_soon() {
+        let now = clock::now();
+        let in_ms = |ms| now + Duration::from_millis(ms);
+        assert_eq!(next_turn(now, None), in_ms(25), "the lease may come any moment");
+        assert_eq!(next_turn(now, Some(None)), in_ms(50));
+        for (due, next) in [(0, 25), (24, 25), (40, 40), (900, 50)] {
+            assert_eq!(next_turn(now, Some(Some(in_ms(due)))), in_ms(next), "{due}");
+        }
+    }
 
     fn unknown() -> Result<(), NotDone> {
         Err(NotDone::Unknown("no quorum".to_owned()))

@@ -55,11 +55,11 @@ impl Ring {
     }
 
     /// Adds the batches of applied entries up to `applied`; the oldest make room.
-    pub(crate) fn publish(&self, batches: Vec<Batch>, applied: LogRevision) {
+    pub(crate) fn publish(&self, mut batches: Vec<Batch>, applied: LogRevision) {
+        // They stay for long, and nothing is added to them.
+        batches.iter_mut().for_each(|batch| batch.events.shrink_to_fit());
         let mut inner = self.lock();
-        for mut batch in batches {
-            // It stays for long, and nothing is added to it.
-            batch.events.shrink_to_fit();
+        for batch in batches {
             inner.bytes += weight(&batch);
             inner.batches.push_back(Arc::new(batch));
         }

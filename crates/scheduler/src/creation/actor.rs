@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use whiskraft_queue::{Backoff, CreationJob, CreationSettings, CreationStep, FairShares, Observation};
-use whiskraft_state::{ContainerChange, GrantedContainer};
+use whiskraft_state::{ContainerChange, ContainerState, GrantedContainer};
 use whiskraft_types::{
     ContainerId, CreationError, CreationErrorClass, Instant, InvokerId, NamespaceName, QueueKey,
 };
@@ -249,9 +249,9 @@ impl CreationActor {
             let nothing = wishes.into_iter().map(|wish| (wish, Vec::new())).collect();
             return self.on_reserved(nothing).await;
         };
-        let requests = wishes.iter().map(|wish| self.numbers.request(session, wish));
-        let requests = requests.collect();
-        let requests = self.choose(session, requests);
+        let slots = wishes.iter().map(|wish| self.numbers.request(session, wish));
+        let slots = slots.collect();
+        let requests = self.choose(session, slots);
         self.reserving = true;
         let reservation = reserve(self.parts.context.clone(), session, wishes, requests);
         self.under_way
@@ -270,7 +270,9 @@ impl CreationActor {
 
     async fn on_reserved(&mut self, reserved: Reserved) {
         // Whatever became of them: the table has the memory of those that have a place.
-        self.placer.settle_ahead();
+        if self.placer.settle_ahead() {
+            self.look_soon();
+        }
         let (mut placed, mut placeless) = (Vec::new(), Vec::new());
         for (wish, containers) in reserved {
             let request = Request::Granted {
@@ -290,8 +292,11 @@ impl CreationActor {
                 continue;
             }
             for GrantedContainer { container, resume } in containers {
+                // One that was lost with its invoker meanwhile its queue hears of by its shard.
+                let Some(target) = self.place_of(container) else {
+                    continue;
+                };
                 let job = CreationJob::new(container, self.now, wish.blackbox, &self.settings);
-                let target = self.place_of(container);
                 self.jobs.insert(Job::new(job, wish.clone(), resume, target));
                 match target {
                     Some(invoker) => placed.push((container, invoker, resume.is_some())),
@@ -308,11 +313,12 @@ impl CreationActor {
         self.place(placeless).await;
     }
 
-    /// Where the table has a container that was just granted.
-    fn place_of(&self, container: ContainerId) -> Option<InvokerId> {
-        let node = &self.parts.context.node;
-        let place = node.read(|state| state.container(container)?.invoker);
-        place.map(|(invoker, _)| invoker)
+    /// Where a container is that was just granted, if it has a place; none if the table has it no longer.
+    fn place_of(&self, container: ContainerId) -> Option<Option<InvokerId>> {
+        self.parts.context.node.read(|state| {
+            let row = state.container(container)?;
+            (row.state != ContainerState::Ended).then(|| row.invoker.map(|(invoker, _)| invoker))
+        })
     }
 
     pub(super) async fn on_failure(

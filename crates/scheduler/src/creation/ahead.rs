@@ -4,7 +4,7 @@
 //! choice: the log gives no place where there is no memory by then, and what comes without one is placed afterwards.
 
 use whiskraft_queue::Candidates;
-use whiskraft_state::SlotRequest;
+use whiskraft_state::{DocumentKey, SlotRequest};
 use whiskraft_types::{ByteSize, ContainerId, InvokerId, SessionId};
 
 use crate::creation::actor::CreationActor;
@@ -42,6 +42,13 @@ impl CreationActor {
         tries: &mut usize,
     ) -> Vec<InvokerId> {
         let (context, profiles) = (&self.parts.context, &self.parts.profiles);
+        let newest = context.node.read(|state| {
+            let key = DocumentKey::action(&slots.key.action)?;
+            Some(state.document(&key)?.revision)
+        });
+        if newest != Some(slots.revision) {
+            return Vec::new(); // Its creation will say that it has changed.
+        }
         let Some(needs) = profiles.needs(&context.node, &slots.key.action, slots.revision) else {
             return Vec::new(); // Its creation will say what is the matter.
         };

@@ -81,14 +81,22 @@ impl Placer {
         candidates
     }
 
-    /// Promises that the table does not show: `on` says where it has a container.
+    /// Promises that the table does not show: `on` says where it has a container. Of the reservation under way all, with
+    /// nothing for those that it shows: whether an invoker on trial has got its container is noted with the answer.
     fn unseen(
         &self,
         on: impl Fn(ContainerId) -> Option<InvokerId>,
     ) -> impl Iterator<Item = (InvokerId, ByteSize)> {
-        let all = self.promised.iter().chain(&self.ahead);
-        all.filter(move |(id, (invoker, _))| on(**id) != Some(*invoker))
-            .map(|(_, promise)| *promise)
+        let owed = move |id: &ContainerId, (invoker, memory): (InvokerId, ByteSize)| {
+            let is_seen = on(*id) == Some(invoker);
+            (invoker, if is_seen { ByteSize::ZERO } else { memory }, is_seen)
+        };
+        let promised = self.promised.iter().map(|promise| (promise, false));
+        let all = promised.chain(self.ahead.iter().map(|promise| (promise, true)));
+        all.filter_map(move |((id, promise), is_ahead)| {
+            let (invoker, memory, is_seen) = owed(id, *promise);
+            (is_ahead || !is_seen).then_some((invoker, memory))
+        })
     }
 
     /// Chooses an invoker and remembers the promise.
@@ -123,8 +131,16 @@ impl Placer {
     }
 
     /// No reservation is under way: the table shows what came of the last one, and nothing else will.
-    pub(crate) fn settle_ahead(&mut self) {
+    /// Whether anything was promised.
+    pub(crate) fn settle_ahead(&mut self) -> bool {
+        let has_promised = self.has_promised_ahead();
         self.ahead.clear();
+        has_promised
+    }
+
+    /// Whether a reservation is under way that may need less than was promised for it.
+    pub(crate) fn has_promised_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
     /// Whether a container would find a place among candidates; it is debited there and promised nowhere.

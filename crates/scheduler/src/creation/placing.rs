@@ -1,5 +1,5 @@
-//! Finds invokers for the creations of a batch whose slots came without a place. What finds no memory waits, in the order of fair shares; `room.rs` has
-//! others make room for it.
+//! Finds invokers for the creations of a batch whose slots came without a place. What finds no memory waits, in the order of fair
+//! shares; `room.rs` has others make room for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -147,7 +147,8 @@ impl CreationActor {
         // Pauses count from the end: a look that takes long must not be all that is done.
         self.looked_at = self.parts.context.clock.now();
         self.look_at = Some(self.looked_at + LOOK_AGAIN);
-        if self.makes_room() {
+        // Nobody ends for memory that the answer to a reservation may give back in a moment.
+        if self.makes_room() && !self.placer.has_promised_ahead() {
             self.make_room(&placeless, &candidates, &mut pools, &starving);
         }
     }

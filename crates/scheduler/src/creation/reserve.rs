@@ -58,7 +58,7 @@ pub(crate) async fn reserve(
     wishes: Vec<Wish>,
     requests: Vec<(SlotRequest, Vec<InvokerId>)>,
 ) -> Reserved {
-    let command = Command::ReservePlaces { session, requests };
+    let mut command = Command::ReservePlaces { session, requests };
     let grants = loop {
         match context.propose(command.clone()).await {
             Ok((revision, Response::Grants(grants))) => {
@@ -72,6 +72,10 @@ pub(crate) async fn reserve(
             }
             Err(error) if context.fence.session() == Some(session) => {
                 tracing::debug!(%error, "reservation not proposed, tries again");
+                // By then others may wait for memory, and come first.
+                if let Command::ReservePlaces { requests, .. } = &mut command {
+                    requests.iter_mut().for_each(|(_, chosen)| chosen.clear());
+                }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 //! reservations, status, look-ups.
 
 use whiskraft_queue::{ActivationState, Input};
+use whiskraft_state::{ContainerState, State};
 use whiskraft_types::{ActivationId, ContainerId, Epoch, InvokerId, QueueKey};
 
 use crate::clock::unix_ms;
@@ -50,12 +51,17 @@ impl Shard {
                 let refused = u64::from(asked).saturating_sub(granted);
                 self.parts.meter.reserved(granted, refused);
                 self.creations.begin(self.now, &containers);
+                let gone = self.gone(&containers);
                 let input = Input::Granted {
                     asked,
                     containers: self.with_places(&key, containers),
                     revision,
                 };
                 self.step_in_epoch(&key, epoch, input);
+                for container in gone {
+                    self.creations.end(container);
+                    self.step_in_epoch(&key, epoch, Input::ContainerRemoved { container });
+                }
             }
             Request::CreationFailed {
                 key,
@@ -168,6 +174,19 @@ impl Shard {
         let place = |id: &ContainerId| local.and_then(|local| local.places.get(id).copied());
         let with_places = containers.into_iter().map(|id| (id, place(&id)));
         with_places.collect()
+    }
+
+    /// Those that were lost with their invoker before their queue hears of them: it did not know them when the tables told.
+    /// What the tables still have is lost by a later word only.
+    fn gone(&self, containers: &[ContainerId]) -> Vec<ContainerId> {
+        let is_gone = |state: &State, id: ContainerId| {
+            let row = state.container(id);
+            row.is_none_or(|row| row.state == ContainerState::Ended)
+        };
+        self.parts.context.node.read(|state| {
+            let gone = containers.iter().filter(|id| is_gone(state, **id));
+            gone.copied().collect()
+        })
     }
 
     fn unfreeze_in(&mut self, key: &QueueKey, epoch: Epoch) {

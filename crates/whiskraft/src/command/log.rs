@@ -34,7 +34,7 @@ Examples:
   whiskraft log /var/lib/whiskraft --check             # every limit held at every revision? Exit code 4 if not
   whiskraft log /var/lib/whiskraft --from 1200 --to 1300
   whiskraft log /var/lib/whiskraft --summary
-  whiskraft log /var/lib/whiskraft --json | jq 'select(.entry == \"reserve-slots\")'
+  whiskraft log /var/lib/whiskraft --json | jq 'select(.entry == \"reserve-places\")'
 
 The scheduler must be stopped. Nothing in the directory is changed.";
 
