@@ -16,13 +16,15 @@ use whiskraft_proto::v1::controller_client::ControllerClient;
 const FRAME_HEAD_LEN: usize = 9;
 /// What a client says first, by RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Writes that are not looked at yet: far more than two calls need.
+const WRITES_MAX: usize = 64;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
 /// A connection that tells of every write.
 struct Told {
     inner: DuplexStream,
-    writes: mpsc::UnboundedSender<Vec<u8>>,
+    writes: mpsc::Sender<Vec<u8>>,
 }
 
 impl AsyncRead for Told {
@@ -43,7 +45,8 @@ impl AsyncWrite for Told {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, buffer);
         if let Poll::Ready(Ok(len)) = written {
-            self.writes.send(buffer[..len].to_vec()).unwrap();
+            let told = self.writes.try_send(buffer[..len].to_vec());
+            told.expect("there is room, and somebody listens");
         }
         written
     }
@@ -62,7 +65,7 @@ fn frames(write: &[u8]) -> Vec<u8> {
     let mut rest = write.strip_prefix(PREFACE).unwrap_or(write);
     let mut types = Vec::new();
     while let [a, b, c, kind, ..] = rest {
-        let len = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap();
+        let len = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).expect("a length of 24 bits");
         types.push(*kind);
         rest = &rest[FRAME_HEAD_LEN + len..];
     }
@@ -72,7 +75,7 @@ fn frames(write: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn head_and_body_of_a_call_are_one_write() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
-    let (writes, mut told) = mpsc::unbounded_channel();
+    let (writes, mut told) = mpsc::channel(WRITES_MAX);
     let mut near = Some(Gathered::new(Told { inner: near, writes }));
     let connector = tower::service_fn(move |_| {
         let connection = near.take().map(TokioIo::new);
