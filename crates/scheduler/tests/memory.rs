@@ -283,9 +283,9 @@ async fn a_container_has_its_place_with_its_slot() {
     assert_eq!(controller.record(2).await.status(), v1::Status::Success);
 }
 
-/// A paused container continues where it is: the place that was chosen for a new one is nobody's.
+/// A place was chosen for it all the same. That promises of a reservation end with it `creation::place` tests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_place_that_was_chosen_and_not_needed_is_free_again() {
+async fn a_paused_container_continues_where_it_is_and_leaves_memory_for_one_more() {
     let cluster = Cluster::start_with(no_retries()).await;
     cluster.put_action("guest/big", half()).await;
     let mut invoker = Invoker::start(7, &cluster.addresses()).await;

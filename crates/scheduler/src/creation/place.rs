@@ -85,18 +85,15 @@ impl Placer {
     /// nothing for those that it shows: whether an invoker on trial has got its container is noted with the answer.
     fn unseen(
         &self,
-        on: impl Fn(ContainerId) -> Option<InvokerId>,
+        on: impl Fn(ContainerId) -> Option<InvokerId> + Copy,
     ) -> impl Iterator<Item = (InvokerId, ByteSize)> {
-        let owed = move |id: &ContainerId, (invoker, memory): (InvokerId, ByteSize)| {
-            let is_seen = on(*id) == Some(invoker);
-            (invoker, if is_seen { ByteSize::ZERO } else { memory }, is_seen)
-        };
-        let promised = self.promised.iter().map(|promise| (promise, false));
-        let all = promised.chain(self.ahead.iter().map(|promise| (promise, true)));
-        all.filter_map(move |((id, promise), is_ahead)| {
-            let (invoker, memory, is_seen) = owed(id, *promise);
-            (is_ahead || !is_seen).then_some((invoker, memory))
-        })
+        let promised = self.promised.iter();
+        let promised = promised.filter(move |(id, (invoker, _))| on(**id) != Some(*invoker));
+        let ahead = self.ahead.iter().map(move |(id, (invoker, memory))| {
+            let is_seen = on(*id) == Some(*invoker);
+            (*invoker, if is_seen { ByteSize::ZERO } else { *memory })
+        });
+        promised.map(|(_, promise)| *promise).chain(ahead)
     }
 
     /// Chooses an invoker and remembers the promise.
@@ -130,8 +127,8 @@ impl Placer {
         Ok(invoker)
     }
 
-    /// No reservation is under way: the table shows what came of the last one, and nothing else will.
-    /// Whether anything was promised.
+    /// No reservation is under way: the table shows what came of the last one, and nothing else will. Returns whether
+    /// anything was promised for it.
     pub(crate) fn settle_ahead(&mut self) -> bool {
         let has_promised = self.has_promised_ahead();
         self.ahead.clear();
@@ -349,7 +346,10 @@ mod tests {
         }
     }
 
-    fn unseen(placer: &Placer, on: impl Fn(ContainerId) -> Option<InvokerId>) -> Vec<(InvokerId, ByteSize)> {
+    fn unseen(
+        placer: &Placer,
+        on: impl Fn(ContainerId) -> Option<InvokerId> + Copy,
+    ) -> Vec<(InvokerId, ByteSize)> {
         placer.unseen(on).collect()
     }
 
