@@ -30,6 +30,16 @@ pub(crate) enum Proposal {
     Journal(JournalBatch),
 }
 
+impl Proposal {
+    /// How many activations and queues it names, if that goes beyond its record.
+    pub(crate) fn names(&self) -> usize {
+        match self {
+            Self::Command(_) => 0,
+            Self::Journal(batch) => batch.names(),
+        }
+    }
+}
+
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // openraft puts this into its messages; commands may carry bodies, which are never logged.

@@ -6,29 +6,32 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use openraft::EntryPayload;
+
 use crate::types::{Entry, META_GROUP};
 
 /// What is kept of one log.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Bytes of records; the newest entry stays however long it is. What they say is kept with them and takes two to three
-    /// times as much.
-    bytes: usize,
+    /// Bytes that they take, about; the newest entry stays however long it is.
+    memory: usize,
     /// Entries: short ones cost more than their records.
     entries: usize,
 }
 
 /// Of group 0: short commands, of which a follower is seldom more than a few behind.
 const META_LIMITS: Limits = Limits {
-    bytes: 1 << 19,
+    memory: 1 << 20,
     entries: 1024,
 };
 /// Of a lane: a batch has the arguments of many activations, so half a megabyte would be less than a follower reads at
 /// once, and most of a lane's load would be read back from the disk as soon as one falls behind a little.
 const LANE_LIMITS: Limits = Limits {
-    bytes: 1 << 20,
+    memory: 2 << 20,
     entries: 4096,
 };
+/// What a name in a batch takes beside its part of the record, about: the command's fields and the texts of its queue.
+const NAME_BYTES: usize = 256;
 
 /// The tail of one log.
 #[derive(Debug)]
@@ -39,8 +42,27 @@ pub(super) struct Tail {
 
 #[derive(Debug, Default)]
 struct State {
-    entries: VecDeque<(Entry, usize)>,
-    bytes: usize,
+    entries: VecDeque<Kept>,
+    /// What they take.
+    memory: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    entry: Entry,
+    /// Length of its record.
+    len: usize,
+}
+
+impl Kept {
+    /// What it takes: the record, and what it says, in which texts and payloads are once more.
+    fn memory(&self) -> usize {
+        let names = match &self.entry.payload {
+            EntryPayload::Normal(packed) => packed.get().names(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        2 * self.len + NAME_BYTES * names
+    }
 }
 
 impl Tail {
@@ -61,15 +83,16 @@ impl Tail {
     pub(super) fn append(&self, entries: impl IntoIterator<Item = (Entry, usize)>) {
         let mut state = self.lock();
         for (entry, len) in entries {
-            let next = state.entries.back().map(|(last, _)| last.log_id.index + 1);
+            let next = state.entries.back().map(|last| last.entry.log_id.index + 1);
             if next.is_some_and(|next| next != entry.log_id.index) {
                 state.clear();
             }
-            state.bytes += len;
-            state.entries.push_back((entry, len));
+            let kept = Kept { entry, len };
+            state.memory += kept.memory();
+            state.entries.push_back(kept);
         }
-        let Limits { bytes, entries } = self.limits;
-        while state.entries.len() > entries || (state.bytes > bytes && state.entries.len() > 1) {
+        let Limits { memory, entries } = self.limits;
+        while state.entries.len() > entries || (state.memory > memory && state.entries.len() > 1) {
             state.pop_front();
         }
     }
@@ -80,10 +103,10 @@ impl Tail {
         while state
             .entries
             .back()
-            .is_some_and(|(entry, _)| entry.log_id.index >= from)
+            .is_some_and(|last| last.entry.log_id.index >= from)
         {
-            if let Some((_, len)) = state.entries.pop_back() {
-                state.bytes -= len;
+            if let Some(last) = state.entries.pop_back() {
+                state.memory -= last.memory();
             }
         }
     }
@@ -94,7 +117,7 @@ impl Tail {
         while state
             .entries
             .front()
-            .is_some_and(|(entry, _)| entry.log_id.index <= upto)
+            .is_some_and(|first| first.entry.log_id.index <= upto)
         {
             state.pop_front();
         }
@@ -109,14 +132,14 @@ impl Tail {
         bytes_max: usize,
     ) -> Option<Vec<Entry>> {
         let state = self.lock();
-        let first = state.entries.front()?.0.log_id.index;
+        let first = state.entries.front()?.entry.log_id.index;
         let skipped = usize::try_from(from.checked_sub(first)?).ok()?;
         if skipped >= state.entries.len() {
             return None;
         }
         let mut bytes = 0;
         let mut entries = Vec::new();
-        for (entry, len) in state.entries.range(skipped..) {
+        for Kept { entry, len } in state.entries.range(skipped..) {
             let is_full = entries.len() >= entries_max || (bytes + len > bytes_max && !entries.is_empty());
             if entry.log_id.index >= to || is_full {
                 break;
@@ -135,23 +158,24 @@ impl Tail {
 
 impl State {
     fn pop_front(&mut self) {
-        if let Some((_, len)) = self.entries.pop_front() {
-            self.bytes -= len;
+        if let Some(first) = self.entries.pop_front() {
+            self.memory -= first.memory();
         }
     }
 
     fn clear(&mut self) {
         self.entries.clear();
-        self.bytes = 0;
+        self.memory = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use openraft::EntryPayload;
+    use whiskraft_state::journal::{JournalBatch, JournalCommand};
+    use whiskraft_types::Epoch;
 
     use super::*;
-    use crate::types::{LeaderId, LogId};
+    use crate::types::{LeaderId, LogId, Proposal};
 
     fn entry(index: u64) -> Entry {
         let leader_id = LeaderId { term: 1, node_id: 1 };
@@ -206,17 +230,17 @@ mod tests {
         assert_eq!(read(&tail, 6, 9), None);
         assert_eq!(read(&tail, 20, 21), Some(vec![20]));
         tail.truncate(0);
-        assert_eq!(tail.lock().bytes, 0);
+        assert_eq!(tail.lock().memory, 0);
     }
 
     #[test]
     fn old_entries_make_room() {
         let tail = tail(0..10_000, 1);
         assert_eq!(tail.lock().entries.len(), META_LIMITS.entries);
-        let tail = self::tail(0..10, META_LIMITS.bytes / 2);
+        let tail = self::tail(0..10, META_LIMITS.memory / 4);
         assert_eq!(read(&tail, 8, 9), Some(vec![8]));
         assert_eq!(read(&tail, 7, 9), None);
-        tail.append([(entry(10), META_LIMITS.bytes * 2)]);
+        tail.append([(entry(10), META_LIMITS.memory * 2)]);
         assert_eq!(read(&tail, 10, 11), Some(vec![10]));
         assert_eq!(tail.lock().entries.len(), 1);
     }
@@ -227,6 +251,32 @@ mod tests {
         lane.append((0..10_000).map(|index| (entry(index), 1)));
         assert_eq!(lane.lock().entries.len(), LANE_LIMITS.entries);
         lane.append((10_000..20_000).map(|index| (entry(index), 1 << 10)));
-        assert_eq!(lane.lock().bytes, super::super::log_store::READ_BYTES_MAX);
+        let bytes: usize = lane.lock().entries.iter().map(|kept| kept.len).sum();
+        assert_eq!(bytes, super::super::log_store::READ_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_short_records_name_counts() {
+        let key = whiskraft_types::QueueKey {
+            namespace: "guest".parse().unwrap(),
+            action: "guest/hello".parse().unwrap(),
+        };
+        let queues = vec![(key, Epoch(1)); 1000];
+        let lane = Tail::new(META_GROUP + 1);
+        lane.append((0..100).map(|index| {
+            let batch = JournalBatch::of(vec![JournalCommand::Fence {
+                queues: queues.clone(),
+            }]);
+            let payload = EntryPayload::Normal(Proposal::Journal(batch).into());
+            (
+                Entry {
+                    payload,
+                    ..entry(index)
+                },
+                30_000,
+            )
+        }));
+        let memory = 2 * 30_000 + 1000 * NAME_BYTES;
+        assert_eq!(lane.lock().entries.len(), LANE_LIMITS.memory / memory);
     }
 }

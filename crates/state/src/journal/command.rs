@@ -27,6 +27,21 @@ impl JournalBatch {
             commands,
         }
     }
+
+    /// How many activations and queues it names: what it takes in memory, beside texts, payloads and records, goes by that.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        let names = self.commands.iter().map(|command| match command {
+            JournalCommand::Fence { queues } => queues.len(),
+            JournalCommand::Purge { ids } => ids.len(),
+            JournalCommand::Accept(_)
+            | JournalCommand::Retry(_)
+            | JournalCommand::End(_)
+            | JournalCommand::Archive(_)
+            | JournalCommand::Cancel(_) => 1,
+        });
+        names.sum()
+    }
 }
 
 /// A change of the journal.

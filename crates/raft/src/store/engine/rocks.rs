@@ -21,9 +21,11 @@ use crate::store::watchdog::Calls;
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
 /// Memory for writes of all tables together that are not being flushed: beyond it the fullest buffer is.
-const WRITE_BUFFERS_BYTES: usize = 32 << 20;
+const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Memory for writes of one table that are not being flushed.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// What a write buffer grows by: of each of a dozen tables, half of it is not used yet. RocksDB would take four times as much.
+const WRITE_BUFFER_STEP: usize = 256 << 10;
 /// Full write buffers of a table that wait for their flush, at which all writes of all tables stop. The lanes wait at
 /// two of one table, so that many are there only if group 0 alone fills them, or no flush ends.
 const WRITE_BUFFERS_MAX: i32 = 6;
@@ -151,6 +153,7 @@ fn families(retention: &Retention) -> Vec<ColumnFamilyDescriptor> {
         }
         options.set_block_based_table_factory(&blocks);
         options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_arena_block_size(WRITE_BUFFER_STEP);
         options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
         options.set_compression_type(DBCompressionType::Lz4);
         ColumnFamilyDescriptor::new(table.name(), options)
