@@ -8,7 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use whiskraft_types::{
-    ActivationId, ActivationStatus, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision,
+    ActivationId, ActivationStatus, Blank, ContainerId, CreationError, Instant, InvokerId, Rare, Rejection,
+    Revision,
 };
 
 use crate::{CancelAnswer, Moved, Outcome};
@@ -375,20 +376,24 @@ pub struct RetryPolicy {
     pub on_loss: bool,
 }
 
+impl Blank for RetryPolicy {
+    const BLANK: &'static Self = &Self {
+        runs_max: 1,
+        backoff: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(60),
+        age_max: None,
+        on_loss: false,
+    };
+}
+
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self {
-            runs_max: 1,
-            backoff: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
-            age_max: None,
-            on_loss: false,
-        }
+        *Self::BLANK
     }
 }
 
 /// What the queue needs of its action document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionProfile {
     /// Newest revision.
     pub revision: Revision,
@@ -403,7 +408,7 @@ pub struct ActionProfile {
     /// Whether the action was deleted, at `revision`: what was handed out finishes, nothing else begins, and the queue goes.
     pub deleted: bool,
     /// What happens to durable activations that fail.
-    pub retry: RetryPolicy,
+    pub retry: Rare<RetryPolicy>,
 }
 
 /// Containers of the namespace over all queues and schedulers, from the local copy of the log's tables.

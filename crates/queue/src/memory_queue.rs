@@ -88,7 +88,7 @@ pub struct MemoryQueue<P, R> {
     /// No scaling before this.
     scale_after: Option<Instant>,
     failure: Option<Box<Failure>>,
-    starved: Option<Starved>,
+    starved: Option<Box<Starved>>,
     /// When the calls of other queues last showed that no container of this one comes free.
     knotted_at: Option<Instant>,
     is_namespace_full: bool,
@@ -128,6 +128,7 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
         now: Instant,
     ) -> Self {
         let average = AverageRing::new(settings.duration_samples);
+        let timeout_max = action.timeout;
         Self {
             key,
             epoch,
@@ -155,7 +156,7 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
             room_since: None,
             counts: NamespaceCounts::default(),
             last_decision: None,
-            timeout_max: action.timeout,
+            timeout_max,
             watch_at: None,
             stepped_at: now,
             is_fenced: false,

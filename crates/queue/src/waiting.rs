@@ -71,6 +71,10 @@ impl Waiting {
     /// Puts a ticket at its place: the end for a new one.
     pub(crate) fn insert(&mut self, ticket: Ticket) {
         self.durable += usize::from(ticket.is_durable);
+        if self.tickets.capacity() == 0 {
+            // Most queues never have more than one; a list takes room for four at first.
+            self.tickets.reserve_exact(1);
+        }
         match self.tickets.back() {
             Some(last) if last.place() > ticket.place() => {
                 let at = self.position(&ticket);

@@ -9,7 +9,7 @@ use whiskraft_proto::v1;
 use whiskraft_queue::RetryPolicy;
 use whiskraft_raft::Node;
 use whiskraft_state::DocumentKey;
-use whiskraft_types::{ActionName, Revision};
+use whiskraft_types::{ActionName, Rare, Revision};
 
 use crate::annotations::Annotations;
 use crate::creation::is_blackbox;
@@ -27,7 +27,7 @@ pub(crate) struct Needs {
     /// Whether it comes from an image of the user.
     pub(crate) blackbox: bool,
     /// When a durable activation that failed runs again; of the queue's concern only.
-    pub(crate) retry: RetryPolicy,
+    pub(crate) retry: Rare<RetryPolicy>,
 }
 
 impl Needs {
@@ -39,7 +39,7 @@ impl Needs {
             tags: annotations.tags,
             strict: annotations.strict,
             blackbox: is_blackbox(&action.kind),
-            retry: annotations.retry,
+            retry: Rare::of(annotations.retry),
         }
     }
 }

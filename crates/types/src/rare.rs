@@ -31,6 +31,22 @@ impl<T> Rare<T> {
     }
 }
 
+impl<T: Blank + PartialEq> Rare<T> {
+    /// This; takes no memory if it is what a blank one looks like.
+    #[must_use]
+    pub fn of(value: T) -> Self {
+        Self((value != *T::BLANK).then(|| Box::new(value)))
+    }
+}
+
+impl<T: Blank + PartialEq> PartialEq for Rare<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Blank + Eq> Eq for Rare<T> {}
+
 impl<T: Default> Rare<T> {
     /// Takes it out, and leaves a blank one.
     #[must_use]
@@ -74,5 +90,14 @@ mod tests {
         assert_eq!(rare.take_out(), [7]);
         assert!(rare.is_empty() && rare.is_unused());
         assert!(rare.take_out().is_empty());
+    }
+
+    #[test]
+    fn what_looks_blank_is_the_same_whether_it_takes_memory_or_not() {
+        let mut emptied = Rare::of(vec![7]);
+        assert!(!emptied.is_unused() && emptied != Rare::new());
+        emptied.pop();
+        assert!(Rare::<Vec<u8>>::of(Vec::new()).is_unused());
+        assert_eq!(emptied, Rare::new());
     }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use whiskraft_queue::{
     ActionProfile, ControllerId, Input, JournalEntry, MemoryQueue, NamespaceCounts, Outcome, Output,
-    QueueSettings, RetryPolicy, RunEnd, Terms, Verdict,
+    QueueSettings, RunEnd, Terms, Verdict,
 };
-use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Revision, SessionId};
+use whiskraft_types::{
+    ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rare, Revision, SessionId,
+};
 
 /// Handles, as in the scheduler: the queue copies nothing but them.
 type Payload = Arc<[u8]>;
@@ -303,13 +305,7 @@ pub(crate) const PROFILE: ActionProfile = ActionProfile {
     blackbox: false,
     timeout: Duration::from_secs(60),
     deleted: false,
-    retry: RetryPolicy {
-        runs_max: 1,
-        backoff: Duration::from_secs(1),
-        backoff_max: Duration::from_secs(60),
-        age_max: None,
-        on_loss: false,
-    },
+    retry: Rare::new(),
 };
 
 /// Ids as the SDK draws them: any bytes, here the same in every run.

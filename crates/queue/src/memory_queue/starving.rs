@@ -23,7 +23,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 const ROOM_AGE: Duration = Duration::from_secs(1);
 
 /// The namespace is full and the queue has no container, or none that comes free.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Starved {
     since: Instant,
     checked_at: Instant,
@@ -89,6 +89,7 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
         // What was not looked at for a while begins again: those who come now get their moment too.
         let before = self
             .starved
+            .as_deref()
             .filter(|starved| now.saturating_since(starved.checked_at) < wait);
         let since = match before {
             Some(starved) => starved.since,
@@ -97,11 +98,11 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
                 now
             }
         };
-        self.starved = Some(Starved {
+        self.starved = Some(Box::new(Starved {
             since,
             checked_at: now,
             is_knotted,
-        });
+        }));
         if now.saturating_since(since) < wait {
             return;
         }
@@ -137,13 +138,13 @@ impl<P: Clone + PartialEq + 'static, R: Clone + 'static> MemoryQueue<P, R> {
 
     /// When those that wait are told, if nothing changes.
     pub(super) fn starves_until(&self) -> Option<Instant> {
-        Some(self.starved?.since + self.settings.starved_wait)
+        Some(self.starved.as_deref()?.since + self.settings.starved_wait)
     }
 
     /// Whether new activations are refused because the namespace has no room for a first container. Forgotten when it
     /// was not looked at for a while: then the next activation is taken and makes the queue look again.
     pub(super) fn is_starved(&self, now: Instant) -> bool {
-        self.starved.is_some_and(|starved| {
+        self.starved.as_deref().is_some_and(|starved| {
             let wait = self.settings.starved_wait;
             !starved.is_knotted
                 && now.saturating_since(starved.since) >= wait

@@ -8,7 +8,9 @@ use whiskraft_queue::{
     ActionProfile, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome, QueueSettings, RetryPolicy,
     RunEnd, Terms,
 };
-use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rejection, Revision};
+use whiskraft_types::{
+    ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rare, Rejection, Revision,
+};
 
 use crate::hosts::Host;
 use crate::journal::{Pending, Row};
@@ -287,13 +289,13 @@ pub(crate) fn profile(on_loss: bool) -> ActionProfile {
         blackbox: false,
         timeout: Duration::from_secs(60),
         deleted: false,
-        retry: RetryPolicy {
+        retry: Rare::of(RetryPolicy {
             runs_max: RUNS_MAX,
             backoff: Duration::from_secs(1),
             backoff_max: Duration::from_secs(3),
             age_max: None,
             on_loss,
-        },
+        }),
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use whiskraft_queue::{
     ActionProfile, ActivationState, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome,
-    QueueSettings, RetryPolicy, Terms,
+    QueueSettings, Terms,
 };
-use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rejection, Revision};
+use whiskraft_types::{
+    ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rare, Rejection, Revision,
+};
 
 use crate::invoker::Invoker;
 use crate::model::Model;
@@ -116,7 +118,7 @@ fn profile(revision: Revision, instances: Option<u32>) -> ActionProfile {
         blackbox: false,
         timeout: Duration::from_secs(60),
         deleted: false,
-        retry: RetryPolicy::default(),
+        retry: Rare::new(),
     }
 }
 

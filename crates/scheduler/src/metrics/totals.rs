@@ -32,7 +32,7 @@ pub(super) struct Totals {
 impl Visitor for Totals {
     fn visit(&mut self, _shard: &Shard, local: &LocalQueue) -> ControlFlow<(), usize> {
         self.queues += 1;
-        if local.queue.waiting_len() == 0 && local.places.is_empty() {
+        if local.queue.waiting_len() == 0 && local.dealings.places.is_empty() {
             return ControlFlow::Continue(0);
         }
         let view = local.queue.view();
@@ -43,13 +43,13 @@ impl Visitor for Totals {
         };
         self.throttled += u64::from(view.is_throttled);
         if totals.waiting > 0 {
-            *self.waiting.entry(local.key.namespace.clone()).or_default() += totals.waiting;
+            *self.waiting.entry(local.key().namespace.clone()).or_default() += totals.waiting;
         }
         if let Some(wait) = view.wait {
             *self.reasons.entry(wait.reason).or_default() += 1;
         }
         if totals != QueueTotals::default() {
-            self.used.insert(local.key.clone(), totals);
+            self.used.insert(local.key().clone(), totals);
         }
         ControlFlow::Continue(VIEW_WORK)
     }

@@ -248,7 +248,7 @@ impl Shard {
             let Some(local) = self.queues.get(slot) else {
                 continue;
             };
-            let counts = self.namespace_counts(&local.key.namespace);
+            let counts = self.namespace_counts(&local.key().namespace);
             self.drops.begin();
             self.step(slot, Input::Tick(counts));
             self.drops.end();

@@ -28,7 +28,7 @@ impl Shard {
                     ..Calls::default()
                 }
             };
-            (local.key.clone(), calls)
+            (local.key().clone(), calls)
         };
         queues.map(of).collect()
     }

@@ -51,7 +51,7 @@ impl Shard {
         };
         match slots.into_iter().find(has_it) {
             Some(slot) => {
-                let key = self.queues.get(slot).map(|local| local.key.clone());
+                let key = self.queues.get(slot).map(|local| local.key().clone());
                 if let Some(key) = key {
                     let ask = self.cancels.ask(key, answer);
                     self.step(slot, Input::Cancel { ask, id });

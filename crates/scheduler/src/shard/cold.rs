@@ -171,7 +171,7 @@ impl Shard {
         containers: Vec<ContainerId>,
     ) -> Vec<(ContainerId, Option<InvokerId>)> {
         let local = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
-        let place = |id: &ContainerId| local.and_then(|local| local.places.get(id).copied());
+        let place = |id: &ContainerId| local.and_then(|local| local.dealings.places.get(id).copied());
         let with_places = containers.into_iter().map(|id| (id, place(&id)));
         with_places.collect()
     }
@@ -197,7 +197,7 @@ impl Shard {
 
     pub(crate) fn in_epoch(&self, key: &QueueKey, epoch: Epoch) -> Option<Slot> {
         let slot = self.queues.slot(key)?;
-        (self.queues.get(slot)?.epoch == epoch).then_some(slot)
+        (self.queues.get(slot)?.epoch() == epoch).then_some(slot)
     }
 
     fn on_pull_opened(&mut self, peer: Peer, end: StreamEnd<PullItem>) {
@@ -214,7 +214,7 @@ impl Shard {
         };
         for slot in on_it.into_iter().chain(self.queues.linked(peer.invoker)) {
             if let Some(local) = self.queues.get_mut(slot) {
-                local.asked.remove(&peer.invoker);
+                local.dealings.asked.remove(&peer.invoker);
             }
             self.ask_to_register(slot, peer.invoker);
         }
@@ -242,8 +242,8 @@ impl Shard {
         let accepted = local.queue.accepted(id);
         let age = accepted.map_or(0, |(at, _)| millis(self.now.saturating_since(at)));
         Found {
-            key: local.key.clone(),
-            epoch: local.epoch,
+            key: local.key().clone(),
+            epoch: local.epoch(),
             end: self.ending(local, id),
             state,
             durable,

@@ -128,8 +128,8 @@ impl Shard {
                 let activations = local.queue.export(self.now);
                 sum += activations.len();
                 exported.push(Exported {
-                    key: local.key.clone(),
-                    epoch: local.epoch,
+                    key: local.key().clone(),
+                    epoch: local.epoch(),
                     activations,
                 });
             }

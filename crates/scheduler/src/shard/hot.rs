@@ -32,9 +32,9 @@ impl Shard {
             .slot(key)
             .and_then(|slot| Some((slot, self.queues.get(slot)?)))
         {
-            Some((slot, local)) if local.epoch == epoch && local.frozen.is_some() => Route::Frozen(slot),
-            Some((slot, local)) if local.epoch == epoch => Route::Here(slot),
-            Some((slot, local)) if epoch < local.epoch => Route::Stale(slot, local.epoch),
+            Some((slot, local)) if local.epoch() == epoch && local.frozen.is_some() => Route::Frozen(slot),
+            Some((slot, local)) if local.epoch() == epoch => Route::Here(slot),
+            Some((slot, local)) if epoch < local.epoch() => Route::Stale(slot, local.epoch()),
             _ => self.look_up(key, epoch),
         }
     }
@@ -54,7 +54,7 @@ impl Shard {
             return Route::Refused(Rejection::NoQueue);
         };
         let known = self.queues.slot(key).and_then(|slot| self.queues.get(slot));
-        let is_news = known.is_none_or(|local| local.epoch < epoch);
+        let is_news = known.is_none_or(|local| local.epoch() < epoch);
         match leader {
             Some((id, _)) if self.parking && is_news && id == node.id() => Route::Soon,
             leader => {
@@ -224,8 +224,9 @@ impl Shard {
             } => {
                 self.queues.link(slot, invoker);
                 if let Some(local) = self.queues.get_mut(slot) {
-                    local.asked.remove(&invoker);
+                    local.dealings.asked.remove(&invoker);
                     local
+                        .dealings
                         .places
                         .extend(containers.iter().map(|container| (container.container, invoker)));
                 }
@@ -249,7 +250,7 @@ impl Shard {
         // Noted for the queue's answer only: the table will not tell when they are gone.
         if let Some(local) = self.queues.get_mut(slot) {
             for container in strangers {
-                local.places.remove(&container);
+                local.dealings.places.remove(&container);
             }
         }
     }
@@ -260,7 +261,7 @@ impl Shard {
             return Vec::new();
         };
         let is_strange = |container: &ContainerId| {
-            !local.places.contains_key(container) && !self.mirror.knows(&local.key, *container)
+            !local.dealings.places.contains_key(container) && !self.mirror.knows(local.key(), *container)
         };
         match kind {
             PullKind::Credit { container, .. } | PullKind::Withdraw { container } => {
@@ -279,7 +280,7 @@ impl Shard {
         let is_new = self
             .queues
             .get_mut(slot)
-            .is_some_and(|local| local.places.insert(container, invoker) != Some(invoker));
+            .is_some_and(|local| local.dealings.places.insert(container, invoker) != Some(invoker));
         if is_new {
             self.queues.link(slot, invoker);
         }
@@ -292,10 +293,10 @@ impl Shard {
         }
         self.queues.link(slot, invoker);
         if let Some(local) = self.queues.get_mut(slot)
-            && local.asked.insert(invoker)
+            && local.dealings.asked.insert(invoker)
         {
             self.outbox
-                .pull(invoker, PullItem::Reregister(local.key.clone(), local.epoch));
+                .pull(invoker, PullItem::Reregister(local.key().clone(), local.epoch()));
         }
     }
 }

@@ -81,8 +81,8 @@ impl Shard {
     fn order(&mut self, slot: Slot, id: ActivationId, entry: Entry) {
         if let Some(local) = self.queues.get(slot) {
             self.journaled.push(Message::Order(Order {
-                key: local.key.clone(),
-                epoch: local.epoch,
+                key: local.key().clone(),
+                epoch: local.epoch(),
                 id,
                 entry,
                 failures: 0,
@@ -101,7 +101,7 @@ impl Shard {
         let end = is_made_up.then(|| self.ending(local, id)).flatten();
         let record = record_of(id, outcome, run, end);
         let archived = Archived {
-            key: local.key.clone(),
+            key: local.key().clone(),
             accepted: UnixMillis(record.start_ms.saturating_sub(record.wait_ms)),
             at: UnixMillis(unix),
             keep: self.parts.context.config.journal.retention,

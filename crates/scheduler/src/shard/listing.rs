@@ -74,14 +74,14 @@ impl Listing {
 
     fn asks_for(&self, local: &LocalQueue, waiting: usize) -> bool {
         let is_action = |action: &String| {
-            let name = &local.key.action;
+            let name = &local.key().action;
             name.as_str() == action || name.name() == action
         };
         (waiting > 0 || !self.waiting_only)
             && self
                 .namespace
                 .as_ref()
-                .is_none_or(|namespace| local.key.namespace.as_str() == namespace)
+                .is_none_or(|namespace| local.key().namespace.as_str() == namespace)
             && self.action.as_ref().is_none_or(is_action)
     }
 
@@ -91,8 +91,8 @@ impl Listing {
         });
         let fewer = u64::MAX - waiting as u64;
         match self.order {
-            Order::LongestWaiting => (since, fewer, local.key.clone()),
-            Order::MostWaiting => (fewer, since, local.key.clone()),
+            Order::LongestWaiting => (since, fewer, local.key().clone()),
+            Order::MostWaiting => (fewer, since, local.key().clone()),
         }
     }
 }

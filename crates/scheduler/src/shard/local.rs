@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use whiskraft_queue::{ActionProfile, Input, MemoryQueue, Recovered};
 use whiskraft_types::{
-    ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, SessionId, SmallMap, SmallSet,
+    Blank, ByteSize, ContainerId, Epoch, Instant, InvokerId, NamespaceName, QueueKey, Rare, SessionId,
+    SmallMap, SmallSet,
 };
 
 use crate::message::{Payload, Record};
@@ -45,19 +46,33 @@ impl Recovering {
     }
 }
 
+/// What a queue has to do with invokers.
+#[derive(Debug, Default)]
+pub(crate) struct Dealings {
+    /// Where the containers are that it knows.
+    pub(crate) places: SmallMap<ContainerId, InvokerId>,
+    /// Invokers that were asked to register on their current stream and have not answered yet.
+    pub(crate) asked: SmallSet<InvokerId>,
+    /// Those it has anything to do with.
+    invokers: SmallSet<InvokerId>,
+}
+
+impl Blank for Dealings {
+    const BLANK: &'static Self = &Self {
+        places: SmallMap::new(),
+        asked: SmallSet::new(),
+        invokers: SmallSet::new(),
+    };
+}
+
 /// A queue under one leadership.
 pub(crate) struct LocalQueue {
-    pub(crate) key: QueueKey,
-    pub(crate) epoch: Epoch,
     /// Our session that leads it.
     pub(crate) session: SessionId,
     /// Memory of one container.
     pub(crate) memory: ByteSize,
     pub(crate) queue: MemoryQueue<Payload, Record>,
-    /// Where the containers are that it knows.
-    pub(crate) places: SmallMap<ContainerId, InvokerId>,
-    /// Invokers that were asked to register on their current stream and have not answered yet.
-    pub(crate) asked: SmallSet<InvokerId>,
+    pub(crate) dealings: Rare<Dealings>,
     /// What arrives while it is on its way to another scheduler.
     pub(crate) frozen: Option<Box<Frozen>>,
     /// While its open activations are read from the journal: those that have been.
@@ -65,10 +80,19 @@ pub(crate) struct LocalQueue {
     /// Tokens of its namespace, if that has a rate limit.
     pub(crate) rate: Option<Arc<Stock>>,
     deadline: Option<Instant>,
-    invokers: SmallSet<InvokerId>,
 }
 
 impl LocalQueue {
+    /// Which queue it is.
+    pub(crate) const fn key(&self) -> &QueueKey {
+        self.queue.key()
+    }
+
+    /// Generation of the leadership.
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.queue.epoch()
+    }
+
     /// What it needs of its action.
     pub(crate) const fn profile(&self) -> &ActionProfile {
         self.queue.action()
@@ -92,28 +116,19 @@ impl LocalQueue {
 
     /// Invokers that it has dealings with.
     pub(crate) fn invokers(&self) -> impl Iterator<Item = InvokerId> {
-        self.invokers.iter().copied()
+        self.dealings.invokers.iter().copied()
     }
 
-    pub(crate) fn new(
-        key: QueueKey,
-        session: SessionId,
-        memory: ByteSize,
-        queue: MemoryQueue<Payload, Record>,
-    ) -> Self {
+    pub(crate) fn new(session: SessionId, memory: ByteSize, queue: MemoryQueue<Payload, Record>) -> Self {
         Self {
-            key,
-            epoch: queue.epoch(),
             session,
             memory,
             queue,
-            places: SmallMap::new(),
-            asked: SmallSet::new(),
+            dealings: Rare::new(),
             frozen: None,
             recovering: Some(Box::default()),
             rate: None,
             deadline: None,
-            invokers: SmallSet::new(),
         }
     }
 }
@@ -139,9 +154,13 @@ impl LocalQueues {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let before = self.by_key.insert(queue.key.clone(), slot);
-        assert!(before.is_none(), "queue {} is led twice by one shard", queue.key);
-        self.by_namespace.insert((queue.key.namespace.clone(), slot));
+        let before = self.by_key.insert(queue.key().clone(), slot);
+        assert!(
+            before.is_none(),
+            "queue {} is led twice by one shard",
+            queue.key()
+        );
+        self.by_namespace.insert((queue.key().namespace.clone(), slot));
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(Box::new(queue));
         }
@@ -151,10 +170,10 @@ impl LocalQueues {
     /// Removes a queue.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<LocalQueue>> {
         let queue = self.slots.get_mut(slot)?.take()?;
-        self.by_key.remove(&queue.key);
-        self.by_namespace.remove(&(queue.key.namespace.clone(), slot));
+        self.by_key.remove(queue.key());
+        self.by_namespace.remove(&(queue.key().namespace.clone(), slot));
         self.expecting.remove(&slot);
-        for invoker in queue.invokers.iter() {
+        for invoker in queue.dealings.invokers.iter() {
             self.by_invoker.remove(&(*invoker, slot));
         }
         if let Some(deadline) = queue.deadline {
@@ -167,7 +186,7 @@ impl LocalQueues {
     /// Notes that a queue has dealings with an invoker.
     pub(crate) fn link(&mut self, slot: Slot, invoker: InvokerId) {
         if let Some(queue) = self.get_mut(slot)
-            && queue.invokers.insert(invoker)
+            && queue.dealings.invokers.insert(invoker)
         {
             self.by_invoker.insert((invoker, slot));
         }
@@ -179,8 +198,8 @@ impl LocalQueues {
         for slot in &slots {
             self.by_invoker.remove(&(invoker, *slot));
             if let Some(queue) = self.get_mut(*slot) {
-                queue.invokers.remove(&invoker);
-                queue.asked.remove(&invoker);
+                queue.dealings.invokers.remove(&invoker);
+                queue.dealings.asked.remove(&invoker);
             }
         }
         slots
@@ -276,7 +295,7 @@ impl LocalQueues {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use whiskraft_queue::{QueueSettings, RetryPolicy};
+    use whiskraft_queue::QueueSettings;
     use whiskraft_types::{ActivationId, Revision};
 
     use super::*;
@@ -291,7 +310,7 @@ pub(super) mod tests {
             blackbox: false,
             timeout: Duration::from_secs(60),
             deleted: false,
-            retry: RetryPolicy::default(),
+            retry: Rare::new(),
         }
     }
 
@@ -302,8 +321,8 @@ pub(super) mod tests {
             action: action.parse().unwrap(),
         };
         let settings = Arc::new(QueueSettings::default());
-        let queue = MemoryQueue::new(key.clone(), Epoch(1), profile(1), settings, Instant::ORIGIN);
-        LocalQueue::new(key, SessionId(1), ByteSize::mib(1), queue)
+        let queue = MemoryQueue::new(key, Epoch(1), profile(1), settings, Instant::ORIGIN);
+        LocalQueue::new(SessionId(1), ByteSize::mib(1), queue)
     }
 
     fn step(queues: &mut LocalQueues, slot: Slot, input: QueueInput) {

@@ -42,7 +42,7 @@ impl Shard {
                 waited,
                 payload,
             } => {
-                let epoch = local.epoch;
+                let epoch = local.epoch();
                 self.parts.meter.delivered(waited);
                 let payload = if self.unary.is_idle() {
                     payload
@@ -69,7 +69,7 @@ impl Shard {
                 outcome,
                 run,
             } => {
-                let (key, epoch) = (local.key.clone(), local.epoch);
+                let (key, epoch) = (local.key().clone(), local.epoch());
                 let is_failure = matches!(outcome, Outcome::Failure { .. });
                 let is_made_up = !matches!(outcome, Outcome::Record(_));
                 let end = is_made_up.then(|| self.ending(local, id)).flatten();
@@ -88,7 +88,7 @@ impl Shard {
             }
             QueueOutput::WithdrawAck { container } => {
                 if !self.unary.is_quiet
-                    && let Some(invoker) = local.places.get(&container)
+                    && let Some(invoker) = local.dealings.places.get(&container)
                 {
                     self.outbox.pull(*invoker, PullItem::WithdrawAck(container));
                 }
@@ -106,11 +106,11 @@ impl Shard {
                 container,
                 id,
             } => {
-                let epoch = local.epoch;
+                let epoch = local.epoch();
                 self.outbox.pull(invoker, PullItem::Stop { id, container, epoch });
             }
             QueueOutput::Starved => self.on_starved(slot),
-            QueueOutput::Entangled => self.parts.knots.ask(&local.key, local.epoch),
+            QueueOutput::Entangled => self.parts.knots.ask(local.key(), local.epoch()),
             QueueOutput::RemoveContainer { container } => self.remove_container(slot, container),
             // What the journal has for it may still come.
             QueueOutput::RemoveQueue if local.recovering.is_some() => {
@@ -118,8 +118,8 @@ impl Shard {
             }
             QueueOutput::RemoveQueue => {
                 let proposal = Proposal::RemoveQueue {
-                    key: local.key.clone(),
-                    epoch: local.epoch,
+                    key: local.key().clone(),
+                    epoch: local.epoch(),
                 };
                 if !self.parts.proposals.push(proposal) {
                     self.followups.push((slot, Input::RemovalFailed));
@@ -145,8 +145,8 @@ impl Shard {
             return;
         };
         let wish = Wish {
-            key: local.key.clone(),
-            epoch: local.epoch,
+            key: local.key().clone(),
+            epoch: local.epoch(),
             revision: local.profile().revision,
             memory: local.memory,
             instances: local.profile().instances,
@@ -175,7 +175,7 @@ impl Shard {
         let place = self
             .queues
             .get(slot)
-            .and_then(|local| local.places.get(&container).copied());
+            .and_then(|local| local.dealings.places.get(&container).copied());
         if let Some(invoker) = place {
             self.parts.streams.remove(invoker, container, false);
         }

@@ -80,7 +80,7 @@ impl Shard {
     /// The rate home has answered: what waited for it goes on or is refused.
     pub(crate) fn on_rate_settled(&mut self, namespace: &NamespaceName) {
         for slot in self.queues.in_namespace(namespace) {
-            let Some(key) = self.queues.get(slot).map(|local| local.key.clone()) else {
+            let Some(key) = self.queues.get(slot).map(|local| local.key().clone()) else {
                 continue;
             };
             let parked = self.parked.take(&key);
@@ -108,10 +108,10 @@ impl Shard {
         let Some(local) = self.queues.get_mut(slot) else {
             return;
         };
-        let limits = node.read(|state| state.namespace_limits(&local.key.namespace));
+        let limits = node.read(|state| state.namespace_limits(&local.key().namespace));
         local.rate = self
             .parts
             .rates
-            .stock(&local.key.namespace, limits.invocations_per_minute);
+            .stock(&local.key().namespace, limits.invocations_per_minute);
     }
 }

@@ -123,7 +123,7 @@ impl Shard {
     /// A queue led here has work, no container that comes free, and no room in its namespace, or none that is not for others.
     pub(crate) fn on_starved(&mut self, slot: Slot) {
         if let Some(local) = self.queues.get(slot) {
-            let key = local.key.clone();
+            let key = local.key().clone();
             let held = self
                 .parts
                 .context
@@ -143,9 +143,9 @@ impl Shard {
             return;
         };
         let node = &self.parts.context.node;
-        let has_none = node.read(|state| state.queue_counts(&local.key).slots() == 0);
+        let has_none = node.read(|state| state.queue_counts(local.key()).slots() == 0);
         // One whose creations fail is served by nothing that others leave to it.
-        if has_none && local.queue.could_use_a_container() && !self.reclaims.own.contains_key(&local.key) {
+        if has_none && local.queue.could_use_a_container() && !self.reclaims.own.contains_key(local.key()) {
             self.on_starved(slot);
         }
     }
@@ -296,11 +296,11 @@ impl Shard {
         let slots = self.queues.in_namespace(namespace).into_iter();
         let idle = slots.filter_map(|slot| self.queues.get(slot)).filter(|local| {
             let view = local.queue.view();
-            view.waiting == 0 && view.credits > 0 && !starving.contains_key(&local.key)
+            view.waiting == 0 && view.credits > 0 && !starving.contains_key(local.key())
         });
         // The queue knows how many of its containers idle, not the shard which; the invoker lets what runs finish, so a
         // wrong guess costs time and nothing else.
-        let last = idle.filter_map(|local| self.mirror.running(&local.key).last());
+        let last = idle.filter_map(|local| self.mirror.running(local.key()).last());
         let (told, new): (Vec<_>, Vec<_>) = last.partition(|(container, _)| self.told.contains(*container));
         let left = starving.len().saturating_sub(told.len());
         new.into_iter().take(left).collect()

@@ -36,7 +36,7 @@ impl Shard {
             })
             .collect();
         self.full = full;
-        let mut keys: BTreeSet<QueueKey> = self.queues.iter().map(|local| local.key.clone()).collect();
+        let mut keys: BTreeSet<QueueKey> = self.queues.iter().map(|local| local.key().clone()).collect();
         keys.extend(
             self.own
                 .iter()
@@ -60,8 +60,9 @@ impl Shard {
         let Some(local) = self.queues.get(slot) else {
             return;
         };
-        let key = local.key.clone();
+        let key = local.key().clone();
         let places: Vec<_> = local
+            .dealings
             .places
             .iter()
             .map(|(container, invoker)| (*container, *invoker))
@@ -79,7 +80,7 @@ impl Shard {
             .filter(|(id, _)| state.container(*id).is_none())
         {
             if let Some(local) = self.queues.get_mut(slot) {
-                local.places.remove(&container);
+                local.dealings.places.remove(&container);
             }
             self.step(slot, Input::ContainerRemoved { container });
         }

@@ -49,7 +49,7 @@ impl Visitor for Search {
         if self
             .namespace
             .as_ref()
-            .is_some_and(|namespace| local.key.namespace != *namespace)
+            .is_some_and(|namespace| local.key().namespace != *namespace)
         {
             return ControlFlow::Continue(0);
         }
@@ -69,7 +69,7 @@ impl Shard {
             | ActivationState::Delayed(_)
             | ActivationState::Ending => (None, None),
             ActivationState::Delivered(container) | ActivationState::Started(container) => {
-                (Some(*container), local.places.get(container).copied())
+                (Some(*container), local.dealings.places.get(container).copied())
             }
             ActivationState::Done(Outcome::Record(record)) => {
                 let (invoker, container) = record.ran_on.unzip();

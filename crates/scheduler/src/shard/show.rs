@@ -13,17 +13,17 @@ impl Shard {
         let view = local.queue.view();
         let delivered = local.queue.delivered_len();
         let (warm, namespace_limit) = self.parts.context.node.read(|state| {
-            let limits = state.namespace_limits(&local.key.namespace);
-            (state.queue_counts(&local.key).warm, limits.containers)
+            let limits = state.namespace_limits(&local.key().namespace);
+            (state.queue_counts(local.key()).warm, limits.containers)
         });
         let age_ms =
             |since: Instant| u64::try_from(self.now.saturating_since(since).as_millis()).unwrap_or(u64::MAX);
         let wait = view.wait.as_ref();
         v1::QueueStatus {
             queue: Some(v1::QueueInfo {
-                key: Some((&local.key).into()),
+                key: Some((local.key()).into()),
                 leader: self.parts.context.node.id().0,
-                epoch: local.epoch.0,
+                epoch: local.epoch().0,
                 revision: local.profile().revision.0,
                 removed: false,
             }),

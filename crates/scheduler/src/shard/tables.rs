@@ -11,7 +11,7 @@ use whiskraft_raft::Batch;
 use whiskraft_state::{ContainerRecord, ContainerState, DocumentKey, Event, QueueRecord, State};
 use whiskraft_types::{
     ActionLimits, ActivationStatus, ByteSize, ContainerId, InvokerId, NamespaceName, NotLeader, QueueKey,
-    Rejection, Revision, SessionId,
+    Rare, Rejection, Revision, SessionId,
 };
 
 use crate::fence::FenceView;
@@ -167,7 +167,7 @@ impl Shard {
         };
         if is_gone {
             if let Some(local) = self.queues.get_mut(slot) {
-                local.places.remove(&id);
+                local.dealings.places.remove(&id);
             }
             self.end_fetches(id);
             let input = if removed {
@@ -181,7 +181,7 @@ impl Shard {
             let was_placed = self
                 .queues
                 .get_mut(slot)
-                .is_some_and(|local| local.places.remove(&id).is_some());
+                .is_some_and(|local| local.dealings.places.remove(&id).is_some());
             if was_placed {
                 self.step(slot, Input::ContainerUnplaced { container: id });
             }
@@ -212,7 +212,7 @@ impl Shard {
             Some((session, record))
         });
         if let Some(slot) = self.queues.slot(key) {
-            let current = self.queues.get(slot).map(|local| local.epoch);
+            let current = self.queues.get(slot).map(|local| local.epoch());
             match mine {
                 Some((_, record)) if Some(record.epoch) == current => {
                     return self.on_revision(slot, record.revision);
@@ -241,9 +241,7 @@ impl Shard {
         let (profile, memory) = self.profile(key, record.revision);
         let settings = Arc::clone(&self.parts.settings);
         let queue = MemoryQueue::new(key.clone(), record.epoch, profile, settings, self.now);
-        let slot = self
-            .queues
-            .insert(LocalQueue::new(key.clone(), session, memory, queue));
+        let slot = self.queues.insert(LocalQueue::new(session, memory, queue));
         self.journaled.push(Message::Led {
             key: key.clone(),
             epoch: record.epoch,
@@ -309,7 +307,7 @@ impl Shard {
         let Some(local) = self.queues.remove(slot) else {
             return;
         };
-        tracing::info!(queue = %local.key, epoch = %local.epoch, "leadership given up");
+        tracing::info!(queue = %local.key(), epoch = %local.epoch(), "leadership given up");
         self.parts.meter.leadership(match record {
             Some(_) => LeadershipEvent::Moved,
             None => LeadershipEvent::Removed,
@@ -321,11 +319,11 @@ impl Shard {
                 epoch: record.epoch,
             })
         });
-        self.unary.give_up(&local.key);
-        self.cancels.give_up(&local.key);
+        self.unary.give_up(local.key());
+        self.cancels.give_up(local.key());
         self.journaled.push(Message::Left {
-            key: local.key.clone(),
-            epoch: local.epoch,
+            key: local.key().clone(),
+            epoch: local.epoch(),
         });
         for (controller, id) in local.queue.unfinished() {
             // A rejection says that nothing ran; without a queue nobody will ever know what became of these.
@@ -339,8 +337,8 @@ impl Shard {
                 );
             let item = if is_orphan {
                 ResultItem::Completed {
-                    key: local.key.clone(),
-                    epoch: local.epoch,
+                    key: local.key().clone(),
+                    epoch: local.epoch(),
                     record: record_of(id, orphaned(), 1, None),
                 }
             } else {
@@ -366,9 +364,9 @@ impl Shard {
         for slot in dropped {
             let record = self.queues.get(slot).and_then(|local| {
                 let node = &self.parts.context.node;
-                let record = node.read(|state| state.queue(&local.key).cloned())?;
+                let record = node.read(|state| state.queue(local.key()).cloned())?;
                 // Still ours by the tables: nobody knows yet who is next.
-                Some(if record.epoch == local.epoch {
+                Some(if record.epoch == local.epoch() {
                     QueueRecord {
                         leader: None,
                         ..record
@@ -382,7 +380,7 @@ impl Shard {
     }
 
     fn on_revision(&mut self, slot: Slot, revision: Revision) {
-        let Some(key) = self.queues.get(slot).map(|local| local.key.clone()) else {
+        let Some(key) = self.queues.get(slot).map(|local| local.key().clone()) else {
             return;
         };
         let (profile, memory) = self.profile(&key, revision);
@@ -418,7 +416,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
-            retry: needs.map(|needs| needs.retry).unwrap_or_default(),
+            retry: needs.map_or_else(Rare::new, |needs| needs.retry.clone()),
         };
         (profile, limits.memory)
     }

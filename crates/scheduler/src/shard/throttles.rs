@@ -72,7 +72,7 @@ impl Shard {
         let Some(local) = self.queues.get(slot) else {
             return;
         };
-        let (key, change) = (local.key.clone(), (local.epoch, throttled));
+        let (key, change) = (local.key().clone(), (local.epoch(), throttled));
         let proposals = &self.parts.proposals;
         self.throttles
             .say(self.now, key, change, |proposal| proposals.push(proposal));
@@ -81,7 +81,7 @@ impl Shard {
     /// Says again what found no room, if it is time to.
     pub(crate) fn repeat_throttles(&mut self) {
         let (queues, proposals) = (&self.queues, &self.parts.proposals);
-        let epoch_of = |key: &QueueKey| Some(queues.get(queues.slot(key)?)?.epoch);
+        let epoch_of = |key: &QueueKey| Some(queues.get(queues.slot(key)?)?.epoch());
         self.throttles.repeat(
             self.now,
             |key, epoch| epoch_of(key) == Some(epoch),

@@ -261,7 +261,8 @@ impl Shard {
                 id,
             } => {
                 let slot = self.queues.slot(&key);
-                let is_here = |slot: &Slot| self.queues.get(*slot).is_some_and(|local| local.epoch == epoch);
+                let is_here =
+                    |slot: &Slot| self.queues.get(*slot).is_some_and(|local| local.epoch() == epoch);
                 if let Some(slot) = slot.filter(is_here) {
                     self.give_back(slot, container, id);
                 }
@@ -280,8 +281,11 @@ impl Shard {
 
     fn on_fetch(&mut self, key: QueueKey, fetch: Fetch) {
         let slot = self.queues.slot(&key).filter(|_| !self.fenced && !self.draining);
-        let profile = |slot| Some((slot, *self.queues.get(slot)?.profile()));
-        let Some((slot, profile)) = slot.and_then(profile) else {
+        let profile = |slot| {
+            let profile = self.queues.get(slot)?.profile();
+            Some((slot, profile.revision, profile.concurrency))
+        };
+        let Some((slot, revision, concurrency)) = slot.and_then(profile) else {
             return tell(fetch.answer, FetchAnswer::NoQueue);
         };
         if self.queues.get(slot).is_some_and(|local| local.frozen.is_some()) {
@@ -289,7 +293,7 @@ impl Shard {
             return tell(fetch.answer, FetchAnswer::Nothing);
         }
         let container = fetch.container;
-        if fetch.revision < profile.revision || !self.mirror.knows(&key, container) {
+        if fetch.revision < revision || !self.mirror.knows(&key, container) {
             return tell(fetch.answer, FetchAnswer::Mismatch);
         }
         if let Some(last) = fetch.last {
@@ -299,15 +303,15 @@ impl Shard {
             return self.on_going(slot, container, fetch.answer);
         }
         let open = self.unary.live(container);
-        if open >= profile.concurrency as usize {
+        if open >= concurrency as usize {
             return tell(fetch.answer, FetchAnswer::TooMany);
         }
         let place = self
             .queues
             .get(slot)
-            .and_then(|local| local.places.get(&container).copied());
+            .and_then(|local| local.dealings.places.get(&container).copied());
         // A newer revision, or where the container is, is about to be told by the log.
-        let Some(invoker) = place.filter(|_| fetch.revision == profile.revision) else {
+        let Some(invoker) = place.filter(|_| fetch.revision == revision) else {
             return tell(fetch.answer, FetchAnswer::Nothing);
         };
         self.unary.open(self.now, key, fetch);
@@ -334,7 +338,7 @@ impl Shard {
         let place = self
             .queues
             .get(slot)
-            .and_then(|local| local.places.get(&container).copied());
+            .and_then(|local| local.dealings.places.get(&container).copied());
         if let Some(invoker) = place {
             self.set_asks(slot, invoker, container);
         }
@@ -389,13 +393,13 @@ impl Shard {
             id,
             revision: local.profile().revision,
             payload,
-            key: local.key.clone(),
-            epoch: local.epoch,
+            key: local.key().clone(),
+            epoch: local.epoch(),
             container,
             shards: self.parts.shards.clone(),
             is_read: false,
         };
-        self.unary.delivered.insert(id, (local.key.clone(), container));
+        self.unary.delivered.insert(id, (local.key().clone(), container));
         self.forget_delivered();
         // Unread it comes back by its drop.
         tell(waiter.answer, FetchAnswer::Delivery(delivery));
@@ -459,9 +463,14 @@ impl Shard {
             return tell(answer, false);
         };
         // One that the tables have lost still has its result; nobody but the caller hears of the acknowledgement.
-        let invoker = local.places.get(&container).copied().unwrap_or(InvokerId(0));
+        let invoker = local
+            .dealings
+            .places
+            .get(&container)
+            .copied()
+            .unwrap_or(InvokerId(0));
         let id = record.id;
-        let is_known = local.places.contains_key(&container) || self.mirror.knows(key, container);
+        let is_known = local.dealings.places.contains_key(&container) || self.mirror.knows(key, container);
         let may_have_it = match local.queue.find(id) {
             Some(ActivationState::Delivered(at) | ActivationState::Started(at)) => at == container,
             // Held back after a failover, any container may have it.

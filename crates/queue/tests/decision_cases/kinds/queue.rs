@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use whiskraft_queue::{
-    ActionProfile, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome, Output, QueueSettings,
-    RetryPolicy, Terms,
+    ActionProfile, ControllerId, Input, MemoryQueue, NamespaceCounts, Outcome, Output, QueueSettings, Terms,
 };
-use whiskraft_types::{ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Revision, SessionId};
+use whiskraft_types::{
+    ActivationId, ContainerId, Epoch, Instant, InvokerId, QueueKey, Rare, Revision, SessionId,
+};
 
 use crate::field::{Fields, Verdict, same};
 
@@ -46,7 +47,7 @@ impl Rig {
             blackbox: false,
             timeout: Duration::from_secs(60),
             deleted: false,
-            retry: RetryPolicy::default(),
+            retry: Rare::new(),
         };
         let queue = MemoryQueue::new(key, Epoch(1), action, Arc::new(settings), Instant::ORIGIN);
         Self {

@@ -6,7 +6,7 @@ use whiskraft_queue::{
     ActionProfile, CancelAnswer, ControllerId, Input, NamespaceCounts, Outcome, RetryPolicy, RunEnd, Verdict,
 };
 use whiskraft_types::{
-    ActivationId, ContainerId, CreationError, Instant, InvokerId, Rejection, Revision, SessionId,
+    ActivationId, ContainerId, CreationError, Instant, InvokerId, Rare, Rejection, Revision, SessionId,
 };
 
 pub(super) fn simple(verb: &str, words: &[&str]) -> Option<Input<String, String>> {
@@ -131,13 +131,13 @@ pub(super) fn profile(revision: u64, words: &[&str]) -> ActionProfile {
         blackbox: words.contains(&"blackbox"),
         timeout: value("timeout").map_or(Duration::from_secs(60), duration),
         deleted: words.contains(&"deleted"),
-        retry: RetryPolicy {
+        retry: Rare::of(RetryPolicy {
             runs_max: value("runs").map_or(1, |count| count.parse().unwrap()),
             backoff: value("backoff").map_or(Duration::from_secs(1), duration),
             backoff_max: value("backoff-max").map_or(Duration::from_secs(60), duration),
             age_max: value("age-max").map(duration),
             on_loss: words.contains(&"on-loss"),
-        },
+        }),
     }
 }
 
