@@ -109,6 +109,8 @@ async fn another_node_leads_after_the_leader_stops_and_nothing_is_lost() {
     cluster.stop(leader).await;
     let next = cluster.leader().await;
     assert_ne!(next, leader);
+    // It has the entry, and may not have applied it when it is elected.
+    cluster.node(next).read_index().await.unwrap();
     assert_eq!(limit(cluster.node(next), "a"), 7);
     let (revision, _) = propose(cluster.node(next), put_namespace("a", 8)).await;
 
