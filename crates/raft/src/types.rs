@@ -31,7 +31,8 @@ pub(crate) enum Proposal {
 }
 
 impl Proposal {
-    /// How many activations and queues it names, if that goes beyond its record.
+    /// How many commands of the journal and queues in them it has. Those of group 0 name few: of moves and of places at most
+    /// some hundred.
     pub(crate) fn names(&self) -> usize {
         match self {
             Self::Command(_) => 0,

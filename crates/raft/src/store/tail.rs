@@ -24,8 +24,9 @@ const META_LIMITS: Limits = Limits {
     memory: 1 << 20,
     entries: 1024,
 };
-/// Of a lane: a batch has the arguments of many activations, so half a megabyte would be less than a follower reads at
-/// once, and most of a lane's load would be read back from the disk as soon as one falls behind a little.
+/// Of a lane: a batch has the arguments of many activations. Of long ones it is what a follower reads at once, of short ones
+/// half of that and some thousand; with much less, most of a lane's load would be read back from the disk as soon as one falls
+/// behind a little.
 const LANE_LIMITS: Limits = Limits {
     memory: 2 << 20,
     entries: 4096,
@@ -52,16 +53,19 @@ struct Kept {
     entry: Entry,
     /// Length of its record.
     len: usize,
+    /// What it takes.
+    memory: usize,
 }
 
 impl Kept {
-    /// What it takes: the record, and what it says, in which texts and payloads are once more.
-    fn memory(&self) -> usize {
-        let names = match &self.entry.payload {
+    /// Takes as much as the record, and what it says, in which texts and payloads are once more.
+    fn new(entry: Entry, len: usize) -> Self {
+        let names = match &entry.payload {
             EntryPayload::Normal(packed) => packed.get().names(),
             EntryPayload::Blank | EntryPayload::Membership(_) => 0,
         };
-        2 * self.len + NAME_BYTES * names
+        let memory = 2 * len + NAME_BYTES * names;
+        Self { entry, len, memory }
     }
 }
 
@@ -87,8 +91,8 @@ impl Tail {
             if next.is_some_and(|next| next != entry.log_id.index) {
                 state.clear();
             }
-            let kept = Kept { entry, len };
-            state.memory += kept.memory();
+            let kept = Kept::new(entry, len);
+            state.memory += kept.memory;
             state.entries.push_back(kept);
         }
         let Limits { memory, entries } = self.limits;
@@ -106,7 +110,7 @@ impl Tail {
             .is_some_and(|last| last.entry.log_id.index >= from)
         {
             if let Some(last) = state.entries.pop_back() {
-                state.memory -= last.memory();
+                state.memory -= last.memory;
             }
         }
     }
@@ -139,7 +143,7 @@ impl Tail {
         }
         let mut bytes = 0;
         let mut entries = Vec::new();
-        for Kept { entry, len } in state.entries.range(skipped..) {
+        for Kept { entry, len, .. } in state.entries.range(skipped..) {
             let is_full = entries.len() >= entries_max || (bytes + len > bytes_max && !entries.is_empty());
             if entry.log_id.index >= to || is_full {
                 break;
@@ -159,7 +163,7 @@ impl Tail {
 impl State {
     fn pop_front(&mut self) {
         if let Some(first) = self.entries.pop_front() {
-            self.memory -= first.memory();
+            self.memory -= first.memory;
         }
     }
 
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_keeps_what_is_read_at_once() {
+    fn a_lane_keeps_what_is_read_at_once_of_long_records() {
         let lane = Tail::new(META_GROUP + 1);
         lane.append((0..10_000).map(|index| (entry(index), 1)));
         assert_eq!(lane.lock().entries.len(), LANE_LIMITS.entries);

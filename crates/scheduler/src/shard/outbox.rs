@@ -47,8 +47,13 @@ impl<T> Lane<T> {
 }
 
 impl Outbox {
+    /// A stream of a controller opens, and ends the one that was there. Streams that a process finds when it wakes from a
+    /// standstill come in any order: an end that the controller has given up long ago may come after the one that it reads.
+    /// Cut, that one is opened again; left alone, it would wait for answers that go to nobody.
     pub(crate) fn open_controller(&mut self, controller: ControllerId, end: StreamEnd<ResultItem>) {
-        self.controllers.insert(controller, Lane::new(end));
+        if let Some(old) = self.controllers.insert(controller, Lane::new(end)) {
+            old.end.cut.notify_one();
+        }
     }
 
     pub(crate) fn close_controller(&mut self, controller: ControllerId, stream: StreamId) {
@@ -230,6 +235,32 @@ mod tests {
         };
         outbox.open_invoker(InvokerId(number), SessionId(100 + number), end);
         (cut, receiver)
+    }
+
+    #[test]
+    fn a_controllers_stream_ends_the_one_before_it_whichever_is_the_newer() {
+        let mut outbox = Outbox::default();
+        let controller = ControllerId([7; 16]);
+        let mut open = |number| {
+            let (items, receiver) = mpsc::channel::<Vec<ResultItem>>(8);
+            let cut = Arc::new(Notify::new());
+            let end = StreamEnd {
+                stream: StreamId(number),
+                items,
+                cut: Arc::clone(&cut),
+            };
+            outbox.open_controller(controller, end);
+            (cut, receiver)
+        };
+        // The one that is read, and one that was given up before it and comes after it.
+        let (read, _answers) = open(2);
+        let (given_up, _nobody) = open(1);
+        assert!(read.notified().now_or_never().is_some(), "it is opened again");
+        let (again, _answers) = open(3);
+        assert!(given_up.notified().now_or_never().is_some());
+        outbox.close_controller(controller, StreamId(1));
+        assert!(again.notified().now_or_never().is_none());
+        assert!(outbox.controllers.contains_key(&controller), "the last one stays");
     }
 
     fn ack(n: u8) -> PullItem {

@@ -21,7 +21,7 @@ impl Shard {
         let wait = view.wait.as_ref();
         v1::QueueStatus {
             queue: Some(v1::QueueInfo {
-                key: Some((local.key()).into()),
+                key: Some(local.key().into()),
                 leader: self.parts.context.node.id().0,
                 epoch: local.epoch().0,
                 revision: local.profile().revision.0,

@@ -166,7 +166,9 @@ impl Shard {
             return;
         };
         if is_gone {
-            if let Some(local) = self.queues.get_mut(slot) {
+            if let Some(local) = self.queues.get_mut(slot)
+                && local.dealings.places.contains_key(&id)
+            {
                 local.dealings.places.remove(&id);
             }
             self.end_fetches(id);
@@ -181,6 +183,7 @@ impl Shard {
             let was_placed = self
                 .queues
                 .get_mut(slot)
+                .filter(|local| local.dealings.places.contains_key(&id))
                 .is_some_and(|local| local.dealings.places.remove(&id).is_some());
             if was_placed {
                 self.step(slot, Input::ContainerUnplaced { container: id });

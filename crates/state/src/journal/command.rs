@@ -28,16 +28,16 @@ impl JournalBatch {
         }
     }
 
-    /// How many activations and queues it names: what it takes in memory, beside texts, payloads and records, goes by that.
+    /// How many commands and queues it has: what it takes in memory, beside payloads, records and bare ids, goes by that.
     #[must_use]
     pub fn names(&self) -> usize {
         let names = self.commands.iter().map(|command| match command {
             JournalCommand::Fence { queues } => queues.len(),
-            JournalCommand::Purge { ids } => ids.len(),
             JournalCommand::Accept(_)
             | JournalCommand::Retry(_)
             | JournalCommand::End(_)
             | JournalCommand::Archive(_)
+            | JournalCommand::Purge { .. }
             | JournalCommand::Cancel(_) => 1,
         });
         names.sum()

@@ -20,11 +20,11 @@ use crate::store::watchdog::Calls;
 
 /// Opening replays the write-ahead log; this keeps that under a second.
 const WAL_BYTES_MAX: u64 = 64 << 20;
-/// Memory for writes of all tables together that are not being flushed: beyond it the fullest buffer is.
+/// Memory for writes of all tables together that are not being flushed: at seven eighths of it the oldest buffer is.
 const WRITE_BUFFERS_BYTES: usize = 16 << 20;
 /// Memory for writes of one table that are not being flushed.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
-/// What a write buffer grows by: of each of a dozen tables, half of it is not used yet. RocksDB would take four times as much.
+/// What a write buffer grows by: half of it is not used yet, in each table. RocksDB would take four times as much.
 const WRITE_BUFFER_STEP: usize = 256 << 10;
 /// Full write buffers of a table that wait for their flush, at which all writes of all tables stop. The lanes wait at
 /// two of one table, so that many are there only if group 0 alone fills them, or no flush ends.
