@@ -250,7 +250,7 @@ impl Shard {
         // Noted for the queue's answer only: the table will not tell when they are gone.
         if let Some(local) = self.queues.get_mut(slot) {
             for container in strangers {
-                local.dealings.places.remove(&container);
+                local.forget_place(container);
             }
         }
     }

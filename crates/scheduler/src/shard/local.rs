@@ -114,6 +114,11 @@ impl LocalQueue {
         Some(Input::Action(profile))
     }
 
+    /// Forgets where a container is; whether it knew.
+    pub(crate) fn forget_place(&mut self, container: ContainerId) -> bool {
+        self.dealings.places.contains_key(&container) && self.dealings.places.remove(&container).is_some()
+    }
+
     /// Invokers that it has dealings with.
     pub(crate) fn invokers(&self) -> impl Iterator<Item = InvokerId> {
         self.dealings.invokers.iter().copied()

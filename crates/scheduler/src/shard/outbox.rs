@@ -225,7 +225,8 @@ mod tests {
 
     use super::*;
 
-    fn open(outbox: &mut Outbox, number: u64) -> (Arc<Notify>, mpsc::Receiver<Vec<PullItem>>) {
+    /// The two ends of a stream, and what cuts it.
+    fn stream<T>(number: u64) -> (StreamEnd<T>, Arc<Notify>, mpsc::Receiver<Vec<T>>) {
         let (items, receiver) = mpsc::channel(8);
         let cut = Arc::new(Notify::new());
         let end = StreamEnd {
@@ -233,6 +234,11 @@ mod tests {
             items,
             cut: Arc::clone(&cut),
         };
+        (end, cut, receiver)
+    }
+
+    fn open(outbox: &mut Outbox, number: u64) -> (Arc<Notify>, mpsc::Receiver<Vec<PullItem>>) {
+        let (end, cut, receiver) = stream(number);
         outbox.open_invoker(InvokerId(number), SessionId(100 + number), end);
         (cut, receiver)
     }
@@ -242,13 +248,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let controller = ControllerId([7; 16]);
         let mut open = |number| {
-            let (items, receiver) = mpsc::channel::<Vec<ResultItem>>(8);
-            let cut = Arc::new(Notify::new());
-            let end = StreamEnd {
-                stream: StreamId(number),
-                items,
-                cut: Arc::clone(&cut),
-            };
+            let (end, cut, receiver) = stream(number);
             outbox.open_controller(controller, end);
             (cut, receiver)
         };

@@ -80,7 +80,7 @@ impl Shard {
             .filter(|(id, _)| state.container(*id).is_none())
         {
             if let Some(local) = self.queues.get_mut(slot) {
-                local.dealings.places.remove(&container);
+                local.forget_place(container);
             }
             self.step(slot, Input::ContainerRemoved { container });
         }

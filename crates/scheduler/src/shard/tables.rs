@@ -11,7 +11,7 @@ use whiskraft_raft::Batch;
 use whiskraft_state::{ContainerRecord, ContainerState, DocumentKey, Event, QueueRecord, State};
 use whiskraft_types::{
     ActionLimits, ActivationStatus, ByteSize, ContainerId, InvokerId, NamespaceName, NotLeader, QueueKey,
-    Rare, Rejection, Revision, SessionId,
+    Rejection, Revision, SessionId,
 };
 
 use crate::fence::FenceView;
@@ -166,10 +166,8 @@ impl Shard {
             return;
         };
         if is_gone {
-            if let Some(local) = self.queues.get_mut(slot)
-                && local.dealings.places.contains_key(&id)
-            {
-                local.dealings.places.remove(&id);
+            if let Some(local) = self.queues.get_mut(slot) {
+                local.forget_place(id);
             }
             self.end_fetches(id);
             let input = if removed {
@@ -183,8 +181,7 @@ impl Shard {
             let was_placed = self
                 .queues
                 .get_mut(slot)
-                .filter(|local| local.dealings.places.contains_key(&id))
-                .is_some_and(|local| local.dealings.places.remove(&id).is_some());
+                .is_some_and(|local| local.forget_place(id));
             if was_placed {
                 self.step(slot, Input::ContainerUnplaced { container: id });
             }
@@ -419,7 +416,7 @@ impl Shard {
                 limits.timeout
             },
             deleted,
-            retry: needs.map_or_else(Rare::new, |needs| needs.retry.clone()),
+            retry: needs.map(|needs| needs.retry.clone()).unwrap_or_default(),
         };
         (profile, limits.memory)
     }
